@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# `make demo` runs the main job, `make test` the tests; each installs all that it needs into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := $(shell git ls-files --cached --others --exclude-standard ext bess_plugins e2ctl pyproject.toml setup.py)
+CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'ext/*.cc' 'ext/*.h')
+
+.PHONY: demo test bench lint sanitize clean
+
+$(STAMP): $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet '.[test,lint]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/make_capture.py out/demo.pcap
+	$(BIN)/e2ctl run examples/figure-3.1.e2 --nfs examples/nfs.yaml --in in0=out/demo.pcap --out out/demo
+	@capture="$${E2_DATA:-../shared/data}/traces/sanitized4k.pcap"; if [ -f "$$capture" ]; then \
+	  $(BIN)/e2ctl run examples/figure-3.1.e2 --nfs examples/nfs.yaml --in in0="$$capture" --out out/demo-sanitized4k; fi
+
+# Tests run from their own folder, so that the installed package is what is tested.
+test: $(STAMP)
+	$(BIN)/python -P -m pytest tests
+
+bench: $(STAMP)
+	$(BIN)/python -P -m pytest bench --benchmark-only
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+sanitize: $(STAMP)
+	$(BIN)/python tests/sanitize.py
+
+clean:
+	rm -rf $(VENV) build out *.egg-info

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# ruff: noqa: N802  (methods are named after the calls they serve)
+"""Calls about the daemon as a whole, its plugins and its memory."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from importlib import metadata
+
+from bess_plugins.daemon._base import RpcError, ServiceBase, require
+from bess_plugins.pb import bess_msg_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+
+def version() -> str:
+    """Return the version of the installed distribution."""
+    for name in metadata.packages_distributions().get("bess_plugins", ["bess-e2"]):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "0+unknown"
+
+
+class MiscCalls(ServiceBase):
+    """Daemon, plugins and packet memory."""
+
+    def GetVersion(self, request: pb.EmptyRequest, response: pb.VersionResponse) -> None:
+        response.version = version()
+
+    def KillBess(self, request: pb.EmptyRequest, response: pb.EmptyResponse) -> None:
+        if self.shutdown is None:
+            raise RpcError(errno.ENOTSUP, "This daemon cannot be stopped remotely")
+        log.warning("stop requested by a client")
+        # Stopping waits for running calls, this one among them.
+        threading.Thread(target=self.shutdown, name="e2d-stop", daemon=True).start()
+
+    def ResetAll(self, request: pb.EmptyRequest, response: pb.EmptyResponse) -> None:
+        log.info("full reset requested")
+        steps: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("modules", self.engine.reset_modules),
+            ("ports", self.engine.reset_ports),
+            ("traffic classes", self.engine.reset_tcs),
+            ("workers", self.engine.reset_workers),
+        )
+        self.engine.pause_all()
+        failure: Exception | None = None
+        for what, step in steps:
+            try:
+                step()
+            except Exception as error:  # every part is reset, whatever fails before
+                log.error("resetting %s failed: %s", what, error)
+                failure = failure or error
+        self.module_args.clear()
+        self.port_args.clear()
+        if failure is not None:
+            raise failure
+
+    def ImportPlugin(self, request: pb.ImportPluginRequest, response: pb.EmptyResponse) -> None:
+        self.engine.import_plugin(require(request.path, "Missing plugin path"))
+
+    def UnloadPlugin(self, request: pb.UnloadPluginRequest, response: pb.EmptyResponse) -> None:
+        self.engine.unload_plugin(require(request.path, "Missing plugin path"))
+
+    def ListPlugins(self, request: pb.EmptyRequest, response: pb.ListPluginsResponse) -> None:
+        response.paths.extend(self.engine.plugins())
+
+    def DumpMempool(self, request: pb.DumpMempoolRequest, response: pb.DumpMempoolResponse) -> None:
+        if request.socket not in (-1, 0):
+            return
+        pool = self.engine.mempool()
+        response.dumps.add(
+            socket=0,
+            initialized=True,
+            mp_size=pool["size"],
+            mp_cache_size=pool["cache_size"],
+            mp_element_size=pool["element_size"],
+            mp_populated_size=pool["size"],
+            mp_available_count=pool["available"],
+            mp_in_use_count=pool["in_use"],
+        )

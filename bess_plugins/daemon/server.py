@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A gRPC server around one engine."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import socket
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+
+from bess_plugins.daemon.metrics import Metrics
+from bess_plugins.daemon.service import ControlService, EngineApi
+from bess_plugins.pb import bess_msg_pb2 as pb
+
+__all__ = ["DEFAULT_HOST", "DEFAULT_POOL_PACKETS", "DEFAULT_PORT", "Server", "ServerError"]
+
+log = logging.getLogger(__name__)
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 10514
+DEFAULT_POOL_PACKETS = 16384
+
+_THREADS = 8
+_GRACE_SECONDS = 2.0
+_OPTIONS = (
+    # Without this two daemons could share a port and split its callers.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+)
+
+
+class ServerError(Exception):
+    """The server cannot start; the message says why."""
+
+
+def make_engine(pool_packets: int = DEFAULT_POOL_PACKETS) -> EngineApi:
+    """Create the compiled engine."""
+    engine: EngineApi = importlib.import_module("bess_plugins._engine").Engine(
+        pool_packets=pool_packets
+    )
+    return engine
+
+
+def _claim_socket(path: Path) -> None:
+    """Remove a left-over socket, unless somebody still listens on it."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ServerError(f"{path} exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise ServerError(f"cannot use {path}: {error}") from None
+    raise ServerError(f"another daemon already listens on {path}")
+
+
+class Server:
+    """Serves an engine until stopped. Port 0 picks a free port."""
+
+    def __init__(
+        self,
+        engine: EngineApi,
+        *,
+        host: str = DEFAULT_HOST,
+        port: int = DEFAULT_PORT,
+        unix_socket: Path | None = None,
+        metrics_port: int | None = None,
+    ) -> None:
+        self.metrics = Metrics(engine)
+        self.service = ControlService(engine, self.stop, self.metrics.observe)
+        self.port = port
+        self._host = host
+        self._unix_socket = unix_socket
+        self._metrics_port = metrics_port
+        self._grpc: grpc.Server | None = None
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    @property
+    def address(self) -> str:
+        """Address for clients, as ``host:port``."""
+        return f"{self._host}:{self.port}"
+
+    def start(self) -> None:
+        """Bind all addresses and begin to serve."""
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="e2d-rpc")
+        server = grpc.server(pool, options=_OPTIONS)
+        server.add_generic_rpc_handlers((self.service.handler(),))
+        try:
+            bound = server.add_insecure_port(self.address)
+        except RuntimeError:
+            bound = 0
+        if bound == 0:
+            raise ServerError(
+                f"cannot listen on {self.address}: another e2d or bessd may be running there; "
+                "stop it with `e2d stop` or choose another --port"
+            )
+        self.port = bound
+        try:
+            if self._unix_socket is not None:
+                _claim_socket(self._unix_socket)
+                server.add_insecure_port(f"unix:{self._unix_socket.absolute()}")
+                self._unix_socket.chmod(0o600)
+            if self._metrics_port is not None:
+                self.metrics.serve(self._metrics_port)
+        except (OSError, RuntimeError) as error:
+            server.stop(None)
+            raise ServerError(f"cannot start: {error}") from None
+        except ServerError:
+            server.stop(None)
+            raise
+        server.start()
+        self._grpc = server
+        log.info("listening on %s", self.address)
+
+    def stop(self) -> None:
+        """Finish running calls, tear the pipeline down and release everything."""
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            if self._grpc is not None:
+                self._grpc.stop(_GRACE_SECONDS).wait()
+                failure = self.service.call("ResetAll", pb.EmptyRequest()).error
+                if failure.code:
+                    log.error("tearing down failed: %s", failure.errmsg)
+                if self._unix_socket is not None:
+                    self._unix_socket.unlink(missing_ok=True)
+            self.metrics.close()
+            self._stopped.set()
+            log.info("stopped")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until stopped; tell whether that happened in time."""
+        return self._stopped.wait(timeout)
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Modules, ports and workers of an Engine. Traffic classes are in scheduling.cc, hooks in hooks.cc.
+#include "engine/engine.h"
+
+#include <sched.h>
+
+#include "engine/clock.h"
+
+namespace e2 {
+namespace {
+
+// Answered by every module, whatever its class: counters that BESS's protocol has no place for.
+constexpr const char* kStatsCommand = "e2_stats";
+constexpr const char* kProfileCommand = "e2_profile";
+
+const char* access_name(Access access) {
+  switch (access) {
+    case Access::kRead:
+      return "read";
+    case Access::kWrite:
+      return "write";
+    case Access::kUpdate:
+      return "update";
+  }
+  return "";
+}
+
+GateCount total(const OutGate& gate) {
+  GateCount sum;
+  for (uint32_t w = 0; w < kMaxWorkers; ++w) {
+    sum.batches += gate.counts[w].batches;
+    sum.packets += gate.counts[w].packets;
+    sum.bytes += gate.counts[w].bytes;
+  }
+  return sum;
+}
+
+void add_counts(Args& to, const GateCount& count) {
+  to.set("cnt", count.batches);
+  to.set("pkts", count.packets);
+  to.set("bytes", count.bytes);
+}
+
+Args hook_list(const std::vector<std::unique_ptr<GateHook>>& hooks) {
+  Args::List list;
+  for (const auto& hook : hooks) {
+    Args::List names;
+    names.emplace_back(hook->class_name);
+    names.emplace_back(hook->name);
+    list.emplace_back(std::move(names));
+  }
+  return list;
+}
+
+Args direction(const PortCount& count) {
+  Args args;
+  args.set("packets", count.packets.load(std::memory_order_relaxed));
+  args.set("dropped", count.dropped.load(std::memory_order_relaxed));
+  args.set("bytes", count.bytes.load(std::memory_order_relaxed));
+  return args;
+}
+
+}  // namespace
+
+Engine::Engine(uint32_t pool_packets, uint32_t buffer_bytes)
+    : pool_(pool_packets, buffer_bytes), control_cache_(new PoolCache) {
+  control_.pool = &pool_;
+  control_.pool_cache = control_cache_.get();
+}
+
+Engine::~Engine() {
+  workers_.clear();
+  graph_.clear(control_);
+  for (auto& entry : ports_) (void)entry.second->close();
+}
+
+Engine::Paused::Paused(Engine& engine) {
+  for (auto& entry : engine.workers_) {
+    if (!entry.second->running()) continue;
+    entry.second->pause();
+    paused_.push_back(entry.second.get());
+  }
+}
+
+Engine::Paused::~Paused() {
+  for (Worker* worker : paused_) worker->resume();
+}
+
+bool Engine::any_running() const {
+  for (const auto& entry : workers_) {
+    if (entry.second->running()) return true;
+  }
+  return false;
+}
+
+Port* Engine::find_port(const std::string& name) {
+  const auto it = ports_.find(name);
+  return it == ports_.end() ? nullptr : it->second.get();
+}
+
+Status Engine::create_module(const std::string& name, const std::string& class_name,
+                             const Args& args) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Status status = graph_.create(name, class_name, args, *this);
+  if (!status.ok()) return status;
+  Module* module = graph_.find(name);
+  for (size_t i = 0; i < module->task_args().size(); ++i) {
+    auto leaf = std::make_unique<TrafficClass>("!leaf_" + name + ":" + std::to_string(i),
+                                               Policy::kLeaf);
+    leaf->module = module;
+    leaf->task_index = i;
+    tcs_[leaf->name()] = std::move(leaf);
+  }
+  return {};
+}
+
+Status Engine::destroy_module(const std::string& name) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Module* module = graph_.find(name);
+  if (module == nullptr) return Status::error(ENOENT, "No module '" + name + "' found");
+  const Paused paused(*this);
+  remove_leaves(module);
+  return graph_.destroy(name, control_);
+}
+
+Status Engine::connect(const std::string& from, uint64_t out_gate, const std::string& to,
+                       uint64_t in_gate, bool count) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const Paused paused(*this);
+  Status status = graph_.connect(from, out_gate, to, in_gate, count);
+  if (!status.ok() || !any_running()) return status;
+  return graph_.assign_metadata(false);
+}
+
+Status Engine::disconnect(const std::string& name, uint64_t out_gate) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const Paused paused(*this);
+  return graph_.disconnect(name, out_gate);
+}
+
+Status Engine::module_command(const std::string& name, const std::string& command, const Args& args,
+                              Args& response) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Module* module = graph_.find(name);
+  if (module == nullptr) return Status::error(ENOENT, "No module '" + name + "' found");
+  if (command == kStatsCommand) {
+    response.set("packets", module->packets_in());
+    response.set("cycles", module->cycles());
+    Args drops{Args::Map{}};
+    for (uint32_t r = 0; r < module->drop_reasons().size(); ++r) {
+      const uint64_t count = module->drops(r);
+      if (count != 0) drops.set(module->drop_reasons()[r], count);
+    }
+    response.set("drops", std::move(drops));
+    return {};
+  }
+  if (command == kProfileCommand) {
+    const Paused paused(*this);
+    for (auto& entry : workers_) entry.second->set_profile(args["enable"].as_bool());
+    return {};
+  }
+  for (const Command& known : module->module_class().commands) {
+    if (command != known.name) continue;
+    if (known.thread_safe) return known.run(*module, args, response);
+    const Paused paused(*this);
+    return known.run(*module, args, response);
+  }
+  return Status::error(ENOTSUP, "'" + command + "' is not supported by class '" +
+                                    module->module_class().name + "'");
+}
+
+Args Engine::modules() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Args::List list;
+  for (const auto& entry : graph_.modules()) {
+    Args module;
+    module.set("name", entry.first);
+    module.set("mclass", entry.second->module_class().name);
+    module.set("desc", entry.second->description());
+    list.push_back(std::move(module));
+  }
+  return list;
+}
+
+Status Engine::module_info(const std::string& name, Args& info) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const Module* module = graph_.find(name);
+  if (module == nullptr) return Status::error(ENOENT, "No module '" + name + "' found");
+  info.set("name", name);
+  info.set("mclass", module->module_class().name);
+  info.set("desc", module->description());
+
+  Args::List igates;
+  for (const auto& gate : Graph::in_gates(*module)) {
+    if (gate == nullptr) continue;
+    Args entry;
+    entry.set("igate", static_cast<uint64_t>(gate->index));
+    Args::List sources;
+    GateCount sum;
+    for (const OutGate* source : gate->sources) {
+      Args from;
+      from.set("ogate", static_cast<uint64_t>(source->index));
+      from.set("name", source->owner->name());
+      sources.push_back(std::move(from));
+      const GateCount count = total(*source);
+      sum.batches += count.batches;
+      sum.packets += count.packets;
+      sum.bytes += count.bytes;
+    }
+    entry.set("ogates", std::move(sources));
+    add_counts(entry, sum);
+    entry.set("hooks", hook_list(gate->hooks));
+    igates.push_back(std::move(entry));
+  }
+  info.set("igates", std::move(igates));
+
+  Args::List ogates;
+  for (const auto& gate : Graph::out_gates(*module)) {
+    if (gate == nullptr) continue;
+    Args entry;
+    entry.set("ogate", static_cast<uint64_t>(gate->index));
+    entry.set("igate", static_cast<uint64_t>(gate->in->index));
+    entry.set("name", gate->next->name());
+    add_counts(entry, total(*gate));
+    entry.set("hooks", hook_list(gate->hooks));
+    ogates.push_back(std::move(entry));
+  }
+  info.set("ogates", std::move(ogates));
+
+  Args::List metadata;
+  for (size_t i = 0; i < module->attributes().size(); ++i) {
+    const Attribute& attr = module->attributes()[i];
+    Args entry;
+    entry.set("name", attr.name);
+    entry.set("size", static_cast<uint64_t>(attr.size_bytes));
+    entry.set("mode", access_name(attr.access));
+    entry.set("offset", module->attr_offset(i));
+    metadata.push_back(std::move(entry));
+  }
+  info.set("metadata", std::move(metadata));
+  info.set("deadends", module->drops(kReasonNoGate));
+  Args drops{Args::Map{}};
+  for (uint32_t r = 0; r < module->drop_reasons().size(); ++r) {
+    drops.set(module->drop_reasons()[r], module->drops(r));
+  }
+  info.set("drops", std::move(drops));
+  return {};
+}
+
+Status Engine::run_packets(const std::string& name, Gate in_gate,
+                           const std::vector<std::string>& packets,
+                           std::map<int, std::vector<std::string>>& out) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const Paused paused(*this);
+  control_.tsc = read_tsc();
+  control_.now_ns = monotonic_ns();
+  return graph_.run_packets(name, in_gate, packets, control_, out);
+}
+
+Status Engine::create_port(const std::string& name, const std::string& driver,
+                           const PortShape& shape, const Args& args, Args& created) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const PortClass* port_class = find_port_class(driver);
+  if (port_class == nullptr) {
+    return Status::error(ENOENT, "No port driver '" + driver + "' found");
+  }
+  if (find_port(name) != nullptr) {
+    return Status::error(EEXIST, "Port '" + name + "' already exists");
+  }
+  if (shape.in_queues > 32 || shape.out_queues > 32) {
+    return Status::invalid("Invalid number of queues: at most 32 each way");
+  }
+  std::unique_ptr<Port> port = port_class->make();
+  port->name = name;
+  port->port_class = port_class;
+  port->shape = shape;
+  Status status = port->init(shape, args);
+  if (!status.ok()) return status;
+  created.set("mac_addr", port->config.mac_addr);
+  ports_[name] = std::move(port);
+  return {};
+}
+
+Status Engine::destroy_port(const std::string& name) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Port* port = find_port(name);
+  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
+  if (port->users != 0) {
+    return Status::error(EBUSY, "Port '" + name + "' is used by " + std::to_string(port->users) +
+                                    " modules; destroy them first");
+  }
+  Status status = port->close();
+  ports_.erase(name);
+  return status;
+}
+
+Args Engine::ports() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Args::List list;
+  for (const auto& entry : ports_) {
+    const Port& port = *entry.second;
+    Args args;
+    args.set("name", entry.first);
+    args.set("driver", port.port_class->name);
+    args.set("mac_addr", port.config.mac_addr);
+    args.set("num_inc_q", static_cast<uint64_t>(port.shape.in_queues));
+    args.set("num_out_q", static_cast<uint64_t>(port.shape.out_queues));
+    args.set("size_inc_q", static_cast<uint64_t>(port.shape.in_queue_packets));
+    args.set("size_out_q", static_cast<uint64_t>(port.shape.out_queue_packets));
+    list.push_back(std::move(args));
+  }
+  return list;
+}
+
+Status Engine::port_stats(const std::string& name, Args& stats) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const Port* port = find_port(name);
+  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
+  stats.set("inc", direction(port->in));
+  stats.set("out", direction(port->out));
+  return {};
+}
+
+Status Engine::port_link(const std::string& name, Args& link) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const Port* port = find_port(name);
+  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
+  link.set("speed", uint64_t{0});
+  link.set("full_duplex", true);
+  link.set("autoneg", true);
+  link.set("link_up", port->link_up());
+  return {};
+}
+
+Status Engine::port_conf(const std::string& name, Args& conf) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const Port* port = find_port(name);
+  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
+  conf.set("mac_addr", port->config.mac_addr);
+  conf.set("mtu", static_cast<uint64_t>(port->config.mtu_bytes));
+  conf.set("admin_up", port->config.admin_up);
+  return {};
+}
+
+Status Engine::set_port_conf(const std::string& name, const Args& conf) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Port* port = find_port(name);
+  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
+  const uint64_t mtu_bytes = conf["mtu"].as_uint(port->config.mtu_bytes);
+  if (mtu_bytes != 0 && (mtu_bytes < 68 || mtu_bytes > 65535)) {
+    return Status::invalid("MTU " + std::to_string(mtu_bytes) + " is not within 68..65535 bytes");
+  }
+  if (mtu_bytes != 0) port->config.mtu_bytes = static_cast<uint32_t>(mtu_bytes);
+  const std::string& mac_addr = conf["mac_addr"].as_string();
+  if (!mac_addr.empty()) port->config.mac_addr = mac_addr;
+  port->config.admin_up = conf["admin_up"].as_bool(port->config.admin_up);
+  return {};
+}
+
+Status Engine::start_worker(uint64_t wid, int64_t core) {
+  if (wid >= kMaxWorkers) {
+    return Status::invalid("'wid' must be between 0 and " + std::to_string(kMaxWorkers - 1));
+  }
+  if (workers_.count(wid) != 0) {
+    return Status::error(EEXIST, "worker:" + std::to_string(wid) + " is already active");
+  }
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  sched_getaffinity(0, sizeof(allowed), &allowed);
+  if (core >= 0 && (core >= CPU_SETSIZE || !CPU_ISSET(static_cast<size_t>(core), &allowed))) {
+    return Status::invalid("core " + std::to_string(core) + " is not one that this process may use");
+  }
+  workers_[wid] = std::make_unique<Worker>(static_cast<uint32_t>(wid), static_cast<int>(core), pool_);
+  return {};
+}
+
+Status Engine::add_worker(uint64_t wid, int64_t core) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return start_worker(wid, core);
+}
+
+Status Engine::destroy_worker(uint64_t wid) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto it = workers_.find(wid);
+  if (it == workers_.end()) {
+    return Status::error(ENOENT, "worker:" + std::to_string(wid) + " is not active");
+  }
+  it->second->pause();
+  for (auto& entry : tcs_) {
+    if (entry.second->wid == static_cast<int>(wid)) {
+      return Status::error(EBUSY, "worker:" + std::to_string(wid) + " still runs class '" +
+                                      entry.first + "'");
+    }
+  }
+  workers_.erase(it);
+  return {};
+}
+
+Args Engine::workers() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Args::List list;
+  for (const auto& entry : workers_) {
+    uint64_t classes = 0;
+    for (const auto& tc : tcs_) {
+      for (const TrafficClass* at = tc.second.get(); at != nullptr; at = at->parent()) {
+        classes += at->parent() == nullptr && at->wid == static_cast<int>(entry.first);
+      }
+    }
+    Args worker;
+    worker.set("wid", entry.first);
+    worker.set("core", entry.second->core());
+    worker.set("running", entry.second->running());
+    worker.set("num_tcs", classes);
+    worker.set("silent_drops", uint64_t{0});
+    list.push_back(std::move(worker));
+  }
+  return list;
+}
+
+Status Engine::pause(int64_t wid) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (wid >= 0 && workers_.count(static_cast<uint64_t>(wid)) == 0) {
+    return Status::error(ENOENT, "worker:" + std::to_string(wid) + " is not active");
+  }
+  for (auto& entry : workers_) {
+    if ((wid < 0 || entry.first == static_cast<uint64_t>(wid)) && entry.second->running()) {
+      entry.second->pause();
+    }
+  }
+  return {};
+}
+
+Status Engine::resume(int64_t wid) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (wid >= 0 && workers_.count(static_cast<uint64_t>(wid)) == 0) {
+    return Status::error(ENOENT, "worker:" + std::to_string(wid) + " is not active");
+  }
+  {
+    const Paused paused(*this);
+    Status status = graph_.assign_metadata(true);
+    if (status.ok()) status = attach_orphans();
+    if (!status.ok()) return status;
+  }
+  for (auto& entry : workers_) {
+    if ((wid < 0 || entry.first == static_cast<uint64_t>(wid)) && !entry.second->running()) {
+      entry.second->resume();
+    }
+  }
+  return {};
+}
+
+Status Engine::reset_modules() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const Paused paused(*this);
+  for (const auto& entry : graph_.modules()) remove_leaves(entry.second.get());
+  graph_.clear(control_);
+  return {};
+}
+
+Status Engine::reset_ports() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& entry : ports_) {
+    if (entry.second->users != 0) {
+      return Status::error(EBUSY, "Port '" + entry.first + "' is still used by a module");
+    }
+  }
+  Status first;
+  for (auto& entry : ports_) {
+    Status status = entry.second->close();
+    if (first.ok()) first = status;
+  }
+  ports_.clear();
+  return first;
+}
+
+Status Engine::reset_workers() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (auto& entry : workers_) {
+    entry.second->pause();
+    entry.second->root = nullptr;
+  }
+  for (auto& entry : tcs_) detach(entry.second.get());
+  workers_.clear();
+  return {};
+}
+
+Args Engine::mempool() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Args args;
+  const uint64_t available = pool_.available() + control_cache_->size;
+  args.set("size", static_cast<uint64_t>(pool_.size()));
+  args.set("available", available);
+  args.set("in_use", pool_.size() - available);
+  args.set("element_size", static_cast<uint64_t>(pool_.stride_bytes()));
+  args.set("cache_size", static_cast<uint64_t>(kCachePackets));
+  return args;
+}
+
+}  // namespace e2

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The embedded host's half of Module: emission, drops, counters, and the registries of classes.
+#include "host/module.h"
+
+#include <map>
+
+#include "engine/clock.h"
+#include "host/port.h"
+
+namespace e2 {
+namespace {
+
+// Deeper than any sane graph; one level costs about 400 bytes of stack.
+constexpr uint32_t kMaxDepth = 256;
+
+// Function-local so that registrations in other files may run before anything here is initialised.
+std::map<std::string, ModuleClass>& module_registry() {
+  static std::map<std::string, ModuleClass> registry;
+  return registry;
+}
+
+std::map<std::string, PortClass>& port_registry() {
+  static std::map<std::string, PortClass> registry;
+  return registry;
+}
+
+template <typename T>
+std::vector<const T*> values(const std::map<std::string, T>& registry) {
+  std::vector<const T*> all;
+  for (const auto& entry : registry) all.push_back(&entry.second);
+  return all;
+}
+
+template <typename T>
+const T* lookup(const std::map<std::string, T>& registry, const std::string& name) {
+  const auto it = registry.find(name);
+  return it == registry.end() ? nullptr : &it->second;
+}
+
+}  // namespace
+
+ModuleRegistration::ModuleRegistration(const ModuleClass& module_class) {
+  module_registry().emplace(module_class.name, module_class);
+}
+const ModuleClass* find_module_class(const std::string& name) {
+  return lookup(module_registry(), name);
+}
+std::vector<const ModuleClass*> module_classes() { return values(module_registry()); }
+
+PortRegistration::PortRegistration(const PortClass& port_class) {
+  port_registry().emplace(port_class.name, port_class);
+}
+const PortClass* find_port_class(const std::string& name) { return lookup(port_registry(), name); }
+std::vector<const PortClass*> port_classes() { return values(port_registry()); }
+
+Module::Module() : drop_reasons_{"no gate", "loop"}, counts_(new WorkerCount[kMaxWorkers]) {}
+
+Status Module::init(Host&, const Args&) { return {}; }
+void Module::process(Context& ctx, Batch& batch, Gate) { drop(ctx, batch, kReasonNoGate); }
+TaskResult Module::run_task(Context&, uint64_t) { return {true, 0, 0}; }
+void Module::release(Context&) {}
+
+size_t Module::add_attr(std::string name, uint32_t size_bytes, Access access) {
+  attributes_.push_back({std::move(name), size_bytes, access});
+  attr_offsets_.push_back(kNoOffset);
+  return attributes_.size() - 1;
+}
+
+uint32_t Module::add_drop_reason(std::string reason) {
+  drop_reasons_.push_back(std::move(reason));
+  return static_cast<uint32_t>(drop_reasons_.size() - 1);
+}
+
+uint64_t Module::drops(uint32_t reason) const {
+  uint64_t sum = 0;
+  for (uint32_t w = 0; w < kMaxWorkers; ++w) sum += counts_[w].drops[reason];
+  return sum;
+}
+
+uint64_t Module::cycles() const {
+  uint64_t sum = 0;
+  for (uint32_t w = 0; w < kMaxWorkers; ++w) sum += counts_[w].cycles;
+  return sum;
+}
+
+uint64_t Module::packets_in() const {
+  uint64_t sum = 0;
+  for (uint32_t w = 0; w < kMaxWorkers; ++w) sum += counts_[w].packets;
+  return sum;
+}
+
+void Module::drop(Context& ctx, Packet* packet, uint32_t reason) {
+  ++counts_[ctx.wid].drops[reason];
+  ctx.free(&packet, 1);
+}
+
+void Module::drop(Context& ctx, Batch& batch, uint32_t reason) {
+  counts_[ctx.wid].drops[reason] += batch.size;
+  ctx.free(batch);
+}
+
+void Module::deliver(Context& ctx, Batch& batch, OutGate& gate) {
+  const uint32_t size = batch.size;
+  if (gate.count_packets) {
+    GateCount& count = gate.counts[ctx.wid];
+    ++count.batches;
+    count.packets += size;
+    if (gate.count_bytes) {
+      uint64_t bytes = 0;
+      for (uint32_t i = 0; i < size; ++i) bytes += batch[i]->len();
+      count.bytes += bytes;
+    }
+  }
+  if (gate.hooked) {
+    for (const auto& hook : gate.hooks) hook->process(ctx, batch);
+    for (const auto& hook : gate.in->hooks) hook->process(ctx, batch);
+  }
+  if (ctx.depth >= kMaxDepth) {
+    drop(ctx, batch, kReasonLoop);
+    return;
+  }
+  Module& next = *gate.next;
+  ++ctx.depth;
+  if (!ctx.profile) {
+    next.process(ctx, batch, gate.in->index);
+  } else {
+    WorkerCount& count = next.counts_[ctx.wid];
+    const uint64_t above = ctx.child_cycles;
+    ctx.child_cycles = 0;
+    const uint64_t start = read_tsc();
+    next.process(ctx, batch, gate.in->index);
+    const uint64_t spent = read_tsc() - start;
+    count.cycles += spent - ctx.child_cycles;
+    count.packets += size;
+    ctx.child_cycles = above + spent;
+  }
+  --ctx.depth;
+}
+
+void Module::emit(Context& ctx, Batch& batch, Gate gate) {
+  if (batch.empty()) return;
+  if (gate < out_gates_.size() && out_gates_[gate] != nullptr) {
+    deliver(ctx, batch, *out_gates_[gate]);
+    batch.clear();
+  } else {
+    drop(ctx, batch, gate >= kDropBase ? gate - kDropBase : kReasonNoGate);
+  }
+}
+
+void Module::emit_by_gate(Context& ctx, Batch& batch, const Gate* gates) {
+  // Take the gate of the first packet left, move all of its packets to a batch, repeat: as many
+  // passes as there are different gates, each a branch-free sweep.
+  Packet* left[kMaxBatch];
+  Gate left_gates[kMaxBatch];
+  uint32_t count = batch.size;
+  if (count == 0) return;
+  bool uniform = true;
+  for (uint32_t i = 1; i < count; ++i) uniform &= gates[i] == gates[0];
+  if (uniform) {
+    emit(ctx, batch, gates[0]);
+    return;
+  }
+  std::memcpy(left, batch.packets, count * sizeof(Packet*));
+  std::memcpy(left_gates, gates, count * sizeof(Gate));
+  Batch out;
+  while (count > 0) {
+    const Gate gate = left_gates[0];
+    uint32_t taken = 0;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < count; ++i) {
+      const bool take = left_gates[i] == gate;
+      Packet* packet = left[i];
+      const Gate packet_gate = left_gates[i];
+      out.packets[taken] = packet;
+      left[kept] = packet;
+      left_gates[kept] = packet_gate;
+      taken += take;
+      kept += !take;
+    }
+    out.size = taken;
+    count = kept;
+    emit(ctx, out, gate);
+  }
+  batch.clear();
+}
+
+}  // namespace e2

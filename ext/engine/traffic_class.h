@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Traffic classes: the tree from which a worker picks its next task.
+//
+// | policy        | picks                                                               |
+// |---------------|---------------------------------------------------------------------|
+// | priority      | the first child that can run, lowest number first                   |
+// | weighted_fair | the child with the least usage / share (stride scheduling)          |
+// | round_robin   | each child that can run in turn                                     |
+// | rate_limit    | its one child, while its token bucket is not empty                  |
+// | leaf          | its task                                                            |
+//
+// Usage is counted as runs, cycles, packets or bits. A child that comes back from being unable to
+// run starts level with its siblings: it earns no credit while away. An idle run (no usage) also
+// costs a child its turn, so that a queue that is empty can't hold up the others.
+// Picking costs O(children) per level. Source: stride scheduling, Waldspurger & Weihl 1995.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace e2 {
+
+class Module;
+
+enum class Policy : uint8_t { kPriority, kWeightedFair, kRoundRobin, kRateLimit, kLeaf };
+enum class Resource : uint8_t { kCount, kCycle, kPacket, kBit };
+constexpr size_t kResources = 4;
+using Usage = std::array<uint64_t, kResources>;
+
+const char* policy_name(Policy policy);
+const char* resource_name(Resource resource);
+bool parse_policy(const std::string& name, Policy& policy);
+bool parse_resource(const std::string& name, Resource& resource);
+
+class TrafficClass {
+ public:
+  struct Child {
+    TrafficClass* tc = nullptr;
+    int64_t priority = 0;
+    int64_t share = 1;
+    double stride = 0;  // pass per unit of usage
+    double pass = 0;
+    bool idle = false;     // could not run at the last pick
+    bool returns = false;  // can again since this pick
+  };
+
+  TrafficClass(std::string name, Policy policy) : name_(std::move(name)), policy_(policy) {}
+
+  // The leaf to run at time `now_tsc`, or nullptr when nothing below can run.
+  TrafficClass* pick(uint64_t now_tsc);
+  // Charges a finished run of this leaf to itself and everything above.
+  void account(const Usage& usage, uint64_t now_tsc);
+
+  void add_child(TrafficClass* child, int64_t priority, int64_t share);
+  void remove_child(TrafficClass* child);
+  void set_share(TrafficClass* child, int64_t share);
+  // Tokens per second and the most that may pile up; a limit of 0 stops the class.
+  void set_limit(uint64_t limit_per_s, uint64_t max_burst, double hz);
+  // When a throttled class below may run again; UINT64_MAX when none is throttled.
+  uint64_t wakeup_tsc() const;
+
+  const std::string& name() const { return name_; }
+  Policy policy() const { return policy_; }
+  Resource resource() const { return resource_; }
+  void set_resource(Resource resource) { resource_ = resource; }
+  TrafficClass* parent() const { return parent_; }
+  const std::vector<Child>& children() const { return children_; }
+  const Usage& usage() const { return usage_; }
+  uint64_t limit_per_s() const { return limit_per_s_; }
+  uint64_t max_burst() const { return max_burst_; }
+  bool is_under(const TrafficClass* ancestor) const;
+
+  // Leaves only.
+  Module* module = nullptr;
+  size_t task_index = 0;
+  // The worker at whose root this tree hangs; -1 while nowhere.
+  int wid = -1;
+
+ private:
+  bool can_run(uint64_t now_tsc);
+  TrafficClass* pick_weighted(uint64_t now_tsc);
+  TrafficClass* pick_round_robin(uint64_t now_tsc);
+  void charge_child(const TrafficClass* child, const Usage& usage);
+  void refill(uint64_t now_tsc);
+
+  std::string name_;
+  Policy policy_;
+  Resource resource_ = Resource::kCount;
+  TrafficClass* parent_ = nullptr;
+  std::vector<Child> children_;
+  size_t next_ = 0;
+  Usage usage_{};
+
+  uint64_t limit_per_s_ = 0;
+  uint64_t max_burst_ = 0;
+  double tokens_per_tick_ = 0;
+  double tokens_ = 0;
+  uint64_t refilled_tsc_ = 0;
+  uint64_t throttled_until_tsc_ = 0;
+};
+
+}  // namespace e2

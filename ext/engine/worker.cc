@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "engine/worker.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "engine/clock.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint32_t kSpinRuns = 2000;
+constexpr uint32_t kLongestSleepUs = 500;
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+Worker::Worker(uint32_t wid, int core, PacketPool& pool)
+    : wid_(wid), core_(core), pool_(pool), cache_(new PoolCache) {
+  ctx_.wid = wid;
+  ctx_.pool = &pool;
+  ctx_.pool_cache = cache_.get();
+  ns_per_tick_ = 1e9 / tsc_hz();
+  ctx_.rng_state ^= (wid + 1) * 0x2545f4914f6cdd1dULL;
+  thread_ = std::thread(&Worker::loop, this);
+  if (core >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(core, &set);
+    pthread_setaffinity_np(thread_.native_handle(), sizeof(set), &set);
+  }
+}
+
+Worker::~Worker() {
+  pause();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    exit_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+  pool_.flush(*cache_);
+}
+
+void Worker::pause() {
+  stop_requested_ = true;
+  std::unique_lock<std::mutex> lock(mutex_);
+  changed_.wait(lock, [this] { return parked_; });
+  running_ = false;
+}
+
+void Worker::resume() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_requested_ = false;
+    parked_ = false;
+    running_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Worker::loop() {
+  for (;;) {
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      if (stop_requested_) {
+        parked_ = true;
+        changed_.notify_all();
+        changed_.wait(lock, [this] { return exit_ || !stop_requested_; });
+        if (exit_) return;
+        idle_runs_ = 0;
+        start_ns_ = monotonic_ns();
+        start_tsc_ = ctx_.tsc = read_tsc();
+      }
+    }
+    while (!stop_requested_.load(std::memory_order_relaxed)) run_once();
+  }
+}
+
+void Worker::run_once() {
+  // One clock read a run: the end of the last one is the start of this one.
+  TrafficClass* leaf = root == nullptr ? nullptr : root->pick(ctx_.tsc);
+  if (leaf == nullptr) {
+    idle();
+    return;
+  }
+  ctx_.now_ns = start_ns_ + static_cast<uint64_t>(static_cast<double>(ctx_.tsc - start_tsc_) * ns_per_tick_);
+  ctx_.child_cycles = 0;
+  const TaskResult result = leaf->module->run_task(ctx_, leaf->module->task_args()[leaf->task_index]);
+  const uint64_t end_tsc = read_tsc();
+  leaf->account({1, end_tsc - ctx_.tsc, result.packets, result.bits}, end_tsc);
+  ctx_.tsc = end_tsc;
+  if (result.packets == 0 && result.block) {
+    idle();
+  } else {
+    idle_runs_ = 0;
+  }
+}
+
+void Worker::idle() {
+  ctx_.tsc = read_tsc();
+  if (++idle_runs_ < kSpinRuns) {
+    relax();
+    return;
+  }
+  const uint32_t sleep_us = std::min(kLongestSleepUs, 10 + (idle_runs_ - kSpinRuns) * 5);
+  std::this_thread::sleep_for(std::chrono::microseconds(sleep_us));
+  if (idle_runs_ > 2 * kSpinRuns) idle_runs_ = 2 * kSpinRuns;
+}
+
+}  // namespace e2

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Worker: one pinned thread that runs the tasks of its traffic-class tree.
+//
+// It stops and starts only between task runs, so whoever paused it may change the graph. When tasks
+// find nothing to do it spins, then sleeps in steps of up to 500 µs: an idle daemon costs no core.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "engine/pool.h"
+#include "engine/traffic_class.h"
+#include "host/module.h"
+
+namespace e2 {
+
+class Worker {
+ public:
+  // `core` < 0 leaves the thread unpinned.
+  Worker(uint32_t wid, int core, PacketPool& pool);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // Returns when the worker is between two task runs and will stay there.
+  void pause();
+  void resume();
+  bool running() const { return running_; }
+
+  uint32_t wid() const { return wid_; }
+  int core() const { return core_; }
+  void set_profile(bool on) { ctx_.profile = on; }  // while paused
+  TrafficClass* root = nullptr;                     // changed while paused only
+
+ private:
+  void loop();
+  void run_once();
+  void idle();
+
+  uint32_t wid_;
+  int core_;
+  PacketPool& pool_;
+  std::unique_ptr<PoolCache> cache_;
+  Context ctx_;
+  uint32_t idle_runs_ = 0;
+  double ns_per_tick_ = 1;
+  uint64_t start_ns_ = 0;  // both clocks at the last resume
+  uint64_t start_tsc_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::atomic<bool> stop_requested_{true};
+  bool exit_ = false;
+  bool parked_ = false;
+  std::atomic<bool> running_{false};
+  std::thread thread_;
+};
+
+}  // namespace e2

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Header parsing, Internet checksums and flow keys. See headers.h for the rules.
+#include "host/headers.h"
+
+namespace e2 {
+
+namespace {
+
+constexpr uint32_t kEthernetBytes = 14;
+constexpr uint32_t kVlanBytes = 4;
+constexpr uint32_t kIpv4Bytes = 20;
+constexpr uint32_t kIpv6Bytes = 40;
+constexpr uint32_t kMaxFrame = 0xffff;
+
+constexpr uint8_t kHopByHop = 0;
+constexpr uint8_t kRouting = 43;
+constexpr uint8_t kFragment = 44;
+constexpr uint8_t kAuthentication = 51;
+constexpr uint8_t kDestinationOptions = 60;
+constexpr uint8_t kMobility = 135;
+constexpr uint8_t kHostIdentity = 139;
+constexpr uint8_t kShim6 = 140;
+
+bool is_vlan(uint16_t type) {
+  return type == kEtherVlan || type == kEtherQinq || type == kEtherQinqOld;
+}
+
+bool is_extension(uint8_t proto) {
+  switch (proto) {
+    case kHopByHop:
+    case kRouting:
+    case kFragment:
+    case kAuthentication:
+    case kDestinationOptions:
+    case kMobility:
+    case kHostIdentity:
+    case kShim6:
+      return true;
+    default:
+      return false;
+  }
+}
+
+uint32_t extension_bytes(uint8_t proto, const uint8_t* header) {
+  if (proto == kFragment) return 8;
+  if (proto == kAuthentication) return (header[1] + 2u) * 4;
+  return (header[1] + 1u) * 8;
+}
+
+uint16_t u16(uint32_t value) { return static_cast<uint16_t>(value); }
+
+bool parse_l2(const uint8_t* data, uint32_t len, Headers& h) {
+  if (len < kEthernetBytes) return false;
+  uint32_t off = kEthernetBytes;
+  uint16_t type = load_be16(data + 12);
+  for (uint32_t tags = 0; is_vlan(type) && tags < kMaxVlanTags; tags++) {
+    if (len < off + kVlanBytes) return false;
+    if (!h.has_vlan) h.vlan_tci = load_be16(data + off);
+    h.has_vlan = true;
+    type = load_be16(data + off + 2);
+    off += kVlanBytes;
+  }
+  h.l2_len = u16(off);
+  h.ether_type = type;
+  return true;
+}
+
+// Sets the payload to what follows IP; `end` is where the datagram or the frame ends.
+void set_payload(Headers& h, uint32_t off, uint32_t end) {
+  h.payload_off = u16(off);
+  h.payload_len = u16(end - off);
+}
+
+void parse_l4(const uint8_t* data, uint32_t off, uint32_t end, Headers& h) {
+  const uint8_t* l4 = data + off;
+  uint32_t room = end - off;
+  uint32_t header = 0;
+  switch (h.ip_proto) {
+    case kProtoTcp:
+      if (room < 20) return;
+      h.tcp_flags = l4[13];
+      header = (l4[12] >> 4) * 4u;
+      break;
+    case kProtoUdp: {
+      if (room < 8) return;
+      header = 8;
+      uint32_t claimed = load_be16(l4 + 4);
+      if (claimed < 8) claimed = 8;
+      if (claimed < room) end = off + claimed;
+      break;
+    }
+    case kProtoSctp:
+      if (room < 12) return;
+      header = 12;
+      break;
+    case kProtoIcmp:
+    case kProtoIcmpv6:
+      if (room < 8) return;
+      header = 8;
+      break;
+    case kProtoNoNext:
+      return;
+    default:
+      break;
+  }
+  h.l4_off = u16(off);
+  if (h.ip_proto == kProtoTcp || h.ip_proto == kProtoUdp || h.ip_proto == kProtoSctp) {
+    h.sport = load_be16(l4);
+    h.dport = load_be16(l4 + 2);
+  }
+  if (h.ip_proto == kProtoTcp && (header < 20 || header > room)) return;
+  set_payload(h, off + header, end);
+}
+
+void parse_ipv4(const uint8_t* data, uint32_t len, Headers& h) {
+  uint32_t off = h.l2_len;
+  if (len - off < kIpv4Bytes) return;
+  const uint8_t* ip = data + off;
+  uint32_t header = (ip[0] & 0x0fu) * 4;
+  if (ip[0] >> 4 != 4 || header < kIpv4Bytes || header > len - off) return;
+  h.ip_version = 4;
+  h.l3_off = u16(off);
+  h.l3_len = u16(header);
+  h.ip_proto = ip[9];
+  h.ip_total_len = load_be16(ip + 2);
+  uint16_t frag = load_be16(ip + 6);
+  h.fragment = (frag & 0x1fff) != 0;
+  h.more_fragments = (frag & 0x2000) != 0;
+  if (h.ip_total_len < header) return;
+  uint32_t end = off + h.ip_total_len;
+  if (end > len) end = len;
+  if (h.fragment) {
+    set_payload(h, off + header, end);
+  } else {
+    parse_l4(data, off + header, end, h);
+  }
+}
+
+void parse_ipv6(const uint8_t* data, uint32_t len, Headers& h) {
+  uint32_t start = h.l2_len;
+  if (len - start < kIpv6Bytes || data[start] >> 4 != 6) return;
+  uint32_t total = load_be16(data + start + 4) + kIpv6Bytes;
+  h.ip_version = 6;
+  h.l3_off = u16(start);
+  h.ip_total_len = u16(total > kMaxFrame ? kMaxFrame : total);
+  uint32_t end = start + total;
+  if (end > len) end = len;
+  uint8_t proto = data[start + 6];
+  uint32_t off = start + kIpv6Bytes;
+  for (uint32_t count = 0; is_extension(proto) && !h.fragment; count++) {
+    if (count == kMaxExtensions || end - off < 8) return;
+    const uint8_t* header = data + off;
+    uint32_t bytes = extension_bytes(proto, header);
+    if (bytes > end - off) return;
+    if (proto == kFragment) {
+      uint16_t frag = load_be16(header + 2);
+      h.fragment = (frag & 0xfff8) != 0;
+      h.more_fragments = (frag & 1) != 0;
+    }
+    proto = header[0];
+    off += bytes;
+  }
+  h.ip_proto = proto;
+  h.l3_len = u16(off - start);
+  if (h.fragment) {
+    set_payload(h, off, end);
+  } else {
+    parse_l4(data, off, end, h);
+  }
+}
+
+// The destination of an IPv6 packet as its receiver sees it: behind a routing header with segments
+// left, the last stop is there and not in the fixed header.
+const uint8_t* final_destination(const uint8_t* packet, const Headers& h) {
+  const uint8_t* ip = packet + h.l3_off;
+  const uint8_t* header = ip + kIpv6Bytes;
+  const uint8_t* l4 = packet + h.l4_off;
+  uint8_t proto = ip[6];
+  while (header < l4 && is_extension(proto)) {
+    uint32_t bytes = extension_bytes(proto, header);
+    if (proto == kRouting && header[3] > 0 && bytes >= 24) {
+      constexpr uint8_t kSegmentRouting = 4;
+      if (header[2] == kSegmentRouting) return header + 8;
+      if (header[2] == 0 || header[2] == 2) return header + 8 + (bytes - 8) / 16 * 16 - 16;
+    }
+    proto = header[0];
+    header += bytes;
+  }
+  return ip + 24;
+}
+
+// The sum over pseudo header and segment without the checksum field, which is at `field`.
+uint32_t l4_sum(const uint8_t* packet, const Headers& h, uint32_t field) {
+  uint32_t bytes = h.payload_off - h.l4_off + h.payload_len;
+  uint32_t sum = 0;
+  const uint8_t* ip = packet + h.l3_off;
+  if (h.ip_version == 6) {
+    sum = checksum_add(ip + 8, 16, bytes + h.ip_proto);
+    sum = checksum_add(final_destination(packet, h), 16, sum);
+  } else if (h.ip_proto != kProtoIcmp) {
+    sum = checksum_add(ip + 12, 8, bytes + h.ip_proto);
+  }
+  sum = checksum_add(packet + h.l4_off, field - h.l4_off, sum);
+  return checksum_add(packet + field + 2, h.l4_off + bytes - field - 2, sum);
+}
+
+uint64_t mix(uint64_t value) {
+  value ^= value >> 32;
+  value *= 0xd6e8feb86659fd93ULL;
+  value ^= value >> 32;
+  value *= 0xd6e8feb86659fd93ULL;
+  return value ^ value >> 32;
+}
+
+}  // namespace
+
+Headers parse_headers(const uint8_t* data, uint32_t len) {
+  Headers h;
+  if (len > kMaxFrame) len = kMaxFrame;
+  if (!parse_l2(data, len, h)) return h;
+  if (h.ether_type == kEtherIpv4) parse_ipv4(data, len, h);
+  if (h.ether_type == kEtherIpv6) parse_ipv6(data, len, h);
+  return h;
+}
+
+uint32_t checksum_add(const void* data, size_t len, uint32_t sum) {
+  const uint8_t* bytes = static_cast<const uint8_t*>(data);
+  // Words are summed as they lie in memory: one's complement addition commutes with byte swaps.
+  uint64_t wide = 0;
+  for (; len >= 4; len -= 4, bytes += 4) {
+    uint32_t word;
+    std::memcpy(&word, bytes, sizeof word);
+    wide += word;
+  }
+  uint32_t rest = 0;
+  if (len > 0) std::memcpy(&rest, bytes, len);
+  wide += rest;
+  wide = (wide & 0xffffffff) + (wide >> 32);
+  wide = (wide & 0xffff) + (wide >> 16);
+  wide = (wide & 0xffff) + (wide >> 16);
+  wide = (wide & 0xffff) + (wide >> 16);
+  return sum + __builtin_bswap16(static_cast<uint16_t>(wide));
+}
+
+uint16_t checksum_fold(uint32_t sum) {
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<uint16_t>(~sum);
+}
+
+uint32_t l4_checksum_off(const Headers& h) {
+  if (h.l4_off == 0 || h.payload_off == 0 || h.fragment || h.more_fragments) return 0;
+  uint32_t ip_end = static_cast<uint32_t>(h.l3_off) + h.ip_total_len;
+  uint32_t payload_end = static_cast<uint32_t>(h.payload_off) + h.payload_len;
+  if (payload_end > ip_end) return 0;
+  bool to_the_end = payload_end == ip_end;
+  switch (h.ip_proto) {
+    case kProtoTcp:
+      return to_the_end ? h.l4_off + 16u : 0;
+    case kProtoUdp:
+      return h.l4_off + 6u;  // may end before IP does; l4_checksum compares its own length
+    case kProtoIcmp:
+      return to_the_end && h.ip_version == 4 ? h.l4_off + 2u : 0;
+    case kProtoIcmpv6:
+      return to_the_end && h.ip_version == 6 ? h.l4_off + 2u : 0;
+    default:
+      return 0;
+  }
+}
+
+uint16_t l4_checksum(const uint8_t* packet, const Headers& h) {
+  uint32_t off = l4_checksum_off(h);
+  if (off == 0) return 0;
+  if (h.ip_proto == kProtoUdp && load_be16(packet + h.l4_off + 4) != h.payload_len + 8) return 0;
+  uint16_t value = checksum_fold(l4_sum(packet, h, off));
+  return value == 0 && h.ip_proto == kProtoUdp ? 0xffff : value;
+}
+
+bool l4_checksum_ok(const uint8_t* packet, const Headers& h) {
+  uint32_t off = l4_checksum_off(h);
+  if (off == 0) return true;
+  if (h.ip_proto == kProtoUdp) {
+    if (load_be16(packet + h.l4_off + 4) != h.payload_len + 8) return true;
+    if (load_be16(packet + off) == 0) return h.ip_version == 4;
+  }
+  return checksum_fold(l4_sum(packet, h, off) + load_be16(packet + off)) == 0;
+}
+
+bool flow_key(const uint8_t* packet, const Headers& h, FiveTuple& key) {
+  std::memset(&key, 0, sizeof key);
+  if (h.ip_version == 0) return false;
+  const uint8_t* ip = packet + h.l3_off;
+  if (h.ip_version == 4) {
+    std::memcpy(key.src, ip + 12, 4);
+    std::memcpy(key.dst, ip + 16, 4);
+  } else {
+    std::memcpy(key.src, ip + 8, 16);
+    std::memcpy(key.dst, ip + 24, 16);
+  }
+  key.sport = h.sport;
+  key.dport = h.dport;
+  key.proto = h.ip_proto;
+  key.version = h.ip_version;
+  return true;
+}
+
+uint64_t flow_hash(const FiveTuple& key) {
+  uint64_t words[5] = {};
+  std::memcpy(words, &key, sizeof key);
+  uint64_t hash = 0x9e3779b97f4a7c15ULL;
+  if (key.version == 4) {
+    // Eight address bytes say it all; the others are zero.
+    words[0] = (words[0] & 0xffffffff) | words[2] << 32;
+    return mix(mix(hash ^ words[0]) ^ words[4]);
+  }
+  for (uint64_t word : words) hash = mix(hash ^ word) + 0x9e3779b97f4a7c15ULL;
+  return hash;
+}
+
+}  // namespace e2

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Module: what a packet-processing module is to its host, and what the host gives it.
+//
+// To write one: derive from Module, override `process` (and `run_task` for a module that makes its
+// own packets), and register it with a ModuleClass:
+//
+//   const ModuleClass kClass = {"Bypass", "bypass", "forwards packets unchanged", ...};
+//   const ModuleRegistration registered{kClass};
+//
+// | to do this                             | call that                                       |
+// |----------------------------------------|-------------------------------------------------|
+// | send a whole batch to a gate           | emit(ctx, batch, gate)                          |
+// | send each packet to its own gate       | emit_by_gate(ctx, batch, gates)                 |
+// | drop a packet and say why              | gates[i] = drop_gate(reason), or drop(ctx, p, r)|
+// | declare a drop reason                  | add_drop_reason("bad checksum") in init         |
+// | read or write a metadata attribute     | add_attr(...) in init; attr_offset(id)          |
+// | make packets                           | ctx.alloc(batch, n, len) in run_task            |
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "host/args.h"
+#include "host/batch.h"
+#include "host/status.h"
+
+namespace e2 {
+
+using Gate = uint16_t;
+constexpr Gate kMaxGates = 8192;
+constexpr Gate kDropBase = 0xff00;  // gates at or above it are drop reasons
+constexpr uint32_t kMaxDropReasons = 32;
+constexpr uint32_t kMaxWorkers = 64;
+constexpr int kNoOffset = -1;
+
+class Module;
+class PacketPool;
+class Port;
+struct OutGate;
+struct PoolCache;
+
+// The drop reason that every module has: a packet sent to a gate that leads nowhere.
+constexpr uint32_t kReasonNoGate = 0;
+// The graph is too deep, or has a loop without a queue in it.
+constexpr uint32_t kReasonLoop = 1;
+constexpr Gate drop_gate(uint32_t reason) { return static_cast<Gate>(kDropBase + reason); }
+
+// What a worker lends to the modules that it runs.
+struct Context {
+  uint64_t tsc = 0;      // at the start of the current task round
+  uint64_t now_ns = 0;   // monotonic, at the start of the current task round
+  uint32_t wid = 0;      // worker id, < kMaxWorkers
+  uint32_t depth = 0;    // modules on the call stack
+  bool profile = false;  // account cycles to modules
+  uint64_t child_cycles = 0;  // spent below the module that runs, while profiling
+  uint64_t rng_state = 0x9e3779b97f4a7c15ULL;
+  PacketPool* pool = nullptr;
+  PoolCache* pool_cache = nullptr;
+
+  // Appends up to `count` new packets of `len` undefined bytes to the batch; returns how many.
+  uint32_t alloc(Batch& batch, uint32_t count, uint32_t len);
+  void free(Packet* const* packets, uint32_t count);
+  void free(Batch& batch) {
+    free(batch.packets, batch.size);
+    batch.clear();
+  }
+  // xorshift64*: uniform, fast, and good enough for load splitting; never for secrets.
+  uint64_t random() {
+    rng_state ^= rng_state >> 12;
+    rng_state ^= rng_state << 25;
+    rng_state ^= rng_state >> 27;
+    return rng_state * 0x2545f4914f6cdd1dULL;
+  }
+};
+
+// What one run of a task did; `block` asks the scheduler to look elsewhere first.
+struct TaskResult {
+  bool block = false;
+  uint32_t packets = 0;
+  uint64_t bits = 0;
+};
+
+enum class Access : uint8_t { kRead, kWrite, kUpdate };
+
+struct Attribute {
+  std::string name;
+  uint32_t size_bytes = 0;
+  Access access = Access::kRead;
+};
+
+// Counters with one writer each, so plain additions suffice; readers may see a batch in flight.
+struct alignas(kCacheLineBytes) GateCount {
+  uint64_t batches = 0;
+  uint64_t packets = 0;
+  uint64_t bytes = 0;
+};
+
+// Something that looks at the batches crossing a gate (a pcap mirror, for example).
+class GateHook {
+ public:
+  virtual ~GateHook() = default;
+  virtual void process(Context& ctx, const Batch& batch) = 0;
+  std::string class_name;
+  std::string name;
+};
+
+struct InGate {
+  Module* module = nullptr;
+  Gate index = 0;
+  std::vector<OutGate*> sources;
+  std::vector<std::unique_ptr<GateHook>> hooks;
+};
+
+struct OutGate {
+  Module* owner = nullptr;
+  Gate index = 0;
+  Module* next = nullptr;
+  InGate* in = nullptr;
+  bool count_packets = true;
+  bool count_bytes = false;
+  bool hooked = false;  // any hook on this gate or on `in`
+  std::vector<std::unique_ptr<GateHook>> hooks;
+  std::unique_ptr<GateCount[]> counts{new GateCount[kMaxWorkers]};
+};
+
+struct Command {
+  const char* name;
+  const char* arg_type;
+  const char* response_type;
+  bool thread_safe;
+  std::function<Status(Module&, const Args&, Args&)> run;
+};
+
+// Turns a member function `Status f(const Args&, Args& response)` into a command's function.
+template <typename M>
+std::function<Status(Module&, const Args&, Args&)> command(Status (M::*method)(const Args&, Args&)) {
+  return [method](Module& module, const Args& args, Args& response) {
+    return (static_cast<M&>(module).*method)(args, response);
+  };
+}
+
+struct ModuleClass {
+  const char* name;
+  const char* name_template;
+  const char* help;
+  const char* arg_type;
+  Gate max_in_gates;
+  Gate max_out_gates;
+  std::vector<Command> commands;
+  std::function<std::unique_ptr<Module>()> make;
+};
+
+template <typename M>
+std::unique_ptr<Module> make_module() {
+  return std::make_unique<M>();
+}
+
+// Resolves names that a module's arguments mention; the host implements it.
+class Host {
+ public:
+  virtual ~Host() = default;
+  // The port of that name, or nullptr.
+  virtual Port* find_port(const std::string& name) = 0;
+};
+
+class Module {
+ public:
+  Module();
+  virtual ~Module() = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+
+  virtual Status init(Host& host, const Args& args);
+  // Consumes every packet of the batch: emits, drops, or keeps it.
+  virtual void process(Context& ctx, Batch& batch, Gate in_gate);
+  // Makes packets and pushes them on; called by the scheduler for modules with tasks.
+  virtual TaskResult run_task(Context& ctx, uint64_t task_arg);
+  // Frees packets that the module still holds; no worker runs it any more.
+  virtual void release(Context& ctx);
+  virtual std::string description() const { return ""; }
+
+  const std::string& name() const { return name_; }
+  const ModuleClass& module_class() const { return *class_; }
+  const std::vector<Attribute>& attributes() const { return attributes_; }
+  int attr_offset(size_t id) const { return attr_offsets_[id]; }
+  const std::vector<uint64_t>& task_args() const { return task_args_; }
+  const std::vector<std::string>& drop_reasons() const { return drop_reasons_; }
+  uint64_t drops(uint32_t reason) const;
+  uint64_t cycles() const;
+  uint64_t packets_in() const;
+
+ protected:
+  size_t add_attr(std::string name, uint32_t size_bytes, Access access);
+  uint32_t add_drop_reason(std::string reason);
+  void add_task(uint64_t arg) { task_args_.push_back(arg); }
+
+  // All packets go to one gate; the batch is empty afterwards.
+  void emit(Context& ctx, Batch& batch, Gate gate = 0);
+  // Packet i goes to gates[i], in order within each gate; the batch is empty afterwards.
+  void emit_by_gate(Context& ctx, Batch& batch, const Gate* gates);
+  void drop(Context& ctx, Packet* packet, uint32_t reason);
+  void drop(Context& ctx, Batch& batch, uint32_t reason);
+
+ private:
+  friend class Graph;
+
+  struct alignas(kCacheLineBytes) WorkerCount {
+    uint64_t drops[kMaxDropReasons] = {};
+    uint64_t cycles = 0;
+    uint64_t packets = 0;
+  };
+
+  void deliver(Context& ctx, Batch& batch, OutGate& gate);
+
+  std::string name_;
+  const ModuleClass* class_ = nullptr;
+  std::vector<std::unique_ptr<OutGate>> out_gates_;
+  std::vector<std::unique_ptr<InGate>> in_gates_;
+  std::vector<Attribute> attributes_;
+  std::vector<int> attr_offsets_;
+  std::vector<uint64_t> task_args_;
+  std::vector<std::string> drop_reasons_;
+  std::unique_ptr<WorkerCount[]> counts_;
+};
+
+// Every class linked into this host, by name.
+// Registers a copy of a class; a namespace-scope constant of each module's file.
+class ModuleRegistration {
+ public:
+  explicit ModuleRegistration(const ModuleClass& module_class);
+};
+const ModuleClass* find_module_class(const std::string& name);
+std::vector<const ModuleClass*> module_classes();
+
+}  // namespace e2

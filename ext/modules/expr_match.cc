@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// ExprMatch: sends each packet to the gate of the best rule over named header fields.
+//
+// Gates: in 1, out 8192. Gate 8192 in a rule or as the default drops.
+//
+// Arguments (ExprMatchArg):
+//   rules         list of {gate, priority, terms}. All terms of a rule must hold; a rule without
+//                 terms matches every packet. The highest priority wins, and the earlier rule
+//                 among equals.
+//   default_gate  where packets go that match no rule (0)
+//   meta          map of attribute name to its size in bytes, as 4 or {size: 4}; 1, 2, 4 or 8.
+//                 Attributes that rules mention and `meta` does not are 1 byte.
+//
+// A term is {field, value, mask} or {field, value_bin, mask_bin}: the packet has the field, and
+// field & mask == value. Without a mask (or with mask 0) all bits count. value_bin is as long as
+// the field and in the byte order of the packet; the IPv6 addresses have no other form.
+//
+// | field             | bytes | the packet has it when                                         |
+// |-------------------|-------|----------------------------------------------------------------|
+// | eth.type          | 2     | its Ethernet header is complete; the type after all VLAN tags   |
+// | vlan.id           | 2     | it has a VLAN tag; the outermost, 12 bits                       |
+// | ip.version        | 1     | it is IPv4 or IPv6                                             |
+// | ip.proto          | 1     | it is IP and its extension headers, if any, are complete       |
+// | ip.src ip.dst     | 4     | it is IPv4                                                     |
+// | ip6.src ip6.dst   | 16    | it is IPv6                                                     |
+// | l4.sport l4.dport | 2     | it has a TCP, UDP or SCTP header                               |
+// | meta.NAME         | 1-8   | always: 0 where no module before this one writes it; `value`   |
+// |                   |       | is in host byte order                                          |
+//
+// Commands: add {rules} appends rules, all or none (stop workers first); clear {} removes all rules
+// (stop workers first); set_default_gate {gate} (safe while running).
+// Metadata: reads each NAME (together 16 bytes at most). Drop reasons: "rule", "no match".
+// Method: one 64-byte key per packet, looked up in a RuleTable (rule_table.h).
+// Source: an addition to the module set of BESS, in the manner of its WildcardMatch.
+#include <atomic>
+
+#include "host/headers.h"
+#include "host/module.h"
+#include "modules/rule_table.h"
+
+namespace e2 {
+
+namespace {
+
+constexpr size_t kMaxRules = 1u << 20;
+constexpr uint32_t kMetaStart = 48;
+constexpr uint32_t kMetaBytes = 16;
+constexpr uint32_t kPresence = 10;
+
+enum Presence : uint16_t {
+  kHasNothing = 0,
+  kHasEther = 1,
+  kHasVlan = 2,
+  kHasIp = 4,
+  kHasProto = 8,
+  kHasIp4 = 16,
+  kHasIp6 = 32,
+  kHasPorts = 64,
+};
+
+// IPv4 addresses share their place with the front of the IPv6 addresses.
+struct Field {
+  const char* name;
+  uint32_t offset;
+  uint32_t size;
+  uint16_t presence;
+  uint64_t max;
+};
+constexpr Field kFields[] = {
+    {"eth.type", 0, 2, kHasEther, 0xffff}, {"vlan.id", 2, 2, kHasVlan, 0xfff},
+    {"ip.proto", 4, 1, kHasProto, 0xff},   {"ip.version", 5, 1, kHasIp, 0xf},
+    {"l4.sport", 6, 2, kHasPorts, 0xffff}, {"l4.dport", 8, 2, kHasPorts, 0xffff},
+    {"ip.src", 16, 4, kHasIp4, 0xffffffff}, {"ip.dst", 32, 4, kHasIp4, 0xffffffff},
+    {"ip6.src", 16, 16, kHasIp6, 0},       {"ip6.dst", 32, 16, kHasIp6, 0},
+};
+
+struct Meta {
+  std::string name;
+  uint32_t size;
+  uint32_t offset;  // in the key
+  size_t attr;
+};
+
+bool is_text(const Args& args) { return std::holds_alternative<std::string>(args.value()); }
+
+void make_key(const uint8_t* data, const Headers& h, MatchKey& key) {
+  uint8_t* bytes = key.bytes();
+  uint16_t has = kHasNothing;
+  if (h.l2_len != 0) {
+    has |= kHasEther;
+    store_be16(bytes, h.ether_type);
+  }
+  if (h.has_vlan) {
+    has |= kHasVlan;
+    store_be16(bytes + 2, h.vlan_tci & 0xfff);
+  }
+  if (h.ip_version != 0) {
+    has |= kHasIp;
+    bytes[5] = h.ip_version;
+    if (h.l3_len != 0) has |= kHasProto;
+    bytes[4] = h.ip_proto;
+    const uint8_t* ip = data + h.l3_off;
+    if (h.ip_version == 4) {
+      has |= kHasIp4;
+      std::memcpy(bytes + 16, ip + 12, 4);
+      std::memcpy(bytes + 32, ip + 16, 4);
+    } else {
+      has |= kHasIp6;
+      std::memcpy(bytes + 16, ip + 8, 32);
+    }
+    bool ports = h.ip_proto == kProtoTcp || h.ip_proto == kProtoUdp || h.ip_proto == kProtoSctp;
+    if (h.l4_off != 0 && ports) {
+      has |= kHasPorts;
+      store_be16(bytes + 6, h.sport);
+      store_be16(bytes + 8, h.dport);
+    }
+  }
+  std::memcpy(bytes + kPresence, &has, sizeof has);
+}
+
+}  // namespace
+
+class ExprMatch final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    rule_reason_ = add_drop_reason("rule");
+    default_reason_ = add_drop_reason("no match");
+    for (const auto& entry : args["meta"].as_map()) {
+      const Args& spec = entry.second;
+      uint64_t size = spec.has("size") ? spec["size"].as_uint(0) : spec.as_uint(1);
+      Status status = declare_meta(entry.first, size);
+      if (!status.ok()) return status;
+    }
+    Status status = set_default(args["default_gate"], "ExprMatch.default_gate");
+    if (!status.ok()) return status;
+    return add_rules(args["rules"].as_list(), true);
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    MatchKey keys[kMaxBatch];
+    Gate gates[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; i++) {
+      const Packet* packet = batch[i];
+      make_key(packet->data(), parse_headers(packet->data(), packet->len()), keys[i]);
+    }
+    for (const Meta& meta : metas_) {
+      int offset = attr_offset(meta.attr);
+      if (offset < 0) continue;
+      for (uint32_t i = 0; i < batch.size; i++) {
+        std::memcpy(keys[i].bytes() + meta.offset, batch[i]->metadata(offset), meta.size);
+      }
+    }
+    Gate fallback = default_gate_.load(std::memory_order_relaxed);
+    for (uint32_t i = 0; i < batch.size; i++) {
+      const MatchRule* rule = rules_.find(keys[i]);
+      gates[i] = rule == nullptr ? fallback : rule->gate;
+    }
+    emit_by_gate(ctx, batch, gates);
+  }
+
+  Status add(const Args& args, Args&) {
+    const Args::List& list = args["rules"].as_list();
+    if (list.empty()) return Status::invalid("add: rules is empty; give at least one rule");
+    return add_rules(list, false);
+  }
+
+  Status clear(const Args&, Args&) {
+    rules_.assign({});
+    return {};
+  }
+
+  Status set_default_gate(const Args& args, Args&) {
+    return set_default(args["gate"], "set_default_gate: gate");
+  }
+
+  std::string description() const override { return std::to_string(rules_.size()) + " rules"; }
+
+ private:
+  Status declare_meta(const std::string& name, uint64_t size) {
+    if (name.empty()) return Status::invalid("ExprMatch.meta: an attribute has no name");
+    if (size != 1 && size != 2 && size != 4 && size != 8) {
+      return Status::invalid("ExprMatch.meta: size of '" + name + "' is " + std::to_string(size) +
+                             "; must be 1, 2, 4 or 8 bytes");
+    }
+    if (meta_end_ + size > kMetaStart + kMetaBytes) {
+      return Status::invalid("ExprMatch.meta: no room for '" + name +
+                             "'; all attributes together have at most 16 bytes");
+    }
+    uint32_t bytes = static_cast<uint32_t>(size);
+    metas_.push_back({name, bytes, meta_end_, add_attr(name, bytes, Access::kRead)});
+    meta_end_ += bytes;
+    return {};
+  }
+
+  Status to_gate(const Args& arg, const std::string& where, uint32_t reason, Gate& gate) const {
+    uint64_t value = arg.as_uint();
+    if (value > kMaxGates || is_text(arg)) {
+      return Status::invalid(where + " must be a number below " + std::to_string(kMaxGates) +
+                             ", or " + std::to_string(kMaxGates) + " to drop");
+    }
+    gate = value == kMaxGates ? drop_gate(reason) : static_cast<Gate>(value);
+    return {};
+  }
+
+  Status set_default(const Args& arg, const std::string& where) {
+    Gate gate = 0;
+    Status status = to_gate(arg, where, default_reason_, gate);
+    if (status.ok()) default_gate_.store(gate, std::memory_order_relaxed);
+    return status;
+  }
+
+  Status find_field(const std::string& name, const std::string& where, bool declare, Field& field,
+                    bool& is_meta) {
+    for (const Field& known : kFields) {
+      if (name != known.name) continue;
+      field = known;
+      is_meta = false;
+      return {};
+    }
+    if (name.compare(0, 5, "meta.") != 0 || name.size() == 5) {
+      return Status::invalid(where + ": no field '" + name + "'; known are eth.type vlan.id " +
+                             "ip.version ip.proto ip.src ip.dst ip6.src ip6.dst l4.sport " +
+                             "l4.dport meta.NAME");
+    }
+    const std::string attr = name.substr(5);
+    for (int round = 0; round < 2; round++) {
+      for (const Meta& meta : metas_) {
+        if (meta.name != attr) continue;
+        field = {"meta", meta.offset, meta.size, kHasNothing, ~0ULL >> (64 - 8 * meta.size)};
+        is_meta = true;
+        return {};
+      }
+      if (!declare) break;
+      Status status = declare_meta(attr, 1);
+      if (!status.ok()) return status;
+    }
+    return Status::invalid(where + ": attribute '" + attr +
+                           "' was not named when the module was made; list it in `meta`");
+  }
+
+  // Value and mask of one term as bytes of the field.
+  Status read_term(const Args& term, const Field& field, bool is_meta, const std::string& where,
+                   uint8_t* value, uint8_t* mask) const {
+    if (term.has("value_bin") || term.has("mask_bin") || field.max == 0) {
+      const std::string& bits = term["value_bin"].as_string();
+      const std::string& mask_bits = term["mask_bin"].as_string();
+      if (bits.size() != field.size || (!mask_bits.empty() && mask_bits.size() != field.size)) {
+        return Status::invalid(where + ": value_bin and mask_bin must have " +
+                               std::to_string(field.size) + " bytes");
+      }
+      std::memcpy(value, bits.data(), field.size);
+      std::memset(mask, 0xff, field.size);
+      if (mask_bits.find_first_not_of('\0') != std::string::npos) {
+        std::memcpy(mask, mask_bits.data(), field.size);
+      }
+    } else {
+      uint64_t number = term["value"].as_uint();
+      uint64_t mask_number = term["mask"].as_uint();
+      if (mask_number == 0) mask_number = field.max;
+      if (is_text(term["value"]) || is_text(term["mask"]) || number > field.max ||
+          mask_number > field.max) {
+        return Status::invalid(where + ": value and mask must be numbers up to " +
+                               std::to_string(field.max));
+      }
+      for (uint32_t i = 0; i < field.size; i++) {
+        uint32_t shift = 8 * (is_meta ? i : field.size - 1 - i);
+        value[i] = static_cast<uint8_t>(number >> shift);
+        mask[i] = static_cast<uint8_t>(mask_number >> shift);
+      }
+    }
+    for (uint32_t i = 0; i < field.size; i++) {
+      if ((value[i] & ~mask[i]) != 0) {
+        return Status::invalid(where + ": value has bits outside mask and could never match");
+      }
+    }
+    return {};
+  }
+
+  Status read_rule(const Args& args, const std::string& where, bool declare, MatchRule& rule) {
+    Status status = to_gate(args["gate"], where + ".gate", rule_reason_, rule.gate);
+    rule.priority = args["priority"].as_int();
+    uint16_t has = kHasNothing;
+    size_t index = 0;
+    for (const Args& term : args["terms"].as_list()) {
+      const std::string place = where + ".terms[" + std::to_string(index++) + "]";
+      Field field = {};
+      bool is_meta = false;
+      uint8_t value[16];
+      uint8_t mask[16];
+      const std::string& name = term["field"].as_string();
+      if (status.ok()) status = find_field(name, place, declare, field, is_meta);
+      if (status.ok()) status = read_term(term, field, is_meta, place, value, mask);
+      if (!status.ok()) return status;
+      has |= field.presence;
+      bool clash = (has & kHasIp4) != 0 && (has & kHasIp6) != 0;
+      for (uint32_t i = 0; i < field.size; i++) {
+        uint8_t& old_value = rule.value.bytes()[field.offset + i];
+        uint8_t& old_mask = rule.mask.bytes()[field.offset + i];
+        clash |= ((old_value ^ value[i]) & old_mask & mask[i]) != 0;
+        old_value |= value[i];
+        old_mask |= mask[i];
+      }
+      if (clash) {
+        return Status::invalid(place + " contradicts an earlier term: the rule could never match");
+      }
+    }
+    std::memcpy(rule.value.bytes() + kPresence, &has, sizeof has);
+    std::memcpy(rule.mask.bytes() + kPresence, &has, sizeof has);
+    return status;
+  }
+
+  // Appends to a copy first, so that a bad rule leaves everything as it was.
+  Status add_rules(const Args::List& list, bool declare) {
+    if (rules_.size() + list.size() > kMaxRules) {
+      const std::string most = std::to_string(kMaxRules);
+      return Status::error(ENOSPC, "ExprMatch holds at most " + most + " rules");
+    }
+    std::vector<MatchRule> rules = rules_.rules();
+    for (const Args& args : list) {
+      const std::string where = "rules[" + std::to_string(&args - list.data()) + "]";
+      MatchRule rule;
+      Status status = read_rule(args, where, declare, rule);
+      if (!status.ok()) return status;
+      rules.push_back(rule);
+    }
+    rules_.assign(std::move(rules));
+    return {};
+  }
+
+  RuleTable rules_;
+  std::vector<Meta> metas_;
+  uint32_t meta_end_ = kMetaStart;
+  uint32_t rule_reason_ = 0;
+  uint32_t default_reason_ = 0;
+  std::atomic<Gate> default_gate_{0};
+};
+
+namespace {
+
+const ModuleClass kClass = {
+    "ExprMatch",
+    "expr_match",
+    "sends packets to the gate of the best rule over named header fields",
+    "ExprMatchArg",
+    1,
+    kMaxGates,
+    {{"add", "ExprMatchCommandAddArg", "EmptyArg", false, command(&ExprMatch::add)},
+     {"clear", "EmptyArg", "EmptyArg", false, command(&ExprMatch::clear)},
+     {"set_default_gate", "ExprMatchCommandSetDefaultGateArg", "EmptyArg", true,
+      command(&ExprMatch::set_default_gate)}},
+    make_module<ExprMatch>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+
+}  // namespace e2

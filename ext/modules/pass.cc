@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Sink, Bypass, Merge - the modules that don't look at packets.
+//
+// Sink    - frees every packet. Input 0, no output. SinkArg: nothing.
+// Bypass  - forwards packets unchanged, after burning cycles where asked to. Input 0, output 0.
+//           BypassArg: cycles_per_batch, cycles_per_packet, cycles_per_byte (0 by default).
+// Merge   - joins many inputs to one output. Inputs 0..8191, output 0. MergeArg: nothing.
+// Commands, metadata, drops: none.
+#include "engine/clock.h"
+#include "host/module.h"
+
+namespace e2 {
+namespace {
+
+class Sink final : public Module {
+ public:
+  void process(Context& ctx, Batch& batch, Gate) override { ctx.free(batch); }
+};
+
+class Merge final : public Module {
+ public:
+  void process(Context& ctx, Batch& batch, Gate) override { emit(ctx, batch); }
+};
+
+class Bypass final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    per_batch_ = args["cycles_per_batch"].as_uint();
+    per_packet_ = args["cycles_per_packet"].as_uint();
+    per_byte_ = args["cycles_per_byte"].as_uint();
+    burns_ = (per_batch_ | per_packet_ | per_byte_) != 0;
+    return {};
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    if (burns_) burn(batch);
+    emit(ctx, batch);
+  }
+
+ private:
+  void burn(const Batch& batch) const {
+    const uint64_t start = read_tsc();
+    uint64_t cycles = per_batch_ + per_packet_ * batch.size;
+    if (per_byte_ != 0) {
+      for (uint32_t i = 0; i < batch.size; ++i) cycles += per_byte_ * batch[i]->len();
+    }
+    while (read_tsc() - start < cycles) {
+    }
+  }
+
+  uint64_t per_batch_ = 0;
+  uint64_t per_packet_ = 0;
+  uint64_t per_byte_ = 0;
+  bool burns_ = false;
+};
+
+const ModuleClass kSink = {"Sink", "sink", "frees every packet", "SinkArg", 1, 0, {},
+                           make_module<Sink>};
+const ModuleClass kMerge = {"Merge", "merge", "joins many inputs to one output", "MergeArg",
+                            kMaxGates, 1, {}, make_module<Merge>};
+const ModuleClass kBypass = {"Bypass", "bypass", "forwards packets unchanged", "BypassArg", 1, 1, {},
+                             make_module<Bypass>};
+const ModuleRegistration kSinkRegistered{kSink};
+const ModuleRegistration kMergeRegistered{kMerge};
+const ModuleRegistration kBypassRegistered{kBypass};
+
+}  // namespace
+}  // namespace e2

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// PortInc, PortOut, QueueInc, QueueOut - between ports and the graph.
+//
+// PortInc  - receives from every queue of a port, one task a queue. Output 0.
+//            PortIncArg: port; prefetch (accepted for BESS's scripts; the packets are always in
+//            cache here). Command set_burst{burst} (thread safe), 1 to 32.
+// QueueInc - the same for one queue. QueueIncArg: port, qid, prefetch. Command set_burst.
+// PortOut  - sends to a port, the packets of a worker to queue `wid mod queues`. Input 0.
+//            PortOutArg: port. Only one worker may use a queue.
+// QueueOut - sends to one queue. QueueOutArg: port, qid.
+// Drops: what a port doesn't take, counted by the port (`dropped`) and as "port full" here.
+#include <atomic>
+
+#include "host/module.h"
+#include "host/port.h"
+
+namespace e2 {
+namespace {
+
+class PortUser : public Module {
+ public:
+  ~PortUser() override {
+    if (port_ != nullptr) --port_->users;
+  }
+
+ protected:
+  Status use_port(Host& host, const Args& args) {
+    const std::string& name = args["port"].as_string();
+    if (name.empty()) return Status::invalid("Field 'port' must be specified");
+    Port* port = host.find_port(name);
+    if (port == nullptr) return Status::error(ENODEV, "Port '" + name + "' not found");
+    port_ = port;
+    ++port->users;
+    return {};
+  }
+  Status check_queue(const Args& args, uint32_t queues) const {
+    const uint64_t qid = args["qid"].as_uint();
+    if (qid < queues) return {};
+    return Status::invalid("Port '" + port_->name + "' has no queue " + std::to_string(qid) +
+                           " in that direction: it has " + std::to_string(queues));
+  }
+  Port* port_ = nullptr;
+};
+
+class Input : public PortUser {
+ public:
+  TaskResult run_task(Context& ctx, uint64_t queue) override {
+    Batch batch;
+    port_->receive(ctx, static_cast<uint32_t>(queue), batch, burst_.load(std::memory_order_relaxed));
+    const uint32_t received = batch.size;
+    if (received == 0) return {true, 0, 0};
+    uint64_t bytes = 0;
+    for (const Packet* packet : batch) bytes += packet->len();
+    port_->in.add(received, bytes);
+    emit(ctx, batch);
+    return {false, received, (bytes + received * 24) * 8};
+  }
+
+  Status set_burst(const Args& args, Args&) {
+    const uint64_t burst = args["burst"].as_uint();
+    if (burst == 0 || burst > kMaxBatch) return Status::invalid("'burst' must be within 1..32");
+    burst_ = static_cast<uint32_t>(burst);
+    return {};
+  }
+  std::string description() const override {
+    return port_->name + "/" + port_->port_class->name;
+  }
+
+ private:
+  std::atomic<uint32_t> burst_{kMaxBatch};
+};
+
+class PortInc final : public Input {
+ public:
+  Status init(Host& host, const Args& args) override {
+    Status status = use_port(host, args);
+    if (!status.ok()) return status;
+    if (port_->shape.in_queues == 0) {
+      return Status::error(ENODEV, "Port '" + port_->name + "' has no incoming queue");
+    }
+    for (uint32_t q = 0; q < port_->shape.in_queues; ++q) add_task(q);
+    return {};
+  }
+};
+
+class QueueInc final : public Input {
+ public:
+  Status init(Host& host, const Args& args) override {
+    Status status = use_port(host, args);
+    if (status.ok()) status = check_queue(args, port_->shape.in_queues);
+    if (status.ok()) add_task(args["qid"].as_uint());
+    return status;
+  }
+};
+
+class Output : public PortUser {
+ public:
+  std::string description() const override {
+    return port_->name + "/" + port_->port_class->name;
+  }
+
+ protected:
+  void send(Context& ctx, Batch& batch, uint32_t queue) {
+    uint64_t bytes[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) bytes[i] = batch[i]->len();
+    const uint32_t sent = port_->send(ctx, queue, batch.packets, batch.size);
+    uint64_t sent_bytes = 0;
+    for (uint32_t i = 0; i < sent; ++i) sent_bytes += bytes[i];
+    port_->out.add(sent, sent_bytes);
+    if (sent == batch.size) return;
+    port_->out.add_dropped(batch.size - sent);
+    for (uint32_t i = sent; i < batch.size; ++i) drop(ctx, batch[i], full_);
+  }
+  uint32_t full_ = add_drop_reason("port full");
+};
+
+class PortOut final : public Output {
+ public:
+  Status init(Host& host, const Args& args) override {
+    Status status = use_port(host, args);
+    if (status.ok() && port_->shape.out_queues == 0) {
+      return Status::error(ENODEV, "Port '" + port_->name + "' has no outgoing queue");
+    }
+    return status;
+  }
+  void process(Context& ctx, Batch& batch, Gate) override {
+    send(ctx, batch, ctx.wid % port_->shape.out_queues);
+  }
+};
+
+class QueueOut final : public Output {
+ public:
+  Status init(Host& host, const Args& args) override {
+    Status status = use_port(host, args);
+    if (status.ok()) status = check_queue(args, port_->shape.out_queues);
+    queue_ = static_cast<uint32_t>(args["qid"].as_uint());
+    return status;
+  }
+  void process(Context& ctx, Batch& batch, Gate) override { send(ctx, batch, queue_); }
+
+ private:
+  uint32_t queue_ = 0;
+};
+
+const ModuleClass kPortInc = {
+    "PortInc", "port_inc", "receives packets from all queues of a port", "PortIncArg", 0, 1,
+    {{"set_burst", "PortIncCommandSetBurstArg", "EmptyArg", true, command(&Input::set_burst)}},
+    make_module<PortInc>};
+const ModuleClass kQueueInc = {
+    "QueueInc", "queue_inc", "receives packets from one queue of a port", "QueueIncArg", 0, 1,
+    {{"set_burst", "QueueIncCommandSetBurstArg", "EmptyArg", true, command(&Input::set_burst)}},
+    make_module<QueueInc>};
+const ModuleClass kPortOut = {"PortOut", "port_out", "sends packets to a port", "PortOutArg", 1, 0,
+                              {}, make_module<PortOut>};
+const ModuleClass kQueueOut = {"QueueOut", "queue_out", "sends packets to one queue of a port",
+                               "QueueOutArg", 1, 0, {}, make_module<QueueOut>};
+const ModuleRegistration kPortIncRegistered{kPortInc};
+const ModuleRegistration kQueueIncRegistered{kQueueInc};
+const ModuleRegistration kPortOutRegistered{kPortOut};
+const ModuleRegistration kQueueOutRegistered{kQueueOut};
+
+}  // namespace
+}  // namespace e2

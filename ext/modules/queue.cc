@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Queue - keeps packets until its own task forwards them: the border between two tasks.
+//
+// Gates: input 0; output 0.
+// Arguments (QueueArg): size, packets, a power of two, 1024 by default; prefetch: touch headers
+//   before forwarding; backpressure (accepted for BESS's scripts: a producer here never runs ahead
+//   of a full queue, since its packets would be dropped and counted).
+// Commands: set_size{size} (not thread safe), set_burst{burst}, get_status{} (thread safe) ->
+//   {count, size, enqueued, dequeued, dropped}.
+// Drops: "queue full".
+// Any number of workers may enqueue: each reserves its slots with one compare-and-swap and
+// publishes them in order of reservation. One task dequeues.
+#include <atomic>
+#include <memory>
+
+#include "host/module.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint64_t kDefaultPackets = 1024;
+constexpr uint64_t kMostPackets = 1 << 20;
+
+class Queue final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    add_task(0);
+    prefetch_ = args["prefetch"].as_bool();
+    const uint64_t size = args["size"].as_uint();
+    return resize(size == 0 ? kDefaultPackets : size);
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    uint64_t head = reserved_.load(std::memory_order_relaxed);
+    uint32_t count;
+    do {
+      const uint64_t room = size_ - (head - taken_.load(std::memory_order_acquire));
+      count = batch.size < room ? batch.size : static_cast<uint32_t>(room);
+    } while (count != 0 &&
+             !reserved_.compare_exchange_weak(head, head + count, std::memory_order_relaxed));
+    if (count != 0) {
+      const uint64_t at = head & mask_;
+      const uint64_t first = count < size_ - at ? count : size_ - at;
+      std::memcpy(&slots_[at], batch.packets, first * sizeof(Packet*));
+      std::memcpy(&slots_[0], batch.packets + first, (count - first) * sizeof(Packet*));
+      while (published_.load(std::memory_order_relaxed) != head) {
+        // An earlier producer is between reserving and publishing: a few stores away.
+      }
+      published_.store(head + count, std::memory_order_release);
+    }
+    if (count != batch.size) {
+      dropped_.fetch_add(batch.size - count, std::memory_order_relaxed);
+      for (uint32_t i = count; i < batch.size; ++i) drop(ctx, batch[i], full_);
+    }
+  }
+
+  TaskResult run_task(Context& ctx, uint64_t) override {
+    const uint64_t tail = taken_.load(std::memory_order_relaxed);
+    const uint64_t ready = published_.load(std::memory_order_acquire) - tail;
+    const uint32_t burst = burst_.load(std::memory_order_relaxed);
+    const uint32_t count = ready < burst ? static_cast<uint32_t>(ready) : burst;
+    if (count == 0) return {true, 0, 0};
+    Batch batch;
+    const uint64_t at = tail & mask_;
+    const uint64_t first = count < size_ - at ? count : size_ - at;
+    std::memcpy(batch.packets, &slots_[at], first * sizeof(Packet*));
+    std::memcpy(batch.packets + first, &slots_[0], (count - first) * sizeof(Packet*));
+    batch.size = count;
+    taken_.store(tail + count, std::memory_order_release);
+    uint64_t bytes = 0;
+    for (const Packet* packet : batch) {
+      if (prefetch_) __builtin_prefetch(packet->data());
+      bytes += packet->len();
+    }
+    emit(ctx, batch);
+    return {false, count, (bytes + count * 24) * 8};
+  }
+
+  void release(Context& ctx) override {
+    for (uint64_t i = taken_; i != published_; ++i) ctx.free(&slots_[i & mask_], 1);
+    taken_ = published_.load();
+  }
+
+  Status set_size(const Args& args, Args&) { return resize(args["size"].as_uint()); }
+
+  Status set_burst(const Args& args, Args&) {
+    const uint64_t burst = args["burst"].as_uint();
+    if (burst == 0 || burst > kMaxBatch) return Status::invalid("'burst' must be within 1..32");
+    burst_ = static_cast<uint32_t>(burst);
+    return {};
+  }
+
+  Status get_status(const Args&, Args& response) {
+    const uint64_t taken = taken_;
+    const uint64_t published = published_;
+    response.set("count", published - taken);
+    response.set("size", size_);
+    response.set("enqueued", published);
+    response.set("dequeued", taken);
+    response.set("dropped", dropped_.load());
+    return {};
+  }
+
+  std::string description() const override {
+    return std::to_string(published_ - taken_) + "/" + std::to_string(size_);
+  }
+
+ private:
+  Status resize(uint64_t size) {
+    if (size < 4 || size > kMostPackets || (size & (size - 1)) != 0) {
+      return Status::invalid("'size' must be a power of two within 4..1048576");
+    }
+    const uint64_t held = published_ - taken_;
+    if (held > size) {
+      return Status::error(EBUSY, "the queue holds " + std::to_string(held) +
+                                      " packets, more than the new size");
+    }
+    std::unique_ptr<Packet*[]> slots(new Packet*[size]);
+    for (uint64_t i = taken_; i != published_; ++i) slots[i & (size - 1)] = slots_[i & mask_];
+    slots_ = std::move(slots);
+    size_ = size;
+    mask_ = size - 1;
+    return {};
+  }
+
+  std::unique_ptr<Packet*[]> slots_;
+  uint64_t size_ = 0;
+  uint64_t mask_ = 0;
+  bool prefetch_ = false;
+  std::atomic<uint32_t> burst_{kMaxBatch};
+  std::atomic<uint64_t> dropped_{0};
+  uint32_t full_ = add_drop_reason("queue full");
+  alignas(kCacheLineBytes) std::atomic<uint64_t> reserved_{0};
+  alignas(kCacheLineBytes) std::atomic<uint64_t> published_{0};
+  alignas(kCacheLineBytes) std::atomic<uint64_t> taken_{0};
+};
+
+const ModuleClass kClass = {
+    "Queue", "queue", "keeps packets until its task forwards them", "QueueArg", 1, 1,
+    {{"set_size", "QueueCommandSetSizeArg", "EmptyArg", false, command(&Queue::set_size)},
+     {"set_burst", "QueueCommandSetBurstArg", "EmptyArg", true, command(&Queue::set_burst)},
+     {"get_status", "QueueCommandGetStatusArg", "QueueCommandGetStatusResponse", true,
+      command(&Queue::get_status)}},
+    make_module<Queue>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

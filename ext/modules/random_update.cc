@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// RandomUpdate - writes uniform random numbers into packets.
+//
+// Gates: in 1, out 1.
+// Arguments (RandomUpdateArg):
+//   fields  list of {offset, size, min, max}; at most 16 over the module's life until `clear`.
+//           offset   bytes from the start of the packet
+//           size     1, 2 or 4 bytes
+//           min max  the range, both ends included; cut to what `size` bytes can hold
+// Commands:
+//   add {fields}  appends fields, all or none (stop workers first)
+//   clear {}      removes all fields (stop workers first)
+// Metadata: none.
+// Drop reasons: "packet too short" - a field reaches past the packet; nothing of it is changed.
+// Source: BESS module RandomUpdate. There the top value of the full 4-byte range never comes up.
+#include <algorithm>
+
+#include "host/headers.h"
+#include "host/module.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint32_t kMaxFields = 16;
+constexpr int64_t kMaxEnd = 2048;
+
+struct Field {
+  uint32_t offset = 0;
+  uint32_t size = 0;
+  uint32_t min = 0;
+  uint64_t range = 0;  // max - min + 1, at most 2^32
+};
+
+class RandomUpdate final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    too_short_ = add_drop_reason("packet too short");
+    Args none;
+    return add(args, none);
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    Gate gates[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      gates[i] = batch[i]->len() >= need_len_ ? 0 : drop_gate(too_short_);
+    }
+    for (uint32_t f = 0; f < count_; ++f) {
+      const Field field = fields_[f];
+      for (uint32_t i = 0; i < batch.size; ++i) {
+        if (gates[i] != 0) continue;
+        const uint64_t draw = (ctx.random() >> 32) * field.range >> 32;
+        put(batch[i]->data() + field.offset, field.size, field.min + static_cast<uint32_t>(draw));
+      }
+    }
+    emit_by_gate(ctx, batch, gates);
+  }
+
+  Status add(const Args& args, Args&) {
+    const Args::List& list = args["fields"].as_list();
+    if (list.size() > kMaxFields - count_) {
+      return Status::invalid("'fields': at most " + std::to_string(kMaxFields) +
+                             " fields in all; there are " + std::to_string(count_) + " already");
+    }
+    uint32_t count = count_;
+    for (size_t i = 0; i < list.size(); ++i) {
+      const std::string where = "'fields' item " + std::to_string(i);
+      const int64_t offset = list[i]["offset"].as_int();
+      const uint64_t size = list[i]["size"].as_uint();
+      if (size != 1 && size != 2 && size != 4) {
+        return Status::invalid(where + ": 'size' must be 1, 2 or 4 bytes");
+      }
+      if (offset < 0 || offset > kMaxEnd - static_cast<int64_t>(size)) {
+        return Status::invalid(where + ": 'offset' must be within 0.." +
+                               std::to_string(kMaxEnd - static_cast<int64_t>(size)));
+      }
+      const uint64_t top = (uint64_t{1} << (size * 8)) - 1;
+      const uint64_t min = std::min(list[i]["min"].as_uint(), top);
+      const uint64_t max = std::min(list[i]["max"].as_uint(), top);
+      if (min > max) return Status::invalid(where + ": 'min' must not be greater than 'max'");
+      fields_[count++] = {static_cast<uint32_t>(offset), static_cast<uint32_t>(size),
+                          static_cast<uint32_t>(min), max - min + 1};
+    }
+    count_ = count;
+    measure();
+    return {};
+  }
+
+  Status clear(const Args&, Args&) {
+    count_ = 0;
+    measure();
+    return {};
+  }
+
+ private:
+  static void put(uint8_t* to, uint32_t size, uint32_t value) {
+    switch (size) {
+      case 1:
+        *to = static_cast<uint8_t>(value);
+        break;
+      case 2:
+        store_be16(to, static_cast<uint16_t>(value));
+        break;
+      default:
+        store_be32(to, value);
+    }
+  }
+
+  void measure() {
+    need_len_ = 0;
+    for (uint32_t i = 0; i < count_; ++i) {
+      need_len_ = std::max(need_len_, fields_[i].offset + fields_[i].size);
+    }
+  }
+
+  Field fields_[kMaxFields];
+  uint32_t count_ = 0;
+  uint32_t need_len_ = 0;
+  uint32_t too_short_ = 0;
+};
+
+const ModuleClass kClass = {
+    "RandomUpdate", "rupdate", "updates packet data with random values", "RandomUpdateArg", 1, 1,
+    {{"add", "RandomUpdateArg", "EmptyArg", false, command(&RandomUpdate::add)},
+     {"clear", "EmptyArg", "EmptyArg", false, command(&RandomUpdate::clear)}},
+    make_module<RandomUpdate>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

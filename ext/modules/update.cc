@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Update - writes constants into packets.
+//
+// Gates: in 1, out 1.
+// Arguments (UpdateArg):
+//   fields  list of {offset, size, value}; at most 16 over the module's life until `clear`.
+//           offset  bytes from the start of the packet; negative offsets reach the headroom
+//           size    1..8 bytes
+//           value   an integer that fits `size` bytes; written in network order
+// Commands:
+//   add {fields}  appends fields, all or none (stop workers first)
+//   clear {}      removes all fields (stop workers first)
+// Metadata: none.
+// Drop reasons: "packet too short" - a field reaches past the packet; nothing of it is changed.
+// Source: BESS module Update.
+#include <algorithm>
+
+#include "host/headers.h"
+#include "host/module.h"
+#include "modules/field_value.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint32_t kMaxFields = 16;
+constexpr int64_t kMaxEnd = 2048;
+
+struct Field {
+  int32_t offset = 0;
+  uint32_t size = 0;
+  uint8_t value[8] = {};
+};
+
+class Update final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    too_short_ = add_drop_reason("packet too short");
+    Args none;
+    return add(args, none);
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    Gate gates[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      const bool fits = batch[i]->len() >= need_len_ && batch[i]->headroom() >= need_headroom_;
+      gates[i] = fits ? 0 : drop_gate(too_short_);
+    }
+    for (uint32_t f = 0; f < count_; ++f) {
+      const Field field = fields_[f];
+      for (uint32_t i = 0; i < batch.size; ++i) {
+        if (gates[i] == 0) copy_small(batch[i]->data() + field.offset, field.value, field.size);
+      }
+    }
+    emit_by_gate(ctx, batch, gates);
+  }
+
+  Status add(const Args& args, Args&) {
+    const Args::List& list = args["fields"].as_list();
+    if (list.size() > kMaxFields - count_) {
+      return Status::invalid("'fields': at most " + std::to_string(kMaxFields) +
+                             " fields in all; there are " + std::to_string(count_) + " already");
+    }
+    uint32_t count = count_;
+    for (size_t i = 0; i < list.size(); ++i) {
+      const std::string where = "'fields' item " + std::to_string(i);
+      const int64_t offset = list[i]["offset"].as_int();
+      const uint64_t size = list[i]["size"].as_uint();
+      const uint64_t value = list[i]["value"].as_uint();
+      if (size < 1 || size > 8) return Status::invalid(where + ": 'size' must be within 1..8 bytes");
+      if (offset < -static_cast<int64_t>(kHeadroomBytes) ||
+          offset > kMaxEnd - static_cast<int64_t>(size)) {
+        return Status::invalid(where + ": 'offset' must be within -128.." +
+                               std::to_string(kMaxEnd - static_cast<int64_t>(size)));
+      }
+      if (!fits_bytes(value, size)) {
+        return Status::invalid(where + ": 'value' " + std::to_string(value) + " does not fit " +
+                               std::to_string(size) + " bytes");
+      }
+      Field& field = fields_[count++];
+      field.offset = static_cast<int32_t>(offset);
+      field.size = static_cast<uint32_t>(size);
+      put_uint(field.value, field.size, value);
+    }
+    count_ = count;
+    measure();
+    return {};
+  }
+
+  Status clear(const Args&, Args&) {
+    count_ = 0;
+    measure();
+    return {};
+  }
+
+ private:
+  void measure() {
+    int64_t len = 0;
+    int64_t headroom = 0;
+    for (uint32_t i = 0; i < count_; ++i) {
+      len = std::max<int64_t>(len, static_cast<int64_t>(fields_[i].offset) + fields_[i].size);
+      headroom = std::max<int64_t>(headroom, -static_cast<int64_t>(fields_[i].offset));
+    }
+    need_len_ = static_cast<uint32_t>(len);
+    need_headroom_ = static_cast<uint32_t>(headroom);
+  }
+
+  Field fields_[kMaxFields];
+  uint32_t count_ = 0;
+  uint32_t need_len_ = 0;
+  uint32_t need_headroom_ = 0;
+  uint32_t too_short_ = 0;
+};
+
+const ModuleClass kClass = {
+    "Update", "update", "updates packet data with specified values", "UpdateArg", 1, 1,
+    {{"add", "UpdateArg", "EmptyArg", false, command(&Update::add)},
+     {"clear", "EmptyArg", "EmptyArg", false, command(&Update::clear)}},
+    make_module<Update>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Extensions and generated protocol code; everything else about the package is in pyproject.toml."""
+
+import os
+import sys
+from pathlib import Path
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, naive_recompile
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "bess_plugins"))
+
+import _build_proto  # noqa: E402
+
+CORE_DIRS = ("host", "engine", "ports", "modules", "nf")
+# g++ 12 takes the unused alternatives of std::variant for uninitialised memory.
+WARNINGS = ["-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
+if os.environ.get("CI"):
+    WARNINGS.append("-Werror")
+
+
+def core_sources() -> list[str]:
+    """Every C++ file of the core; modules and ports register themselves when linked in."""
+    return sorted(
+        str(path.relative_to(ROOT))
+        for folder in CORE_DIRS
+        for path in (ROOT / "ext" / folder).glob("*.cc")
+    )
+
+
+class BuildWithProtocol(build_py):
+    """Generates bess_plugins/pb from the .proto files before the packages are collected."""
+
+    def run(self) -> None:
+        _build_proto.generate(ROOT)
+        super().run()
+
+
+_build_proto.generate(ROOT)
+ParallelCompile(
+    "NPY_NUM_BUILD_JOBS", needs_recompile=naive_recompile, default=os.cpu_count() or 1
+).install()
+setup(
+    cmdclass={"build_py": BuildWithProtocol},
+    ext_modules=[
+        Pybind11Extension(
+            "bess_plugins._engine",
+            ["ext/bindings/engine.cc", *core_sources()],
+            include_dirs=["ext"],
+            cxx_std=17,
+            extra_compile_args=["-O3", "-g0", "-fno-plt", *WARNINGS],
+        )
+    ],
+)
