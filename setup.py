@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, naive_recompile
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
@@ -30,6 +30,15 @@ def core_sources() -> list[str]:
     )
 
 
+def needs_recompile(obj: str, source: str) -> bool:
+    """Whether an object is older than its source or any header of the core."""
+    if not os.path.exists(obj):
+        return True
+    headers = (ROOT / "ext").rglob("*.h")
+    newest = max(os.stat(path).st_mtime for path in (source, *headers))
+    return newest > os.stat(obj).st_mtime
+
+
 class BuildWithProtocol(build_py):
     """Generates bess_plugins/pb from the .proto files before the packages are collected."""
 
@@ -40,7 +49,7 @@ class BuildWithProtocol(build_py):
 
 _build_proto.generate(ROOT)
 ParallelCompile(
-    "NPY_NUM_BUILD_JOBS", needs_recompile=naive_recompile, default=os.cpu_count() or 1
+    "NPY_NUM_BUILD_JOBS", needs_recompile=needs_recompile, default=os.cpu_count() or 1
 ).install()
 setup(
     cmdclass={"build_py": BuildWithProtocol},

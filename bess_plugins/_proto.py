@@ -197,12 +197,25 @@ def unpack_any(packed: AnyMessage) -> dict[str, Any]:
     return to_dict(message)
 
 
-def unpack(packed: AnyMessage, name: str) -> dict[str, Any]:
+def _is_part_of(actual: str, expected: str) -> bool:
+    """Tell whether every field of one message means the same in another."""
+    fields = _DESCRIPTORS[expected].fields_by_number
+    field: _Field
+    for field in _DESCRIPTORS[actual].fields:
+        other: _Field = fields.get(field.number)
+        if other is None or (other.name, other.type) != (field.name, field.type):
+            return False
+    return True
+
+
+def unpack(packed: AnyMessage, name: str, alias: str = "") -> dict[str, Any]:
     """Convert the wrapped message, which has to be of the named type.
 
     An empty wrapper, or a wrapped message without contents whose type has no
-    fields, stands for the default message. Raises ``TypeError`` otherwise
-    when types differ and ``ValueError`` when the contents are broken.
+    fields, stands for the default message. A message of the type ``alias``
+    will do if its fields are among those of the named type. Raises
+    ``TypeError`` otherwise when types differ and ``ValueError`` when the
+    contents are broken.
     """
     expected = (name or "EmptyArg").removeprefix(f"{PACKAGE}.")
     message = message_type(expected)()
@@ -212,8 +225,9 @@ def unpack(packed: AnyMessage, name: str) -> dict[str, Any]:
         return to_dict(message)
     actual = packed.TypeName().removeprefix(f"{PACKAGE}.")
     if actual != expected:
-        fieldless = actual in _DESCRIPTORS and not _DESCRIPTORS[actual].fields
-        if packed.value or not fieldless:
+        known = actual in _DESCRIPTORS
+        empty = known and not packed.value and not _DESCRIPTORS[actual].fields
+        if not empty and not (known and actual == alias and _is_part_of(actual, expected)):
             raise TypeError(f"argument is {actual}, expected {expected}")
     try:
         message.ParseFromString(packed.value)

@@ -33,6 +33,9 @@ DEFAULT_TIMEOUT = 30.0
 Values = Mapping[str, Any]
 Direction = Literal["igate", "ogate"]
 
+# Classes that take more than the message named after them holds.
+_ARG_TYPES = {"PCAPPort": "PCAPFilePortArg"}
+
 
 class BessError(Exception):
     """A call failed. ``code`` is an errno, ``errmsg`` the daemon's reason."""
@@ -540,7 +543,7 @@ class Client:
 
     def _class_arg(self, call: str, class_name: str, values: Values) -> AnyMessage:
         """Pack the argument of a class, whose type is named after it."""
-        kind = f"{class_name}Arg"
+        kind = _ARG_TYPES.get(class_name, f"{class_name}Arg")
         return self._arg(call, kind if _proto.is_message(kind) else "EmptyArg", values)
 
     def _arg(self, call: str, kind: str, values: Values | Message | None) -> AnyMessage:

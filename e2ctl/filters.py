@@ -362,7 +362,8 @@ def _decide(expr: Expr) -> _List[bool]:
     if isinstance(expr, Const):
         return [((), expr.value)]
     if isinstance(expr, Match):
-        alternatives = [joined for terms in expr.alternatives if (joined := _join((), terms))]
+        joined = (_join((), terms) for terms in expr.alternatives)
+        alternatives = [terms for terms in joined if terms is not None]
         return _simplify([*((terms, True) for terms in alternatives), ((), False)])
     if isinstance(expr, Not):
         return [(terms, not outcome) for terms, outcome in _decide(expr.operand)]

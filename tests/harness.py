@@ -9,7 +9,7 @@ from typing import Any
 
 from bess_plugins._engine import Engine, EngineError
 
-__all__ = ["EngineError", "Result", "new_engine", "run"]
+__all__ = ["Engine", "EngineError", "Result", "new_engine", "run"]
 
 
 @dataclass(frozen=True)

@@ -114,10 +114,14 @@ def lookup(table: Mapping[str, dict[str, Any]], name: str, message: str) -> dict
         raise RpcError(errno.ENOENT, message) from None
 
 
-def unpack_arg(packed: AnyMessage, name: str) -> dict[str, Any]:
-    """Unpack an argument, failing with EINVAL when it does not fit."""
+def unpack_arg(packed: AnyMessage, name: str, class_name: str = "") -> dict[str, Any]:
+    """Unpack an argument, failing with EINVAL when it does not fit.
+
+    A class whose argument has grown still accepts the smaller message that
+    carries the name of the class.
+    """
     try:
-        return _proto.unpack(packed, name)
+        return _proto.unpack(packed, name, f"{class_name}Arg")
     except (TypeError, ValueError) as error:
         raise RpcError(errno.EINVAL, str(error)) from None
 

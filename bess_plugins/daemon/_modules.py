@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections import defaultdict
 from typing import Any
 
 from bess_plugins import _proto
@@ -26,12 +27,12 @@ _TRACK = "Track"
 def _fill_gate(
     target: pb.GetModuleInfoResponse.IGate | pb.GetModuleInfoResponse.OGate,
     gate: dict[str, Any],
+    hooks: list[dict[str, Any]],
     now: float,
 ) -> None:
-    hooks = list(gate.get("hooks") or ())
-    for class_name, hook_name in hooks:
-        target.gatehooks.add(class_name=class_name, hook_name=hook_name)
-    if any(class_name == _TRACK for class_name, _ in hooks):
+    for hook in hooks:
+        target.gatehooks.add(class_name=hook["class_name"], hook_name=hook["hook_name"])
+    if any(hook["class_name"] == _TRACK for hook in hooks):
         target.cnt = gate["cnt"]
         target.pkts = gate["pkts"]
         target.bytes = gate["bytes"]
@@ -75,7 +76,7 @@ class ModuleCalls(ServiceBase):
         if request.name in taken:
             raise RpcError(errno.EEXIST, f"Module '{request.name}' already exists")
         name = request.name or default_name(mclass, info.get("name_template") or "", taken)
-        args = unpack_arg(request.arg, info["arg_type"])
+        args = unpack_arg(request.arg, info["arg_type"], mclass)
         self.engine.create_module(name, mclass, args)
         self.module_args[name] = request.arg
         response.name = name
@@ -89,6 +90,10 @@ class ModuleCalls(ServiceBase):
     ) -> None:
         info = self.engine.module_info(require(request.name, _NO_NAME))
         now = time.time()
+        hooks: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+        for hook in self.engine.hooks():
+            if hook["module_name"] == request.name:
+                hooks[hook["direction"], hook["gate"]].append(hook)
         response.name = info["name"]
         response.mclass = info["mclass"]
         response.desc = info["desc"]
@@ -96,10 +101,10 @@ class ModuleCalls(ServiceBase):
             igate = response.igates.add(igate=gate["igate"])
             for upstream in gate["ogates"]:
                 igate.ogates.add(ogate=upstream["ogate"], name=upstream["name"])
-            _fill_gate(igate, gate, now)
+            _fill_gate(igate, gate, hooks["igate", gate["igate"]], now)
         for gate in info["ogates"]:
             ogate = response.ogates.add(ogate=gate["ogate"], name=gate["name"], igate=gate["igate"])
-            _fill_gate(ogate, gate, now)
+            _fill_gate(ogate, gate, hooks["ogate", gate["ogate"]], now)
         for attr in info["metadata"]:
             response.metadata.add(
                 name=attr["name"], size=attr["size"], mode=attr["mode"], offset=attr["offset"]

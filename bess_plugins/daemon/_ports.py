@@ -84,7 +84,7 @@ class PortCalls(ServiceBase):
         if request.name in taken:
             raise RpcError(errno.EEXIST, f"Port '{request.name}' already exists")
         name = request.name or default_name(driver_name, driver.get("name_template") or "", taken)
-        args = unpack_arg(request.arg, driver["arg_type"])
+        args = unpack_arg(request.arg, driver["arg_type"], driver_name)
         created = self.engine.create_port(
             name, driver_name, num_inc_q, num_out_q, request.size_inc_q, request.size_out_q, args
         )

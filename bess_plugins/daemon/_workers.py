@@ -122,7 +122,7 @@ class TrafficClassCalls(ServiceBase):
 
     def GetTcStats(self, request: pb.GetTcStatsRequest, response: pb.GetTcStatsResponse) -> None:
         stats = self.engine.tc_stats(require(request.name, "Missing 'name' field"))
-        response.timestamp = stats.get("timestamp") or time.time()
+        response.timestamp = time.time()
         response.count = stats["count"]
         response.cycles = stats["cycles"]
         response.packets = stats["packets"]

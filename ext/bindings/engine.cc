@@ -110,18 +110,21 @@ py::object read(Call call) {
   return from_args(result);
 }
 
+py::dict describe_command(const e2::Command& command) {
+  py::dict entry;
+  entry["name"] = command.name;
+  entry["arg_type"] = command.arg_type;
+  entry["response_type"] = command.response_type;
+  entry["thread_safe"] = command.thread_safe;
+  return entry;
+}
+
 py::dict describe_modules() {
   py::dict all;
   for (const e2::ModuleClass* c : e2::module_classes()) {
     py::list commands;
-    for (const e2::Command& command : c->commands) {
-      py::dict entry;
-      entry["name"] = command.name;
-      entry["arg_type"] = command.arg_type;
-      entry["response_type"] = command.response_type;
-      entry["thread_safe"] = command.thread_safe;
-      commands.append(entry);
-    }
+    for (const auto& command : c->commands) commands.append(describe_command(command));
+    for (const auto& command : Engine::common_commands()) commands.append(describe_command(command));
     py::dict entry;
     entry["name"] = c->name;
     entry["help"] = c->help;
@@ -287,6 +290,11 @@ PYBIND11_MODULE(_engine, m) {
              all["Track"] = track;
              return all;
            })
+      .def("import_plugin",
+           [](Engine& e, const std::string& path) { run([&] { return e.import_plugin(path); }); })
+      .def("unload_plugin",
+           [](Engine& e, const std::string& path) { run([&] { return e.unload_plugin(path); }); })
+      .def("plugins", [](Engine& e) { return read([&] { return e.plugins(); }); })
       .def("reset_modules", [](Engine& e) { run([&] { return e.reset_modules(); }); })
       .def("reset_ports", [](Engine& e) { run([&] { return e.reset_ports(); }); })
       .def("reset_workers", [](Engine& e) { run([&] { return e.reset_workers(); }); })

@@ -169,6 +169,11 @@ Status Engine::module_command(const std::string& name, const std::string& comman
                                     module->module_class().name + "'");
 }
 
+std::vector<Command> Engine::common_commands() {
+  return {{kStatsCommand, "ModuleStatsArg", "ModuleStats", true, nullptr},
+          {kProfileCommand, "ModuleProfileArg", "EmptyArg", true, nullptr}};
+}
+
 Args Engine::modules() {
   std::lock_guard<std::mutex> lock(mutex_);
   Args::List list;

@@ -33,6 +33,8 @@ class Engine : public Host {
   Status disconnect(const std::string& name, uint64_t out_gate);
   Status module_command(const std::string& name, const std::string& command, const Args& args,
                         Args& response);
+  // What every module answers besides its own commands; run by the engine itself.
+  static std::vector<Command> common_commands();
   Args modules();
   Status module_info(const std::string& name, Args& info);
   Status run_packets(const std::string& name, Gate in_gate, const std::vector<std::string>& packets,
@@ -62,6 +64,12 @@ class Engine : public Host {
   Status configure_hook(const Args& hook, bool enable, std::string& name);
   Args hooks();
 
+  // Loads a shared object whose modules and ports register themselves as it is opened.
+  Status import_plugin(const std::string& path);
+  // Refuses while a module or port of the plugin exists.
+  Status unload_plugin(const std::string& path);
+  Args plugins();
+
   Status reset_modules();
   Status reset_ports();
   Status reset_workers();
@@ -83,6 +91,10 @@ class Engine : public Host {
     std::vector<Worker*> paused_;
   };
 
+  struct Plugin {
+    void* handle = nullptr;
+    std::vector<std::string> classes;  // of modules and ports
+  };
   using TcPtr = std::unique_ptr<TrafficClass>;
 
   TrafficClass* find_tc(const std::string& name);
@@ -108,6 +120,7 @@ class Engine : public Host {
   std::map<std::string, TcPtr> tcs_;  // user's and leaves
   std::map<uint64_t, std::unique_ptr<Worker>> workers_;
   uint64_t next_orphan_worker_ = 0;
+  std::map<std::string, Plugin> plugins_;
 };
 
 }  // namespace e2

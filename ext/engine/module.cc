@@ -39,17 +39,20 @@ const T* lookup(const std::map<std::string, T>& registry, const std::string& nam
 
 }  // namespace
 
-ModuleRegistration::ModuleRegistration(const ModuleClass& module_class) {
-  module_registry().emplace(module_class.name, module_class);
+ModuleRegistration::ModuleRegistration(const ModuleClass& module_class)
+    : name_(module_class.name) {
+  module_registry().emplace(name_, module_class);
 }
+ModuleRegistration::~ModuleRegistration() { module_registry().erase(name_); }
 const ModuleClass* find_module_class(const std::string& name) {
   return lookup(module_registry(), name);
 }
 std::vector<const ModuleClass*> module_classes() { return values(module_registry()); }
 
-PortRegistration::PortRegistration(const PortClass& port_class) {
-  port_registry().emplace(port_class.name, port_class);
+PortRegistration::PortRegistration(const PortClass& port_class) : name_(port_class.name) {
+  port_registry().emplace(name_, port_class);
 }
+PortRegistration::~PortRegistration() { port_registry().erase(name_); }
 const PortClass* find_port_class(const std::string& name) { return lookup(port_registry(), name); }
 std::vector<const PortClass*> port_classes() { return values(port_registry()); }
 

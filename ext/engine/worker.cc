@@ -51,8 +51,8 @@ Worker::~Worker() {
 }
 
 void Worker::pause() {
-  stop_requested_ = true;
   std::unique_lock<std::mutex> lock(mutex_);
+  stop_requested_ = true;
   changed_.wait(lock, [this] { return parked_; });
   running_ = false;
 }
@@ -61,7 +61,6 @@ void Worker::resume() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_requested_ = false;
-    parked_ = false;
     running_ = true;
   }
   changed_.notify_all();
@@ -71,15 +70,16 @@ void Worker::loop() {
   for (;;) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      if (stop_requested_) {
+      while (stop_requested_ && !exit_) {
         parked_ = true;
         changed_.notify_all();
-        changed_.wait(lock, [this] { return exit_ || !stop_requested_; });
-        if (exit_) return;
-        idle_runs_ = 0;
-        start_ns_ = monotonic_ns();
-        start_tsc_ = ctx_.tsc = read_tsc();
+        changed_.wait(lock);
       }
+      if (exit_) return;
+      parked_ = false;
+      idle_runs_ = 0;
+      start_ns_ = monotonic_ns();
+      start_tsc_ = ctx_.tsc = read_tsc();
     }
     while (!stop_requested_.load(std::memory_order_relaxed)) run_once();
   }

@@ -232,6 +232,12 @@ class Module {
 class ModuleRegistration {
  public:
   explicit ModuleRegistration(const ModuleClass& module_class);
+  ~ModuleRegistration();  // unregisters: a plugin that is unloaded takes its classes along
+  ModuleRegistration(const ModuleRegistration&) = delete;
+  ModuleRegistration& operator=(const ModuleRegistration&) = delete;
+
+ private:
+  const char* name_;
 };
 const ModuleClass* find_module_class(const std::string& name);
 std::vector<const ModuleClass*> module_classes();

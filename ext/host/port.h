@@ -74,6 +74,12 @@ struct PortClass {
 class PortRegistration {
  public:
   explicit PortRegistration(const PortClass& port_class);
+  ~PortRegistration();
+  PortRegistration(const PortRegistration&) = delete;
+  PortRegistration& operator=(const PortRegistration&) = delete;
+
+ private:
+  const char* name_;
 };
 const PortClass* find_port_class(const std::string& name);
 std::vector<const PortClass*> port_classes();

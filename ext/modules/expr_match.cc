@@ -12,20 +12,20 @@
 //                 Attributes that rules mention and `meta` does not are 1 byte.
 //
 // A term is {field, value, mask} or {field, value_bin, mask_bin}: the packet has the field, and
-// field & mask == value. Without a mask (or with mask 0) all bits count. value_bin is as long as
-// the field and in the byte order of the packet; the IPv6 addresses have no other form.
+// field & mask == value. Without a mask (or with mask 0) all bits count. Numbers stand for bytes in
+// network order, in metadata too. value_bin is as long as the field; the IPv6 addresses have no
+// other form.
 //
 // | field             | bytes | the packet has it when                                         |
 // |-------------------|-------|----------------------------------------------------------------|
-// | eth.type          | 2     | its Ethernet header is complete; the type after all VLAN tags   |
-// | vlan.id           | 2     | it has a VLAN tag; the outermost, 12 bits                       |
+// | eth.type          | 2     | its Ethernet header is complete; the type after all VLAN tags  |
+// | vlan.id           | 2     | it has a VLAN tag; the outermost, 12 bits                      |
 // | ip.version        | 1     | it is IPv4 or IPv6                                             |
 // | ip.proto          | 1     | it is IP and its extension headers, if any, are complete       |
 // | ip.src ip.dst     | 4     | it is IPv4                                                     |
 // | ip6.src ip6.dst   | 16    | it is IPv6                                                     |
 // | l4.sport l4.dport | 2     | it has a TCP, UDP or SCTP header                               |
-// | meta.NAME         | 1-8   | always: 0 where no module before this one writes it; `value`   |
-// |                   |       | is in host byte order                                          |
+// | meta.NAME         | 1-8   | always; 0 where no module before this one writes it            |
 //
 // Commands: add {rules} appends rules, all or none (stop workers first); clear {} removes all rules
 // (stop workers first); set_default_gate {gate} (safe while running).
@@ -209,12 +209,11 @@ class ExprMatch final : public Module {
     return status;
   }
 
-  Status find_field(const std::string& name, const std::string& where, bool declare, Field& field,
-                    bool& is_meta) {
+  Status find_field(const std::string& name, const std::string& where, bool declare,
+                    Field& field) {
     for (const Field& known : kFields) {
       if (name != known.name) continue;
       field = known;
-      is_meta = false;
       return {};
     }
     if (name.compare(0, 5, "meta.") != 0 || name.size() == 5) {
@@ -227,7 +226,6 @@ class ExprMatch final : public Module {
       for (const Meta& meta : metas_) {
         if (meta.name != attr) continue;
         field = {"meta", meta.offset, meta.size, kHasNothing, ~0ULL >> (64 - 8 * meta.size)};
-        is_meta = true;
         return {};
       }
       if (!declare) break;
@@ -239,11 +237,11 @@ class ExprMatch final : public Module {
   }
 
   // Value and mask of one term as bytes of the field.
-  Status read_term(const Args& term, const Field& field, bool is_meta, const std::string& where,
+  Status read_term(const Args& term, const Field& field, const std::string& where,
                    uint8_t* value, uint8_t* mask) const {
-    if (term.has("value_bin") || term.has("mask_bin") || field.max == 0) {
-      const std::string& bits = term["value_bin"].as_string();
-      const std::string& mask_bits = term["mask_bin"].as_string();
+    const std::string& bits = term["value_bin"].as_string();
+    const std::string& mask_bits = term["mask_bin"].as_string();
+    if (!bits.empty() || !mask_bits.empty() || field.max == 0) {
       if (bits.size() != field.size || (!mask_bits.empty() && mask_bits.size() != field.size)) {
         return Status::invalid(where + ": value_bin and mask_bin must have " +
                                std::to_string(field.size) + " bytes");
@@ -263,7 +261,7 @@ class ExprMatch final : public Module {
                                std::to_string(field.max));
       }
       for (uint32_t i = 0; i < field.size; i++) {
-        uint32_t shift = 8 * (is_meta ? i : field.size - 1 - i);
+        uint32_t shift = 8 * (field.size - 1 - i);
         value[i] = static_cast<uint8_t>(number >> shift);
         mask[i] = static_cast<uint8_t>(mask_number >> shift);
       }
@@ -284,12 +282,11 @@ class ExprMatch final : public Module {
     for (const Args& term : args["terms"].as_list()) {
       const std::string place = where + ".terms[" + std::to_string(index++) + "]";
       Field field = {};
-      bool is_meta = false;
       uint8_t value[16];
       uint8_t mask[16];
       const std::string& name = term["field"].as_string();
-      if (status.ok()) status = find_field(name, place, declare, field, is_meta);
-      if (status.ok()) status = read_term(term, field, is_meta, place, value, mask);
+      if (status.ok()) status = find_field(name, place, declare, field);
+      if (status.ok()) status = read_term(term, field, place, value, mask);
       if (!status.ok()) return status;
       has |= field.presence;
       bool clash = (has & kHasIp4) != 0 && (has & kHasIp6) != 0;
@@ -344,9 +341,9 @@ const ModuleClass kClass = {
     "ExprMatchArg",
     1,
     kMaxGates,
-    {{"add", "ExprMatchCommandAddArg", "EmptyArg", false, command(&ExprMatch::add)},
+    {{"add", "ExprMatchArg", "EmptyArg", false, command(&ExprMatch::add)},
      {"clear", "EmptyArg", "EmptyArg", false, command(&ExprMatch::clear)},
-     {"set_default_gate", "ExprMatchCommandSetDefaultGateArg", "EmptyArg", true,
+     {"set_default_gate", "WildcardMatchCommandSetDefaultGateArg", "EmptyArg", true,
       command(&ExprMatch::set_default_gate)}},
     make_module<ExprMatch>};
 const ModuleRegistration kRegistered{kClass};

@@ -73,8 +73,8 @@ class AFPacketPort final : public Port {
   int tx_fd_ = -1;
   uint8_t* ring_ = nullptr;
   uint32_t block_index_ = 0;
-  uint32_t frames_left_ = 0;                // in the current block
-  const tpacket3_hdr* frame_ = nullptr;     // the next one; nullptr: no block is held
+  uint32_t frames_left_ = 0;             // in the current block
+  const tpacket3_hdr* frame_ = nullptr;  // the next one; nullptr: no block is held
 };
 
 tpacket_hdr_v1& block_header(uint8_t* ring, uint32_t index) {
@@ -95,8 +95,7 @@ Status AFPacketPort::init(const PortShape& shape, const Args& args) {
   if (ifindex == 0) {
     return Status::error(ENODEV, "there is no network interface '" + ifname + "' ('ifname')");
   }
-  Status status =
-      open_sockets(ifname, static_cast<int>(ifindex), args["promiscuous"].as_bool());
+  Status status = open_sockets(ifname, static_cast<int>(ifindex), args["promiscuous"].as_bool());
   if (!status.ok()) shut();
   return status;
 }
@@ -199,8 +198,8 @@ bool AFPacketPort::take_frame(const tpacket3_hdr& frame, Packet& packet) {
   uint8_t* to = packet.append(captured + tag_bytes);
   if (to == nullptr) return false;
   if (tagged) {
-    const uint16_t tpid = (frame.tp_status & TP_STATUS_VLAN_TPID_VALID)
-                              ? frame.hv1.tp_vlan_tpid : uint16_t{ETH_P_8021Q};
+    const uint16_t tpid = (frame.tp_status & TP_STATUS_VLAN_TPID_VALID) ? frame.hv1.tp_vlan_tpid
+                                                                        : uint16_t{ETH_P_8021Q};
     const uint16_t tag[2] = {htons(tpid), htons(static_cast<uint16_t>(frame.hv1.tp_vlan_tci))};
     std::memcpy(to, data, kMacBytes);
     std::memcpy(to + kMacBytes, tag, kTagBytes);
@@ -265,10 +264,9 @@ uint32_t AFPacketPort::send(Context& ctx, uint32_t, Packet* const* packets, uint
   return sent;
 }
 
-const PortRegistration kRegistered{{"AFPacketPort", "af_packet_port",
-                                    "sends and receives on a network interface of the kernel",
-                                    "AFPacketPortArg",
-                                    [] { return std::make_unique<AFPacketPort>(); }}};
+const PortRegistration kRegistered{
+    {"AFPacketPort", "af_packet_port", "sends and receives on a network interface of the kernel",
+     "AFPacketPortArg", [] { return std::make_unique<AFPacketPort>(); }}};
 
 }  // namespace
 }  // namespace e2

@@ -142,13 +142,20 @@ void GzipSource::produce() {
 
 bool GzipSource::step() {
   switch (state_) {
-    case State::kFirst: return read_member_header(true);
-    case State::kNext: return read_member_header(false);
-    case State::kBlock: return read_block_header();
-    case State::kStored: return copy_stored();
-    case State::kCompressed: return inflate_block();
-    case State::kTrailer: return read_trailer();
-    case State::kDone: break;
+    case State::kFirst:
+      return read_member_header(true);
+    case State::kNext:
+      return read_member_header(false);
+    case State::kBlock:
+      return read_block_header();
+    case State::kStored:
+      return copy_stored();
+    case State::kCompressed:
+      return inflate_block();
+    case State::kTrailer:
+      return read_trailer();
+    case State::kDone:
+      break;
   }
   return false;
 }

@@ -39,10 +39,11 @@ class MemoryPort final : public Port {
 
 Status MemoryPort::init(const PortShape& shape, const Args&) {
   if (shape.in_queues != shape.out_queues) {
-    return Status::invalid("MemoryPort joins each out queue to the in queue of the same number: "
-                           "num_inc_q is " + std::to_string(shape.in_queues) +
-                           " and num_out_q is " + std::to_string(shape.out_queues) +
-                           ", make them equal");
+    return Status::invalid(
+        "MemoryPort joins each out queue to the in queue of the same number: "
+        "num_inc_q is " +
+        std::to_string(shape.in_queues) + " and num_out_q is " + std::to_string(shape.out_queues) +
+        ", make them equal");
   }
   const uint32_t packets = shape.out_queue_packets ? shape.out_queue_packets : kDefaultPackets;
   for (uint32_t q = 0; q < shape.out_queues; ++q) {

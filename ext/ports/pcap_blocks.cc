@@ -54,20 +54,25 @@ ReadResult CaptureReader::next_block(CaptureRecord& record) {
     }
     const uint32_t total = load32(4);
     if (total < kBlockOverheadBytes || total % 4 != 0) {
-      return fail("the length of this block is not a multiple of 4 of at least 12",
-                  record_offset_);
+      return fail("the length of this block is not a multiple of 4 of at least 12", record_offset_);
     }
     block_total_ = total;
     consume(8);
     bool good = true;
     switch (type) {
-      case kSectionBlock: good = read_section(total); break;
-      case kInterfaceBlock: good = read_interface(total); break;
+      case kSectionBlock:
+        good = read_section(total);
+        break;
+      case kInterfaceBlock:
+        good = read_interface(total);
+        break;
       case kOldPacketBlock:
       case kSimplePacketBlock:
       case kEnhancedPacketBlock:
         return read_packet_block(type, total, record) ? ReadResult::kPacket : ReadResult::kError;
-      default: good = finish_block(total - kBlockOverheadBytes); break;
+      default:
+        good = finish_block(total - kBlockOverheadBytes);
+        break;
     }
     if (!good) return ReadResult::kError;
   }

@@ -63,13 +63,14 @@ Status CaptureReader::open(const std::string& path) {
   if (fd < 0) {
     const int code = errno;
     if (code == ENOENT && if_nametoindex(path.c_str()) != 0) {
-      return Status::invalid("'" + path + "' is a network interface, not a capture file: give the "
+      return Status::invalid("'" + path +
+                             "' is a network interface, not a capture file: give the "
                              "path of a pcap or pcapng file, or use AFPacketPort for interfaces");
     }
     return Status::error(code, "cannot open the capture '" + path + "': " + std::strerror(code));
   }
   auto file = std::make_unique<FileSource>(fd);
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     return Status::invalid("the capture '" + path + "' is not a regular file");
   }
@@ -176,8 +177,8 @@ uint16_t CaptureReader::load16(size_t at) const {
 bool CaptureReader::read_file_header() {
   swapped_ = false;
   if (!ensure(4)) {
-    fail_cut(available() == 0 ? "the file is empty"
-                              : "the file ends inside its header", available());
+    fail_cut(available() == 0 ? "the file is empty" : "the file ends inside its header",
+             available());
     return false;
   }
   block_format_ = load32(0) == kSectionBlock;

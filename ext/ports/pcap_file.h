@@ -50,7 +50,7 @@ class CaptureReader {
 
   struct Interface {
     uint32_t link_type;
-    uint32_t snaplen;  // 0: no limit
+    uint32_t snaplen;    // 0: no limit
     uint8_t resolution;  // as in if_tsresol
     int64_t offset_s;
   };
@@ -81,13 +81,13 @@ class CaptureReader {
   bool swapped_ = false;
   bool nanoseconds_ = false;
   bool failed_ = false;
-  bool has_data_ = false;        // a packet's data has not been read yet
-  uint32_t link_type_ = 0;       // pcap
+  bool has_data_ = false;   // a packet's data has not been read yet
+  uint32_t link_type_ = 0;  // pcap
   uint32_t data_left_ = 0;
-  uint64_t tail_left_ = 0;       // pcapng: padding and options after the data
-  uint32_t block_total_ = 0;     // pcapng: length of the current block
+  uint64_t tail_left_ = 0;    // pcapng: padding and options after the data
+  uint32_t block_total_ = 0;  // pcapng: length of the current block
   uint64_t record_offset_ = 0;
-  uint64_t offset_ = 0;          // bytes consumed, uncompressed
+  uint64_t offset_ = 0;  // bytes consumed, uncompressed
   std::vector<Interface> interfaces_;
   std::vector<uint8_t> buffer_;
   size_t buffer_pos_ = 0;

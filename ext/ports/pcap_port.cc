@@ -77,8 +77,9 @@ Status PCAPPort::init(const PortShape& shape, const Args& args) {
   loop_ = args["loop"].as_bool();
   original_timing_ = args["original_timing"].as_bool();
   if (read_path.empty() && write_path.empty()) {
-    return Status::invalid("PCAPPort needs 'dev' (a capture to read), 'write_path' (a capture to "
-                           "write), or both");
+    return Status::invalid(
+        "PCAPPort needs 'dev' (a capture to read), 'write_path' (a capture to "
+        "write), or both");
   }
   if (!read_path.empty()) {
     Status status = reader_.open(read_path);
@@ -86,7 +87,7 @@ Status PCAPPort::init(const PortShape& shape, const Args& args) {
     exhausted_ = false;
   }
   if (!write_path.empty()) {
-    struct stat from {}, to {};
+    struct stat from{}, to{};
     Status status;
     if (!read_path.empty() && stat(read_path.c_str(), &from) == 0 &&
         stat(write_path.c_str(), &to) == 0 && from.st_dev == to.st_dev &&
@@ -129,7 +130,8 @@ bool PCAPPort::due(uint64_t now_ns) {
     first_time_ns_ = record_.time_ns;
     start_ns_ = now_ns;
   }
-  return record_.time_ns <= first_time_ns_ || record_.time_ns - first_time_ns_ <= now_ns - start_ns_;
+  const uint64_t elapsed_ns = now_ns > start_ns_ ? now_ns - start_ns_ : 0;
+  return record_.time_ns <= first_time_ns_ + elapsed_ns;
 }
 
 void PCAPPort::receive(Context& ctx, uint32_t, Batch& batch, uint32_t max) {
@@ -146,9 +148,8 @@ void PCAPPort::receive(Context& ctx, uint32_t, Batch& batch, uint32_t max) {
     Packet* packet = fresh[used];
     has_record_ = false;
     const bool fits = record_.captured_len <= packet->tailroom();
-    const ReadResult result =
-        fits ? reader_.read_data(packet->data(), record_.captured_len)
-             : reader_.read_data(nullptr, 0);
+    const ReadResult result = fits ? reader_.read_data(packet->data(), record_.captured_len)
+                                   : reader_.read_data(nullptr, 0);
     if (result != ReadResult::kPacket) {
       in.add_dropped(1);
       exhausted_ = true;
@@ -193,10 +194,9 @@ Status PCAPPort::close() {
   return read_status;
 }
 
-const PortRegistration kRegistered{{"PCAPPort", "pcap_port",
-                                    "replays a capture file and records packets into another",
-                                    "PCAPFilePortArg",
-                                    [] { return std::make_unique<PCAPPort>(); }}};
+const PortRegistration kRegistered{
+    {"PCAPPort", "pcap_port", "replays a capture file and records packets into another",
+     "PCAPFilePortArg", [] { return std::make_unique<PCAPPort>(); }}};
 
 }  // namespace
 }  // namespace e2

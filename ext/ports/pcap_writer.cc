@@ -92,8 +92,10 @@ bool CaptureWriter::flush() {
       RecordHeader header;
       std::memcpy(&header, buffer_.data() + at, sizeof(header));
       at += sizeof(header) + header.captured_len;
-      if (at <= done) whole = at;
-      else ++packets_lost_;
+      if (at <= done)
+        whole = at;
+      else
+        ++packets_lost_;
     }
     // A file that cannot be shortened (a device) keeps its half packet; nothing else can be done.
     if (ftruncate(fd_, static_cast<off_t>(file_bytes_ + whole)) == 0) done = whole;

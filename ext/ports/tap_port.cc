@@ -74,16 +74,16 @@ Status TAPPort::attach(const std::string& ifname) {
   fd_ = open(kTunDevice, O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (fd_ < 0) {
     const int code = errno;
-    return Status::error(code, std::string("cannot open ") + kTunDevice + ": " +
-                                   std::strerror(code));
+    return Status::error(code,
+                         std::string("cannot open ") + kTunDevice + ": " + std::strerror(code));
   }
   ifreq request{};
   std::memcpy(request.ifr_name, ifname.data(), ifname.size());
   request.ifr_flags = IFF_TAP | IFF_NO_PI;
   if (ioctl(fd_, TUNSETIFF, &request) != 0) {
     const int code = errno;
-    return Status::error(code, "cannot attach to the TAP interface '" + ifname + "': " +
-                                   std::strerror(code) +
+    return Status::error(code, "cannot attach to the TAP interface '" + ifname +
+                                   "': " + std::strerror(code) +
                                    (code == EPERM ? " (CAP_NET_ADMIN is needed)" : ""));
   }
   return configure(request);

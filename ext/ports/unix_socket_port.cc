@@ -129,11 +129,12 @@ Status UnixSocketPort::listen_at(const std::string& path) {
   if (abstract) {
     address.sun_path[0] = '\0';
   } else {
-    struct stat info {};
+    struct stat info{};
     if (lstat(path.c_str(), &info) == 0) {
       if (!S_ISSOCK(info.st_mode)) {
-        return Status::error(EEXIST, "cannot listen at '" + path + "': a file that is not a socket "
-                                     "is in the way");
+        return Status::error(EEXIST, "cannot listen at '" + path +
+                                         "': a file that is not a socket "
+                                         "is in the way");
       }
       unlink(path.c_str());
     }
@@ -159,9 +160,8 @@ void UnixSocketPort::serve() {
   while (true) {
     const int client = client_.load(std::memory_order_relaxed);
     const bool hung_up = drain_polls >= 0;
-    pollfd fds[3] = {{stop_fd_, POLLIN, 0},
-                     {listen_fd_, POLLIN, 0},
-                     {hung_up ? kNoFd : client, POLLRDHUP, 0}};
+    pollfd fds[3] = {
+        {stop_fd_, POLLIN, 0}, {listen_fd_, POLLIN, 0}, {hung_up ? kNoFd : client, POLLRDHUP, 0}};
     if (poll(fds, 3, hung_up ? kDrainPollMs : -1) < 0 && errno != EINTR) return;
     if (fds[0].revents != 0) return;
     if (fds[2].revents & (POLLRDHUP | POLLHUP | POLLERR)) drain_polls = 0;
@@ -286,10 +286,9 @@ uint32_t UnixSocketPort::send(Context& ctx, uint32_t, Packet* const* packets, ui
   return static_cast<uint32_t>(sent);
 }
 
-const PortRegistration kRegistered{{"UnixSocketPort", "unix_port",
-                                    "exchanges packets with a process over a UNIX domain socket",
-                                    "UnixSocketPortArg",
-                                    [] { return std::make_unique<UnixSocketPort>(); }}};
+const PortRegistration kRegistered{
+    {"UnixSocketPort", "unix_port", "exchanges packets with a process over a UNIX domain socket",
+     "UnixSocketPortArg", [] { return std::make_unique<UnixSocketPort>(); }}};
 
 }  // namespace
 }  // namespace e2

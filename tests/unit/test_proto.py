@@ -86,6 +86,7 @@ def test_to_dict_gives_defaults_but_not_unset_members() -> None:
                     }
                 ],
                 "default_gate": 0,
+                "meta": {"class": 4},
             },
         ),
     ],
@@ -132,6 +133,15 @@ def test_unpack_accepts_nothing_for_the_default() -> None:
     assert _proto.unpack(empty, "SourceArg") == {"pkt_size": 0}
     assert _proto.unpack(_proto.pack(_proto.from_dict("SinkArg", {})), "") == {}
     assert _proto.unpack_any(AnyMessage()) == {}
+
+
+def test_unpack_accepts_a_smaller_message_by_its_alias() -> None:
+    old = _proto.pack(_proto.from_dict("PCAPPortArg", {"dev": "in.pcap"}))
+    assert _proto.unpack(old, "PCAPFilePortArg", "PCAPPortArg")["dev"] == "in.pcap"
+    with pytest.raises(TypeError):
+        _proto.unpack(old, "PCAPFilePortArg")
+    with pytest.raises(TypeError):
+        _proto.unpack(old, "SourceArg", "PCAPPortArg")
 
 
 def test_unpack_rejects_broken_contents() -> None:

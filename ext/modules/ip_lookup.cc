@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// IPLookup: sends each packet to the gate of the longest prefix that holds its destination address.
+//
+// Gates: in 1, out 8192. Gate 8192 in a rule drops.
+//
+// Arguments (IPLookupArg):
+//   max_rules  most rules, IPv4 and IPv6 together, without default routes; 0 means no limit (the
+//              reference stops at 1024)
+//   max_tbl8s  accepted and not needed: room for prefixes longer than /24 grows by itself
+//
+// | command | argument                   | does                                | while running   |
+// |---------|----------------------------|-------------------------------------|-----------------|
+// | add     | {prefix, prefix_len, gate} | adds a rule, or replaces its gate   | no              |
+// | delete  | {prefix, prefix_len}       | removes it; ENOENT where none is    | no              |
+// | clear   | {}                         | removes all rules, defaults as well | no              |
+//
+// `prefix` is an IPv4 or IPv6 address without bits beyond prefix_len. prefix_len 0 sets the default
+// gate of that version (0.0.0.0 or ::), and deleting it drops again. VLAN tags are looked through.
+//
+// Metadata: none. Drop reasons: "no route", "rule" (gate 8192 in a rule), "not IP" (which includes
+// cut and malformed IP headers).
+// Method: DIR-24-8 for IPv4; for IPv6 one hash table per length, longest first (route_table.h).
+// Source: the module of this name in BESS, which knows IPv4 without VLAN tags; the code is new.
+#include <arpa/inet.h>
+
+#include "host/headers.h"
+#include "modules/gate_args.h"
+#include "modules/route_table.h"
+
+namespace e2 {
+namespace {
+
+struct Prefix {
+  bool ipv4 = true;
+  uint32_t length = 0;
+  uint32_t v4 = 0;  // host order
+  MatchKey v6;
+};
+
+Status read_prefix(const Args& args, const std::string& where, Prefix& prefix) {
+  const std::string& text = args["prefix"].as_string();
+  if (text.empty()) return Status::invalid(where + "prefix is missing");
+  uint8_t bytes[16] = {};
+  prefix.ipv4 = inet_pton(AF_INET, text.c_str(), bytes) == 1;
+  if (!prefix.ipv4 && inet_pton(AF_INET6, text.c_str(), bytes) != 1) {
+    return Status::invalid(where + "prefix: '" + text + "' is not an IPv4 or IPv6 address");
+  }
+  const uint64_t most = prefix.ipv4 ? 32 : 128;
+  const uint64_t length = args["prefix_len"].as_uint();
+  if (length > most) {
+    return Status::invalid(where + "prefix_len: is " + std::to_string(length) +
+                           "; must be 0 to " + std::to_string(most));
+  }
+  prefix.length = static_cast<uint32_t>(length);
+  bool extra = false;
+  if (prefix.ipv4) {
+    prefix.v4 = load_be32(bytes);
+    extra = length < 32 && (prefix.v4 & (~0u >> length)) != 0;
+  } else {
+    MatchKey address;
+    std::memcpy(address.bytes(), bytes, sizeof bytes);
+    prefix.v6 = Ipv6Routes::masked(address, prefix.length);
+    extra = std::memcmp(prefix.v6.bytes(), bytes, sizeof bytes) != 0;
+  }
+  if (extra) {
+    return Status::invalid(where + "prefix: " + text + "/" + std::to_string(length) +
+                           " has bits beyond its length; they must be 0");
+  }
+  return {};
+}
+
+class IPLookup final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    no_route_ = drop_gate(add_drop_reason("no route"));
+    rule_drop_ = drop_gate(add_drop_reason("rule"));
+    not_ip_ = drop_gate(add_drop_reason("not IP"));
+    default_v4_ = no_route_;
+    default_v6_ = no_route_;
+    max_rules_ = args["max_rules"].as_uint();
+    return v4_.init();
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    Gate gates[kMaxBatch];
+    uint32_t v4[kMaxBatch];
+    MatchKey v6[kMaxBatch];
+    uint8_t v4_index[kMaxBatch];
+    uint8_t v6_index[kMaxBatch];
+    uint32_t v4_count = 0;
+    uint32_t v6_count = 0;
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      const uint8_t* data = batch[i]->data();
+      const Headers headers = parse_headers(data, batch[i]->len());
+      gates[i] = not_ip_;
+      if (headers.ip_version == 4) {
+        v4[v4_count] = load_be32(data + headers.l3_off + 16);
+        v4_.prefetch(v4[v4_count]);
+        v4_index[v4_count++] = static_cast<uint8_t>(i);
+      } else if (headers.ip_version == 6) {
+        std::memcpy(v6[v6_count].bytes(), data + headers.l3_off + 24, 16);
+        v6_index[v6_count++] = static_cast<uint8_t>(i);
+      }
+    }
+    for (uint32_t i = 0; i < v4_count; ++i) {
+      Gate gate = 0;
+      gates[v4_index[i]] = v4_.find(v4[i], gate) ? gate : default_v4_;
+    }
+    if (v6_count != 0) {
+      Gate v6_gates[kMaxBatch];
+      for (uint32_t i = 0; i < v6_count; ++i) v6_gates[i] = default_v6_;
+      v6_.find_batch(v6, v6_count, v6_gates);
+      for (uint32_t i = 0; i < v6_count; ++i) gates[v6_index[i]] = v6_gates[i];
+    }
+    emit_by_gate(ctx, batch, gates);
+  }
+
+  std::string description() const override {
+    return std::to_string(v4_.size() + v6_.size()) + " rules";
+  }
+
+  Status add(const Args& args, Args&) {
+    Prefix prefix;
+    Gate gate = 0;
+    Status status = read_prefix(args, "add: ", prefix);
+    if (status.ok()) status = read_gate(args["gate"], "add: gate", rule_drop_, gate);
+    if (!status.ok()) return status;
+    if (prefix.length == 0) {
+      (prefix.ipv4 ? default_v4_ : default_v6_) = gate;
+      return {};
+    }
+    const bool known = prefix.ipv4 ? v4_.has(prefix.v4, prefix.length)
+                                   : v6_.has(prefix.v6, prefix.length);
+    if (!known && max_rules_ != 0 && v4_.size() + v6_.size() >= max_rules_) {
+      return Status::error(ENOSPC, "add: the table has its max_rules of " +
+                                       std::to_string(max_rules_) + " rules");
+    }
+    if (prefix.ipv4) {
+      v4_.add(prefix.v4, prefix.length, gate);
+    } else {
+      v6_.add(prefix.v6, prefix.length, gate);
+    }
+    return {};
+  }
+
+  Status remove(const Args& args, Args&) {
+    Prefix prefix;
+    Status status = read_prefix(args, "delete: ", prefix);
+    if (!status.ok()) return status;
+    if (prefix.length == 0) {
+      (prefix.ipv4 ? default_v4_ : default_v6_) = no_route_;
+      return {};
+    }
+    const bool found = prefix.ipv4 ? v4_.erase(prefix.v4, prefix.length)
+                                   : v6_.erase(prefix.v6, prefix.length);
+    if (found) return {};
+    return Status::error(ENOENT, "delete: no rule " + args["prefix"].as_string() + "/" +
+                                     std::to_string(prefix.length));
+  }
+
+  Status clear(const Args&, Args&) {
+    Status status = v4_.clear();
+    if (!status.ok()) return status;
+    v6_.clear();
+    default_v4_ = no_route_;
+    default_v6_ = no_route_;
+    return {};
+  }
+
+ private:
+  Ipv4Routes v4_;
+  Ipv6Routes v6_;
+  uint64_t max_rules_ = 0;
+  Gate default_v4_ = 0;
+  Gate default_v6_ = 0;
+  Gate no_route_ = 0;
+  Gate rule_drop_ = 0;
+  Gate not_ip_ = 0;
+};
+
+const ModuleClass kClass = {
+    "IPLookup",
+    "ip_lookup",
+    "performs Longest Prefix Match on IPv4 and IPv6 packets",
+    "IPLookupArg",
+    1,
+    kMaxGates,
+    {{"add", "IPLookupCommandAddArg", "EmptyArg", false, command(&IPLookup::add)},
+     {"delete", "IPLookupCommandDeleteArg", "EmptyArg", false, command(&IPLookup::remove)},
+     {"clear", "EmptyArg", "EmptyArg", false, command(&IPLookup::clear)}},
+    make_module<IPLookup>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// RandomSplit: drops packets at random and spreads the others over gates at random.
+//
+// Gates: in 1, out 8192. A gate of 8192 in the list drops its share.
+//
+// Arguments (RandomSplitArg):
+//   drop_rate  probability of a drop, 0 to 1 (0)
+//   gates      list of up to 16384 gates, all equally likely
+//
+// Commands: set_droprate {drop_rate} (stop workers first); set_gates {gates} (stop workers first).
+// Metadata: none. Drop reasons: "random drop", "no gates" (the list is empty), "gate 8192".
+// Source: the module of this name in BESS; the code is new.
+#include "modules/gate_args.h"
+
+namespace e2 {
+namespace {
+
+constexpr size_t kMaxListedGates = 16384;
+constexpr double kRandomRange = 1ULL << 53;
+
+class RandomSplit final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    random_drop_ = drop_gate(add_drop_reason("random drop"));
+    no_gates_ = add_drop_reason("no gates");
+    gate_drop_ = drop_gate(add_drop_reason("gate 8192"));
+    Status status = read_rate(args["drop_rate"], "RandomSplit.drop_rate");
+    if (!status.ok()) return status;
+    return read_gates(args["gates"].as_list(), "RandomSplit.gates", kMaxListedGates, gate_drop_,
+                      gates_);
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    if (gates_.empty()) {
+      drop(ctx, batch, no_gates_);
+      return;
+    }
+    Gate gates[kMaxBatch];
+    const uint64_t count = gates_.size();
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      const bool dropped = ctx.random() >> 11 < drop_below_;
+      const Gate gate = gates_[(ctx.random() >> 32) * count >> 32];
+      gates[i] = dropped ? random_drop_ : gate;
+    }
+    emit_by_gate(ctx, batch, gates);
+  }
+
+  std::string description() const override { return std::to_string(gates_.size()) + " gates"; }
+
+  Status set_droprate(const Args& args, Args&) {
+    return read_rate(args["drop_rate"], "set_droprate: drop_rate");
+  }
+
+  Status set_gates(const Args& args, Args&) {
+    return read_gates(args["gates"].as_list(), "set_gates: gates", kMaxListedGates, gate_drop_,
+                      gates_);
+  }
+
+ private:
+  Status read_rate(const Args& arg, const std::string& where) {
+    const double rate = arg.as_double();
+    if (!(rate >= 0 && rate <= 1)) {
+      return Status::invalid(where + ": is " + std::to_string(rate) + "; must be from 0 to 1");
+    }
+    drop_below_ = static_cast<uint64_t>(rate * kRandomRange);
+    return {};
+  }
+
+  std::vector<Gate> gates_;
+  uint64_t drop_below_ = 0;  // of 2^53
+  Gate random_drop_ = 0;
+  uint32_t no_gates_ = 0;
+  Gate gate_drop_ = 0;
+};
+
+const ModuleClass kClass = {
+    "RandomSplit",
+    "random_split",
+    "randomly splits/drops packets",
+    "RandomSplitArg",
+    1,
+    kMaxGates,
+    {{"set_droprate", "RandomSplitCommandSetDroprateArg", "EmptyArg", false,
+      command(&RandomSplit::set_droprate)},
+     {"set_gates", "RandomSplitCommandSetGatesArg", "EmptyArg", false,
+      command(&RandomSplit::set_gates)}},
+    make_module<RandomSplit>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Split: sends each packet to the gate whose number the packet carries.
+//
+// Gates: in 1, out 8192.
+//
+// Arguments (SplitArg):
+//   size       bytes of the number, 1 to 8; it is big-endian
+//   attribute  the metadata attribute that holds it, or
+//   offset     its offset in the packet, 0 to 1024 (0 where neither is given)
+//
+// Bytes beyond the end of the packet, and an attribute that no module writes, read as 0. A number
+// of 8192 or more is dropped.
+//
+// Commands: none. Metadata: reads `attribute`. Drop reasons: "no such gate".
+// Source: the module of this name in BESS; the code is new.
+#include "host/headers.h"
+#include "modules/field_key.h"
+
+namespace e2 {
+namespace {
+
+class Split final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    bad_gate_ = drop_gate(add_drop_reason("no such gate"));
+    const uint64_t size = args["size"].as_uint();
+    if (size < 1 || size > kMaxFieldBytes) {
+      return Status::invalid("Split.size: is " + std::to_string(size) + "; must be 1 to 8");
+    }
+    shift_ = static_cast<uint32_t>(64 - 8 * size);
+    Args field;
+    field.set("num_bytes", size);
+    if (args.has("attribute")) {
+      field.set("attr_name", args["attribute"].as_string());
+    } else {
+      field.set("offset", args["offset"].as_uint());
+    }
+    return field_.init({field}, {}, "Split", [this](const std::string& name, uint32_t bytes) {
+      return add_attr(name, bytes, Access::kRead);
+    });
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    MatchKey keys[kMaxBatch];
+    Gate gates[kMaxBatch];
+    field_.load(*this, batch, keys);
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      const uint64_t number = load_be64(keys[i].words) >> shift_;
+      gates[i] = number < kMaxGates ? static_cast<Gate>(number) : bad_gate_;
+    }
+    emit_by_gate(ctx, batch, gates);
+  }
+
+ private:
+  KeyLayout field_;
+  uint32_t shift_ = 0;
+  Gate bad_gate_ = 0;
+};
+
+const ModuleClass kClass = {"Split",
+                            "split",
+                            "split packets depending on packet data or metadata attributes",
+                            "SplitArg",
+                            1,
+                            kMaxGates,
+                            {},
+                            make_module<Split>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

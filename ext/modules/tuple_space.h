@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// TupleSpace: ternary rules over keys, the best of which is found by tuple space search.
+//
+// One hash table (key_table.h) per set of masks; tables are visited in the order of their highest
+// priorities, and a key leaves the search when no later table can win. The highest priority wins,
+// and the older rule among equals. A rule's payload is its priority, its age and gate in one word,
+// and the values to write. Lookups neither allocate nor lock; changes must not run beside them.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <memory>
+
+#include "modules/key_table.h"
+
+namespace e2 {
+
+class TupleSpace {
+ public:
+  // Where a rule's values to write start in its payload.
+  static constexpr uint32_t kValues = 2;
+
+  static int64_t priority_of(const uint64_t* payload) { return static_cast<int64_t>(payload[0]); }
+  static Gate gate_of(const uint64_t* payload) { return static_cast<Gate>(payload[1]); }
+  static uint64_t age_of(const uint64_t* payload) { return payload[1] >> 16; }
+
+  // The rules with one set of masks.
+  struct Tuple {
+    MatchKey mask;
+    KeyTable table;
+    std::map<int64_t, size_t> priorities;  // how many rules have which
+    int64_t best = 0;
+  };
+
+  TupleSpace() = default;
+  TupleSpace(uint32_t key_words, uint32_t value_words, size_t reserve)
+      : key_words_(key_words), value_words_(value_words), reserve_(reserve) {}
+
+  // Adds a rule, or replaces the one with the same key and mask, which keeps its age.
+  void add(const MatchKey& key, const MatchKey& mask, int64_t priority, Gate gate,
+           const MatchKey& values) {
+    std::unique_ptr<Tuple>& known = by_mask_[words(mask)];
+    if (known == nullptr) {
+      known = std::make_unique<Tuple>();
+      known->mask = mask;
+      known->table = KeyTable(key_words_, kValues + value_words_);
+      known->table.reserve(reserve_);
+      known->best = INT64_MIN;
+      order_.push_back(known.get());
+    }
+    bool created = false;
+    uint64_t* payload = known->table.insert(key.words, created);
+    uint64_t age = next_age_;
+    if (created) {
+      ++next_age_;
+      ++size_;
+    } else {
+      age = age_of(payload);
+      forget(*known, priority_of(payload));
+    }
+    payload[0] = static_cast<uint64_t>(priority);
+    payload[1] = age << 16 | gate;
+    std::memcpy(payload + kValues, values.words, value_words_ * sizeof(uint64_t));
+    ++known->priorities[priority];
+    update_order(known.get());
+  }
+
+  // False when there is no such rule.
+  bool erase(const MatchKey& key, const MatchKey& mask) {
+    const auto it = by_mask_.find(words(mask));
+    if (it == by_mask_.end()) return false;
+    Tuple& tuple = *it->second;
+    const uint64_t* payload = tuple.table.find(key.words);
+    if (payload == nullptr) return false;
+    forget(tuple, priority_of(payload));
+    tuple.table.erase(key.words);
+    --size_;
+    if (tuple.table.size() == 0) {
+      order_.erase(std::find(order_.begin(), order_.end(), &tuple));
+      by_mask_.erase(it);
+    } else {
+      update_order(&tuple);
+    }
+    return true;
+  }
+
+  void clear() {
+    order_.clear();
+    by_mask_.clear();
+    size_ = 0;
+  }
+
+  // The payload of each key's best rule, or nullptr.
+  void find_batch(const MatchKey* keys, uint32_t count, const uint64_t** best) const {
+    MatchKey masked[kMaxBatch];
+    const uint64_t* found[kMaxBatch];
+    uint8_t open[kMaxBatch];  // keys that a later tuple may still serve better
+    for (uint32_t i = 0; i < count; ++i) {
+      best[i] = nullptr;
+      open[i] = static_cast<uint8_t>(i);
+    }
+    for (const Tuple* tuple : order_) {
+      uint32_t kept = 0;
+      for (uint32_t i = 0; i < count; ++i) {
+        const uint8_t at = open[i];
+        open[kept] = at;
+        kept += best[at] == nullptr || priority_of(best[at]) <= tuple->best;
+      }
+      count = kept;
+      if (count == 0) return;
+      for (uint32_t i = 0; i < count; ++i) {
+        for (uint32_t w = 0; w < key_words_; ++w) {
+          masked[i].words[w] = keys[open[i]].words[w] & tuple->mask.words[w];
+        }
+      }
+      tuple->table.find_batch(masked, count, found);
+      for (uint32_t i = 0; i < count; ++i) {
+        const uint64_t*& at = best[open[i]];
+        if (found[i] != nullptr && (at == nullptr || better(found[i], at))) at = found[i];
+      }
+    }
+  }
+
+  size_t size() const { return size_; }
+  const std::vector<Tuple*>& tuples() const { return order_; }
+
+ private:
+  using MaskWords = std::array<uint64_t, kMaxKeyFields>;
+
+  static bool better(const uint64_t* a, const uint64_t* b) {
+    const int64_t first = priority_of(a);
+    const int64_t second = priority_of(b);
+    return first != second ? first > second : age_of(a) < age_of(b);
+  }
+
+  static MaskWords words(const MatchKey& mask) {
+    MaskWords copy;
+    std::copy(mask.words, mask.words + kMaxKeyFields, copy.begin());
+    return copy;
+  }
+
+  static void forget(Tuple& tuple, int64_t priority) {
+    const auto it = tuple.priorities.find(priority);
+    if (--it->second == 0) tuple.priorities.erase(it);
+  }
+
+  // Moves a tuple whose best priority changed to its new place.
+  void update_order(Tuple* tuple) {
+    const int64_t best = tuple->priorities.rbegin()->first;
+    if (best == tuple->best) return;
+    tuple->best = best;
+    order_.erase(std::find(order_.begin(), order_.end(), tuple));
+    const auto better_best = [](const Tuple* a, const Tuple* b) { return a->best > b->best; };
+    order_.insert(std::upper_bound(order_.begin(), order_.end(), tuple, better_best), tuple);
+  }
+
+  uint32_t key_words_ = 0;
+  uint32_t value_words_ = 0;
+  size_t reserve_ = 0;
+  size_t size_ = 0;
+  uint64_t next_age_ = 0;
+  std::map<MaskWords, std::unique_ptr<Tuple>> by_mask_;
+  std::vector<Tuple*> order_;
+};
+
+}  // namespace e2

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// WildcardMatch: sends each packet to the gate of the best rule that matches under its masks.
+//
+// Gates: in 1, out 8192. Gate 8192 in a rule or as the default drops.
+//
+// Arguments (WildcardMatchArg):
+//   fields   up to 8 of {offset | attr_name, num_bytes}: what to match, see field_key.h
+//   values   up to 8 of {offset | attr_name, num_bytes}: what a matching rule writes
+//   entries  how many rules to make room for per set of masks; the tables grow past it
+//
+// | command             | argument                                | does              | running |
+// |---------------------|-----------------------------------------|-------------------|---------|
+// | add                 | {gate, priority, values, masks, valuesv}| adds or replaces  | no      |
+// | delete              | {values, masks}                         | ENOENT if none    | no      |
+// | clear               | {}                                      | removes all rules | no      |
+// | set_default_gate    | {gate}                                  | for no match      | yes     |
+// | get_initial_arg     | {}                                      | the arguments     | yes     |
+// | get_runtime_config  | {}                                      | all state         | yes     |
+// | set_runtime_config  | {default_gate, rules}                   | all or nothing    | no      |
+//
+// A packet matches when field & mask == value for every field; the highest priority wins, and the
+// rule added first among equals. value_int is big-endian in `values` and `masks` and in host order
+// in `valuesv`, for packets and attributes alike; value_bin is in memory order. The default gate is
+// 8192 (drop) at first. Rules of get_runtime_config are sorted by priority, gate, masks, values,
+// which is the order in which set_runtime_config adds them again.
+// Metadata: reads the attributes of `fields`, writes those of `values`.
+// Drop reasons: "rule" (gate 8192 in a rule), "no match" (gate 8192 as the default), "too short"
+// (for the values to write).
+// Method: tuple space search (tuple_space.h). Cost grows with the number of different sets of
+// masks, not with rules; there is no limit on either.
+// Source: the module of this name in BESS; the code is new.
+#include <algorithm>
+#include <atomic>
+
+#include "modules/field_key.h"
+#include "modules/gate_args.h"
+#include "modules/tuple_space.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint64_t kMaxReserve = 1u << 24;
+
+class WildcardMatch final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    rule_drop_ = drop_gate(add_drop_reason("rule"));
+    default_drop_ = drop_gate(add_drop_reason("no match"));
+    short_drop_ = drop_gate(add_drop_reason("too short"));
+    default_gate_ = default_drop_;
+    Status status = fields_.init(
+        args["fields"].as_list(), {}, "WildcardMatch.fields",
+        [this](const std::string& name, uint32_t size) {
+          return add_attr(name, size, Access::kRead);
+        });
+    if (!status.ok()) return status;
+    status = values_.init(args["values"].as_list(), {}, "WildcardMatch.values",
+                          [this](const std::string& name, uint32_t size) {
+                            return add_attr(name, size, Access::kWrite);
+                          });
+    if (!status.ok()) return status;
+    entries_ = args["entries"].as_uint();
+    if (entries_ > kMaxReserve) {
+      return Status::invalid("WildcardMatch.entries: must be at most " +
+                             std::to_string(kMaxReserve));
+    }
+    rules_ = make_rules();
+    return {};
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    MatchKey keys[kMaxBatch];
+    const uint64_t* hits[kMaxBatch];
+    Gate gates[kMaxBatch];
+    const Gate fallback = default_gate_.load(std::memory_order_relaxed);
+    fields_.load(*this, batch, keys);
+    rules_.find_batch(keys, batch.size, hits);
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      gates[i] = hits[i] == nullptr ? fallback : TupleSpace::gate_of(hits[i]);
+    }
+    if (!values_.empty()) {
+      for (uint32_t i = 0; i < batch.size; ++i) {
+        if (hits[i] == nullptr) continue;
+        const auto* bytes = reinterpret_cast<const uint8_t*>(hits[i] + TupleSpace::kValues);
+        if (!values_.store(*this, batch[i], bytes)) gates[i] = short_drop_;
+      }
+    }
+    emit_by_gate(ctx, batch, gates);
+  }
+
+  std::string description() const override {
+    return std::to_string(fields_.size()) + " fields, " + std::to_string(rules_.size()) + " rules";
+  }
+
+  Status add(const Args& args, Args&) { return add_rule(args, "add: ", rules_); }
+
+  Status remove(const Args& args, Args&) {
+    MatchKey key;
+    MatchKey mask;
+    Status status = read_key(args, "delete: ", key, mask);
+    if (!status.ok()) return status;
+    if (!rules_.erase(key, mask)) return Status::error(ENOENT, "delete: rule doesn't exist");
+    return {};
+  }
+
+  Status clear(const Args&, Args&) {
+    rules_.clear();
+    return {};
+  }
+
+  Status set_default_gate(const Args& args, Args&) {
+    Gate gate = 0;
+    Status status = read_gate(args["gate"], "set_default_gate: gate", default_drop_, gate);
+    if (status.ok()) default_gate_.store(gate, std::memory_order_relaxed);
+    return status;
+  }
+
+  Status get_initial_arg(const Args&, Args& response) {
+    response.set("fields", fields_.fields());
+    if (!values_.empty()) response.set("values", values_.fields());
+    if (entries_ != 0) response.set("entries", entries_);
+    return {};
+  }
+
+  Status get_runtime_config(const Args&, Args& response) {
+    struct Item {
+      const TupleSpace::Tuple* tuple;
+      const uint64_t* payload;
+      const uint8_t* key;
+    };
+    std::vector<Item> items;
+    for (const TupleSpace::Tuple* tuple : rules_.tuples()) {
+      for (size_t i = 0; i < tuple->table.size(); ++i) {
+        items.push_back({tuple, tuple->table.payload(i), tuple->table.key_bytes(i)});
+      }
+    }
+    const size_t bytes = fields_.words() * sizeof(uint64_t);
+    std::sort(items.begin(), items.end(), [bytes](const Item& a, const Item& b) {
+      if (TupleSpace::priority_of(a.payload) != TupleSpace::priority_of(b.payload)) {
+        return TupleSpace::priority_of(a.payload) < TupleSpace::priority_of(b.payload);
+      }
+      const uint64_t gate_a = gate_number(TupleSpace::gate_of(a.payload));
+      const uint64_t gate_b = gate_number(TupleSpace::gate_of(b.payload));
+      if (gate_a != gate_b) return gate_a < gate_b;
+      const int masks = std::memcmp(a.tuple->mask.words, b.tuple->mask.words, bytes);
+      return masks != 0 ? masks < 0 : bytes != 0 && std::memcmp(a.key, b.key, bytes) < 0;
+    });
+    Args::List rules;
+    for (const Item& item : items) {
+      Args rule;
+      rule.set("priority", TupleSpace::priority_of(item.payload));
+      rule.set("gate", gate_number(TupleSpace::gate_of(item.payload)));
+      rule.set("values", fields_.values(item.key));
+      rule.set("masks", fields_.values(item.tuple->mask.bytes()));
+      if (!values_.empty()) {
+        const auto* written = reinterpret_cast<const uint8_t*>(item.payload + TupleSpace::kValues);
+        rule.set("valuesv", values_.values(written));
+      }
+      rules.push_back(std::move(rule));
+    }
+    response.set("default_gate", gate_number(default_gate_));
+    response.set("rules", std::move(rules));
+    return {};
+  }
+
+  Status set_runtime_config(const Args& args, Args&) {
+    Gate gate = 0;
+    Status status =
+        read_gate(args["default_gate"], "set_runtime_config: default_gate", default_drop_, gate);
+    if (!status.ok()) return status;
+    TupleSpace rules = make_rules();
+    const Args::List& list = args["rules"].as_list();
+    for (size_t i = 0; i < list.size(); ++i) {
+      status = add_rule(list[i], "set_runtime_config: rules[" + std::to_string(i) + "].", rules);
+      if (!status.ok()) return status;
+    }
+    rules_ = std::move(rules);
+    default_gate_ = gate;
+    return {};
+  }
+
+ private:
+  TupleSpace make_rules() const {
+    return TupleSpace(fields_.words(), values_.words(), entries_);
+  }
+
+  Status read_key(const Args& args, const std::string& where, MatchKey& key, MatchKey& mask) const {
+    Status status =
+        fields_.read(args["values"].as_list(), IntOrder::kBig, where + "values", key);
+    if (status.ok()) {
+      status = fields_.read(args["masks"].as_list(), IntOrder::kBig, where + "masks", mask);
+    }
+    if (!status.ok()) return status;
+    for (size_t i = 0; i < fields_.size(); ++i) {
+      const KeyField& field = fields_.field(i);
+      for (uint32_t at = field.pos; at < field.pos + field.size; ++at) {
+        if ((key.bytes()[at] & ~mask.bytes()[at]) == 0) continue;
+        return Status::invalid(where + "values[" + std::to_string(i) +
+                               "]: has bits outside masks[" + std::to_string(i) +
+                               "] and could never match");
+      }
+    }
+    return {};
+  }
+
+  Status add_rule(const Args& args, const std::string& where, TupleSpace& rules) const {
+    MatchKey key;
+    MatchKey mask;
+    MatchKey values;
+    Gate gate = 0;
+    Status status = read_key(args, where, key, mask);
+    if (status.ok()) status = read_gate(args["gate"], where + "gate", rule_drop_, gate);
+    if (status.ok()) {
+      status =
+          values_.read(args["valuesv"].as_list(), IntOrder::kLittle, where + "valuesv", values);
+    }
+    if (!status.ok()) return status;
+    rules.add(key, mask, args["priority"].as_int(), gate, values);
+    return {};
+  }
+
+  KeyLayout fields_;
+  KeyLayout values_;
+  TupleSpace rules_;
+  uint64_t entries_ = 0;
+  Gate rule_drop_ = 0;
+  Gate default_drop_ = 0;
+  Gate short_drop_ = 0;
+  std::atomic<Gate> default_gate_{0};
+};
+
+const ModuleClass kClass = {
+    "WildcardMatch",
+    "wm",
+    "multi-field classifier with a wildcard match table",
+    "WildcardMatchArg",
+    1,
+    kMaxGates,
+    {{"get_initial_arg", "EmptyArg", "WildcardMatchArg", true,
+      command(&WildcardMatch::get_initial_arg)},
+     {"get_runtime_config", "EmptyArg", "WildcardMatchConfig", true,
+      command(&WildcardMatch::get_runtime_config)},
+     {"set_runtime_config", "WildcardMatchConfig", "EmptyArg", false,
+      command(&WildcardMatch::set_runtime_config)},
+     {"add", "WildcardMatchCommandAddArg", "EmptyArg", false, command(&WildcardMatch::add)},
+     {"delete", "WildcardMatchCommandDeleteArg", "EmptyArg", false,
+      command(&WildcardMatch::remove)},
+     {"clear", "EmptyArg", "EmptyArg", false, command(&WildcardMatch::clear)},
+     {"set_default_gate", "WildcardMatchCommandSetDefaultGateArg", "EmptyArg", true,
+      command(&WildcardMatch::set_default_gate)}},
+    make_module<WildcardMatch>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2
