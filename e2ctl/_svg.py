@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 __all__ = ["Arrow", "Box", "draw"]
 
@@ -98,12 +99,12 @@ def draw(boxes: Mapping[str, Box], arrows: Sequence[Arrow]) -> str:
     chains: list[list[str]] = []
     for number, arrow in enumerate(arrows):
         bends = []
-        for column in range(layer[arrow.source] + 1, layer[arrow.target]):
-            bend = f"{number}|{column}"
-            columns[column].append(bend)
+        for between in range(layer[arrow.source] + 1, layer[arrow.target]):
+            bend = f"{number}|{between}"
+            columns[between].append(bend)
             bends.append(bend)
         chains.append([arrow.source, *bends, arrow.target])
-    _sort(columns, [link for chain in chains for link in zip(chain, chain[1:], strict=False)])
+    _sort(columns, [link for chain in chains for link in pairwise(chain)])
 
     gaps = [_MIN_GAP] * len(columns)
     for arrow, chain in zip(arrows, chains, strict=True):

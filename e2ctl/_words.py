@@ -145,9 +145,7 @@ def match(tree: Tree[Token], addresses: Mapping[str, tuple[str, ...]]) -> Match:
         if last in _ETHER_TYPES:
             number = _ETHER_TYPES[last]
         elif last.type == "PROTOCOL":
-            raise WordError(
-                last, f"'{last}' has no Ethernet type; expected ip, ip6, arp or a number"
-            )
+            raise WordError(last, f"'{last}' has no Ethernet type; expected ip, ip6 or arp")
         else:
             number = _number(last, 0xFFFF, "Ethernet type")
         return Match(f"ether type {last}", ((_exact("eth.type", number),),))

@@ -44,9 +44,10 @@ _CHECK_EPILOG = "Example: e2ctl check examples/figure-3.1.e2 --nfs examples/nfs.
 @contextmanager
 def _one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn expected failures into one line on stderr and exit code 1."""
+    expected: tuple[type[Exception], ...] = (SourceError, *kinds)
     try:
         yield
-    except (SourceError, *kinds) as error:
+    except expected as error:
         typer.echo(f"e2ctl: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(1) from None
 
@@ -108,9 +109,9 @@ def run_command(
     from e2ctl.report import render
     from e2ctl.run import RunError, run
 
-    with _one_line_errors(RunError, CaptureError, BessError, ServerError, OSError, ImportError):
-        with _progress() as progress:
-            report = run(plan, inputs, out, daemon=daemon, progress=progress)
+    failures = (RunError, CaptureError, BessError, ServerError, OSError, ImportError)
+    with _one_line_errors(*failures), _progress() as progress:
+        report = run(plan, inputs, out, daemon=daemon, progress=progress)
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:

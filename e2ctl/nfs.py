@@ -116,9 +116,7 @@ class Attribute(BaseModel):
     def _consistent(self) -> Attribute:
         if self.method == "port":
             if not self.gates:
-                raise ValueError(
-                    "an attribute bound to ports needs 'gates', as {true: 0, false: 1}"
-                )
+                raise ValueError("an attribute bound to ports needs 'gates': {true: 0, false: 1}")
             if len(set(self.gates.values())) != len(self.gates):
                 raise ValueError("two values of 'gates' share a gate and can't be told apart")
             if min(self.gates.values()) < 0:
@@ -174,16 +172,12 @@ class NfType(BaseModel):
         if self.kind == "legacy":
             for name, attribute in self.attributes.items():
                 if attribute.method == "metadata":
-                    raise ValueError(
-                        f"a legacy NF can't write metadata, as attribute '{name}' asks"
-                    )
+                    raise ValueError(f"a legacy NF can't write metadata, as '{name}' asks")
         return self
 
     def _named_gates(self) -> int:
-        gates = [
-            g for a in self.attributes.values() if a.method == "port" for g in a.gates.values()
-        ]
-        return max(gates, default=-1) + 1
+        bound = [gate for a in self.attributes.values() for gate in a.gates.values()]
+        return max(bound, default=-1) + 1
 
     @property
     def gates(self) -> range:

@@ -189,9 +189,7 @@ def _check_attributes(edge: Edge, policy: Policy, catalog: Catalog) -> None:
         if attr.node not in policy.declared:
             raise PolicyError(where, f"'{name}': no NF is named '{attr.node}'")
         if attr.node != edge.source:
-            message = (
-                f"'{name}' is tested on an edge of {edge.source}; expected {edge.source}'s own"
-            )
+            message = f"'{name}' is tested on an edge that leaves {edge.source}, not {attr.node}"
             raise PolicyError(where, message)
         exported = catalog[policy.nfs[attr.node]].attributes if attr.node in policy.nfs else {}
         if attr.name not in exported:
@@ -287,8 +285,8 @@ def _check_mangling(
             if changed in tested:
                 raise PolicyError(
                     edge.where,
-                    f"pipelines share '{name}', and the class of '{pipeline.name}' tests {changed}, "
-                    f"which {nf} rewrites; expected an NF for each pipeline",
+                    f"pipelines share '{name}', and the class of '{pipeline.name}' tests "
+                    f"{changed}, which {nf} rewrites; give each pipeline an NF of its own",
                 )
 
 

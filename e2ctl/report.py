@@ -52,9 +52,8 @@ class PortTotals:
 
 @dataclass(frozen=True)
 class ModuleCounters:
-    """Counters of a module. Gates map to (packets, bytes); cycles are None where unknown."""
+    """Counters of a module. Output gates map to (packets, bytes); cycles are None where unknown."""
 
-    received: tuple[int, int]
     sent: Mapping[int, tuple[int, int]]
     dead_ends: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
@@ -150,7 +149,9 @@ def make_report(
     copied = made = 0
     for spec in plan.modules:
         seen = counters[spec.name]
-        packets, size = seen.received
+        entering = [link for link in plan.links if link.target == spec.name]
+        received = [counters[link.source].sent.get(link.ogate, (0, 0)) for link in entering]
+        packets, size = sum(c[0] for c in received), sum(c[1] for c in received)
         sent = sum(count[0] for count in seen.sent.values())
         if spec.role == "input":
             packets, size = ports[spec.node].packets_in, ports[spec.node].bytes_in

@@ -33,7 +33,7 @@ _STATS = "e2_stats"
 _PROFILE = "e2_profile"
 
 Progress = Callable[[int, int], None]
-Stats = Callable[[str], Mapping[str, Any]]
+Ask = Callable[[str, str, dict[str, Any]], Mapping[str, Any]]
 
 
 class RunError(Exception):
@@ -56,8 +56,8 @@ def run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} exists and is not an empty folder; choose another --out")
     expected = {port: count_packets(path) for port, path in captures.items()}
-    with _partial(out) as folder, _connect(daemon) as (client, stats):
-        report = _execute(client, stats, plan, captures, expected, folder, progress)
+    with _partial(out) as folder, _connect(daemon) as (client, ask):
+        report = _execute(client, ask, plan, captures, expected, folder, progress)
         text = json.dumps(report.to_dict(), indent=2) + "\n"
         (folder / "report.json").write_text(text, encoding="utf-8")
     return report
@@ -96,22 +96,22 @@ def _partial(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _connect(daemon: str | None) -> Iterator[tuple[Client, Stats]]:
-    """A client, and where to ask for the drops and cycles of a module."""
+def _connect(daemon: str | None) -> Iterator[tuple[Client, Ask]]:
+    """A client, and how to run the commands about a module's drops and cycles."""
     if daemon is None:
         engine = make_engine()
         with Server(engine, port=0) as server, Client(server.address) as client:
-            yield client, lambda name: engine.module_command(name, _STATS, {})
+            yield client, engine.module_command
         return
     with Client(daemon) as client:
         if client.list_modules() or client.list_ports():
             raise RunError(f"the daemon at {daemon} is in use; reset it, or leave out --daemon")
-        yield client, lambda name: client.run_module_command(name, _STATS)
+        yield client, lambda name, cmd, arg: client.run_module_command(name, cmd, arg=arg)
 
 
 def _execute(
     client: Client,
-    stats: Stats,
+    ask: Ask,
     plan: Plan,
     captures: Mapping[str, Path],
     expected: Mapping[str, int],
@@ -120,14 +120,14 @@ def _execute(
 ) -> Report:
     try:
         _create(client, plan, captures, folder)
-        with suppress(BessError):
-            client.run_module_command(plan.modules[0].name, _PROFILE, arg={"enable": True})
+        with suppress(Exception):  # a daemon need not know this command
+            ask(plan.modules[0].name, _PROFILE, {"enable": True})
         start = time.monotonic()
         client.resume()
         end = _wait(client, expected, progress)
         client.pause()
         ports = {port.name: _port_totals(client, port.name) for port in plan.ports}
-        counters = {module.name: _counters(client, stats, module.name) for module in plan.modules}
+        counters = {module.name: _counters(client, ask, module.name) for module in plan.modules}
         # Closing the ports is what completes their files, and reports what went wrong with them.
         client.reset_modules()
         for port in plan.ports:
@@ -142,7 +142,7 @@ def _create(client: Client, plan: Plan, captures: Mapping[str, Path], folder: Pa
     if not client.list_workers():
         client.add_worker(0, min(os.sched_getaffinity(0)))
     for port in plan.ports:
-        paths: dict[str, str] = {}
+        paths: dict[str, Any] = {}
         if port.incoming:
             paths["dev"] = str(captures[port.name].resolve())
         if port.outgoing:
@@ -182,18 +182,16 @@ def _port_totals(client: Client, name: str) -> PortTotals:
     return PortTotals(inc.packets, inc.bytes, inc.dropped, out.packets, out.bytes, out.dropped)
 
 
-def _counters(client: Client, stats: Stats, name: str) -> ModuleCounters:
+def _counters(client: Client, ask: Ask, name: str) -> ModuleCounters:
     info = client.module_info(name)
-    received = [(gate["pkts"], gate["bytes"]) for gate in info["igates"]]
     sent = {gate["ogate"]: (gate["pkts"], gate["bytes"]) for gate in info["ogates"]}
     drops: dict[str, int] = {}
     cycles: int | None = None
     with suppress(Exception):  # a daemon need not know this command
-        more = stats(name)
+        more = ask(name, _STATS, {})
         drops = {str(reason): int(count) for reason, count in more.get("drops", {}).items()}
         cycles = int(more.get("cycles", 0)) or None
     return ModuleCounters(
-        (sum(packets for packets, _ in received), sum(size for _, size in received)),
         sent,
         int(info["deadends"]),
         drops,

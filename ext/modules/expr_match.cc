@@ -341,9 +341,9 @@ const ModuleClass kClass = {
     "ExprMatchArg",
     1,
     kMaxGates,
-    {{"add", "ExprMatchArg", "EmptyArg", false, command(&ExprMatch::add)},
+    {{"add", "ExprMatchCommandAddArg", "EmptyArg", false, command(&ExprMatch::add)},
      {"clear", "EmptyArg", "EmptyArg", false, command(&ExprMatch::clear)},
-     {"set_default_gate", "WildcardMatchCommandSetDefaultGateArg", "EmptyArg", true,
+     {"set_default_gate", "ExprMatchCommandSetDefaultGateArg", "EmptyArg", true,
       command(&ExprMatch::set_default_gate)}},
     make_module<ExprMatch>};
 const ModuleRegistration kRegistered{kClass};

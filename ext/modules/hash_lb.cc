@@ -16,8 +16,8 @@
 // |        | together, and for protocols without ports                                            |
 // | fields | the bytes of the fields; bytes beyond the end of the packet count as 0               |
 //
-// VLAN tags are looked through. l3 and l4 fall back to l2 for packets that are not IP. The modes l2,
-// l3 and l4 are symmetric: both directions of a flow take the same gate.
+// VLAN tags are looked through. l3 and l4 fall back to l2 for packets that are not IP. l2, l3 and
+// l4 are symmetric: both directions of a flow take the same gate.
 //
 // Commands: set_mode {mode, fields} (stop workers first); set_gates {gates} (stop workers first).
 // Metadata: none. Drop reasons: "no gates" (the list is empty), "gate 8192".
@@ -89,8 +89,9 @@ class HashLB final : public Module {
       for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = hash_packet(*batch[i]);
     }
     Gate gates[kMaxBatch];
+    const uint64_t count = gates_.size();
     for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = gates_[static_cast<uint32_t>(hashes[i]) * static_cast<uint64_t>(gates_.size()) >> 32];
+      gates[i] = gates_[(hashes[i] & 0xffffffff) * count >> 32];
     }
     emit_by_gate(ctx, batch, gates);
   }

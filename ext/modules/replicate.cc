@@ -12,8 +12,8 @@
 //
 // Commands: set_gates {gates} (stop workers first).
 // Metadata: none of its own. Drop reasons: "no buffer".
-// Source: the module of this name in BESS, which sends the packet itself to gate 0 whatever its list
-// says; the code is new.
+// Source: the module of this name in BESS, which sends the packet itself to gate 0 whatever its
+// list says; the code is new.
 #include "modules/gate_args.h"
 
 namespace e2 {

@@ -17,7 +17,7 @@
 namespace e2 {
 
 // One entry per /24, and one block of 256 entries for each /24 with longer prefixes inside. An
-// entry is 0, or the length and gate of the longest prefix that covers it, or the number of a block.
+// entry is 0, or the length and gate of the longest prefix that covers it, or a block's number.
 // The top table takes 64 MB of address space, of which untouched pages cost nothing.
 class Ipv4Routes {
  public:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
@@ -72,6 +73,7 @@ def expected_gate(rules: list[dict[str, Any]], default: int, packet: Packet) -> 
     return default
 
 
+@cache
 def frames() -> list[Packet]:
     """A small world in which most rules match something."""
     ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// BPF: sends each packet to the gate of the first filter that matches it (pcap-filter expressions).
+//
+// Gates: in 1, out 8192. Packets that no filter matches go to gate 0.
+//
+// Arguments (BPFArg):
+//   filters  list of {priority, filter, gate}. The highest priority is tried first, and the filter
+//            added first among equals. `filter` is an expression as in bpf_filter.h.
+//
+// Commands:
+//   add {filters}       adds filters, all or none (stop workers first)
+//   delete {filters}    removes, for each, one filter that is equal in all three, and passes over
+//                       those that are not there (stop workers first)
+//   clear {}            removes all filters (stop workers first)
+//   get_initial_arg {}  {filters}, in the order in which they are tried (safe while running)
+//
+// Metadata: none. Drop reasons: none of its own. Malformed and short packets match what their
+// complete headers allow.
+// Source: the module of this name in BESS, which compiles with libpcap; the code is new.
+#include <algorithm>
+
+#include "modules/bpf_filter.h"
+#include "modules/gate_args.h"
+
+namespace e2 {
+namespace {
+
+class BPF final : public Module {
+ public:
+  Status init(Host&, const Args& args) override { return add_filters(args, "BPF."); }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    if (filters_.empty()) {
+      emit(ctx, batch);
+      return;
+    }
+    Gate gates[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) gates[i] = classify(*batch[i]);
+    emit_by_gate(ctx, batch, gates);
+  }
+
+  std::string description() const override { return std::to_string(filters_.size()) + " filters"; }
+
+  Status add(const Args& args, Args&) { return add_filters(args, "add: "); }
+
+  Status remove(const Args& args, Args&) {
+    for (const Args& arg : args["filters"].as_list()) {
+      const auto it = std::find_if(filters_.begin(), filters_.end(), [&arg](const Filter& filter) {
+        return filter.priority == arg["priority"].as_int() &&
+               filter.text == arg["filter"].as_string() && filter.gate == arg["gate"].as_uint();
+      });
+      if (it != filters_.end()) filters_.erase(it);
+    }
+    return {};
+  }
+
+  Status clear(const Args&, Args&) {
+    filters_.clear();
+    return {};
+  }
+
+  Status get_initial_arg(const Args&, Args& response) {
+    Args::List list;
+    for (const Filter& filter : filters_) {
+      Args arg;
+      arg.set("priority", filter.priority);
+      arg.set("filter", filter.text);
+      arg.set("gate", static_cast<uint64_t>(filter.gate));
+      list.push_back(std::move(arg));
+    }
+    response.set("filters", std::move(list));
+    return {};
+  }
+
+ private:
+  struct Filter {
+    int64_t priority = 0;
+    std::string text;
+    Gate gate = 0;
+    BpfFilter program;
+  };
+
+  Gate classify(const Packet& packet) const {
+    const uint8_t* data = packet.data();
+    const Headers headers = parse_headers(data, packet.len());
+    for (const Filter& filter : filters_) {
+      if (filter.program.match(data, packet.len(), headers)) return filter.gate;
+    }
+    return 0;
+  }
+
+  Status add_filters(const Args& args, const std::string& where) {
+    std::vector<Filter> filters = filters_;
+    const Args::List& list = args["filters"].as_list();
+    for (size_t i = 0; i < list.size(); ++i) {
+      const std::string place = where + "filters[" + std::to_string(i) + "].";
+      Filter filter;
+      filter.priority = list[i]["priority"].as_int();
+      filter.text = list[i]["filter"].as_string();
+      Status status = read_gate(list[i]["gate"], place + "gate", kMaxGates, filter.gate);
+      if (!status.ok()) return status;
+      if (filter.gate >= kMaxGates) {
+        return Status::invalid(place + "gate: must be 0 to " + std::to_string(kMaxGates - 1));
+      }
+      status = BpfFilter::compile(filter.text, filter.program);
+      if (!status.ok()) {
+        return Status::invalid(place + "filter '" + filter.text + "': " + status.message);
+      }
+      filters.push_back(std::move(filter));
+    }
+    std::stable_sort(filters.begin(), filters.end(), [](const Filter& a, const Filter& b) {
+      return a.priority > b.priority;
+    });
+    filters_ = std::move(filters);
+    return {};
+  }
+
+  std::vector<Filter> filters_;  // in the order in which they are tried
+};
+
+const ModuleClass kClass = {
+    "BPF",
+    "bpf",
+    "classifies packets with pcap-filter(7) syntax",
+    "BPFArg",
+    1,
+    kMaxGates,
+    {{"add", "BPFArg", "EmptyArg", false, command(&BPF::add)},
+     {"delete", "BPFArg", "EmptyArg", false, command(&BPF::remove)},
+     {"clear", "EmptyArg", "EmptyArg", false, command(&BPF::clear)},
+     {"get_initial_arg", "EmptyArg", "BPFArg", true, command(&BPF::get_initial_arg)}},
+    make_module<BPF>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// BpfFilter: filter expressions in a subset of the pcap-filter(7) language.
+//
+// | primitive                                         | a packet matches when                     |
+// |---------------------------------------------------|-------------------------------------------|
+// | (nothing at all)                                  | always                                    |
+// | ip, ip6, arp, rarp                                | its EtherType says so                     |
+// | tcp, udp, sctp, icmp, icmp6                       | it is IPv4 or IPv6 with that protocol     |
+// | [ip|ip6] proto P                                  | likewise; P is a number or a name as above|
+// | ether proto P                                     | its EtherType is P, a number or a name    |
+// | vlan [N]                                          | it has a VLAN tag (the outermost is N)    |
+// | [ip|ip6|arp|rarp] [DIR] host A                    | that address, IPv4 or IPv6, is A          |
+// | [ip|ip6|arp|rarp] [DIR] net N/LEN                 | that address is in N; also N mask M, and  |
+// |                                                   | N of 1 to 3 numbers for /8, /16, /24      |
+// | [tcp|udp|sctp] [DIR] port N, portrange N-M        | that port is N, or from N to M            |
+// | ether [DIR] host MAC                              | that MAC address is MAC                   |
+// | [ether] broadcast, [ether] multicast              | its destination MAC address is one        |
+// | less N, greater N, len OP N                       | its length is <= N, >= N, or compares so  |
+//
+// DIR is src, dst, src or dst (the default), or src and dst. OP is < <= > >= = == !=. After a DIR,
+// `host` may be left out. Expressions: `not` or `!` binds tightest; `and` or `&&`, `or` or `||`
+// bind alike, from left to right; parentheses group. A value may follow and, or, not, or an opening
+// parenthesis without its qualifiers, which are then those of the value before it, or before the
+// parenthesis: "port 80 or 443", "src host (10.0.0.1 or 10.0.0.2)".
+//
+// Different from pcap-filter(7): tests look through VLAN tags and IPv6 extension headers; fragments
+// other than the first have no ports; names of hosts, networks and ports are not resolved; there is
+// no packet arithmetic such as ip[9].
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "host/headers.h"
+#include "host/status.h"
+
+namespace e2 {
+
+class BpfFilter {
+ public:
+  enum class Kind : uint8_t { kAll, kEtherType, kIpProto, kVlan, kMac, kAddress, kPort, kLength };
+  enum class Direction : uint8_t { kEither, kSource, kDestination, kBoth };
+
+  // One test, and which test comes next after either outcome.
+  struct Node {
+    Kind kind = Kind::kAll;
+    Direction direction = Direction::kEither;
+    uint8_t version = 0;      // IP version that must be there; 0 for either
+    uint8_t proto = 0;        // of ports; 0 for any
+    uint16_t ether_type = 0;  // whose addresses count; 0 for IPv4, ARP and RARP alike
+    uint32_t low = 0;         // of the numbers that match
+    uint32_t high = 0;
+    uint8_t address[16] = {};
+    uint8_t mask[16] = {};
+    uint32_t on_true = 0;
+    uint32_t on_false = 0;
+  };
+  static constexpr uint32_t kAccept = 0xffffffff;
+  static constexpr uint32_t kReject = 0xfffffffe;
+  static constexpr uint32_t kMaxVid = 0xfff;
+
+  // Errors name the column, from 1.
+  static Status compile(const std::string& text, BpfFilter& filter);
+
+  // Only after a successful compile.
+  bool match(const uint8_t* data, uint32_t len, const Headers& headers) const {
+    uint32_t at = 0;
+    while (at < kReject) {
+      const Node& node = nodes_[at];
+      at = test(node, data, len, headers) ? node.on_true : node.on_false;
+    }
+    return at == kAccept;
+  }
+
+ private:
+  static bool test(const Node& node, const uint8_t* data, uint32_t len, const Headers& headers);
+
+  std::vector<Node> nodes_;  // every jump is forward
+};
+
+}  // namespace e2

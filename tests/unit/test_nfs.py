@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""NF descriptions and their errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from e2ctl.nfs import NfError, load, loads
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_examples() -> None:
+    catalog = load(EXAMPLES / "nfs.yaml")
+    assert catalog["IDS"].attributes["safe"].gates == {"true": 0, "false": 1}
+    assert list(catalog["IDS"].gates) == [0, 1]
+    assert list(catalog["WebCache"].gates) == [0]
+    assert catalog.mclass("TaggingIDS") == "IDS"
+    assert catalog["IDS"].capacity == 1.2e9
+    assert catalog["NAT"].args == {"ext_addrs": [{"ext_addr": "203.0.113.1"}]}
+
+
+def test_encoding() -> None:
+    text = 'D: {attributes: {app: {method: metadata, size: 2, values: {"video": 7}}}}'
+    app = loads(text)["D"].attributes["app"]
+    assert app.encode("video") == 7
+    assert app.encode(500) == 500
+    assert app.encode("mail") is None
+    assert app.encode(1 << 16) is None
+    assert app.encode(True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("A: {modul: X}", "1:5", "'modul' is not part of"),
+        ("A:\n  outputs: many\n", "2:3", "outputs: "),
+        ("A:\n  mangles: [ip.src, ip.ttl]\n", "2:21", "'ip.ttl' is not a header field"),
+        ("A:\n  capacity: fast\n", "2:3", "'fast' is not a rate"),
+        ("A:\n  attributes:\n    s: {method: port}\n", "3:5", "needs 'gates'"),
+        ("A:\n  attributes:\n    s: {method: radio}\n", "3:9", "method: "),
+        ("A:\n  attributes:\n    s: {method: metadata, size: 3}\n", "3:5", "1, 2, 4 or 8"),
+        ("A: {attributes: {s: {method: port, gates: {x: 0, y: 0}}}}", "1:18", "share a gate"),
+        ("A:\n  kind: legacy\n  attributes: {s: {method: metadata}}\n", "1:1", "legacy"),
+        ("A: [", "1:5", ""),
+        ("", "1:1", "expected a mapping"),
+        ("A: 5", "1:1", ""),
+    ],
+)
+def test_errors_say_where(text: str, place: str, message: str) -> None:
+    with pytest.raises(NfError) as caught:
+        loads(text, "n.yaml")
+    assert str(caught.value).startswith(f"n.yaml:{place}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_file(tmp_path: Path) -> None:
+    with pytest.raises(NfError, match="No such file"):
+        load(tmp_path / "none.yaml")
