@@ -28,7 +28,7 @@ _STYLE = (
     ".kind{font-size:10px;fill:#57606a}.label{font-size:10.5px}"
     ".nf{fill:#eaf2fb;stroke:#2f6fab}.port{fill:#f3f1e8;stroke:#7a6f45}"
     ".arrow{fill:none;stroke:#57606a;stroke-width:1.4}"
-    ".halo{stroke:#fff;stroke-width:4;paint-order:stroke;stroke-linejoin:round}"
+    ".halo{stroke:#fff;stroke-width:4;stroke-linejoin:round}"
 )
 
 
@@ -173,8 +173,10 @@ def _labels(arrow: Arrow, place: tuple[float, float]) -> list[str]:
     x, y = place
     lines = [text for text in (_short(arrow.label), arrow.note) if text]
     title = f"<title>{escape(arrow.label)}</title>" if arrow.label else ""
-    return [
-        f'<text class="label halo" x="{x:.1f}" y="{y - 5 + 14 * row:.1f}">'
-        f"{title}{escape(text)}</text>"
-        for row, text in enumerate(lines)
-    ]
+    parts = []
+    for row, line in enumerate(lines):
+        at = f'x="{x:.1f}" y="{y - 5 + 14 * row:.1f}"'
+        # Not every viewer knows paint-order, so the halo is a text of its own.
+        parts.append(f'<text class="label halo" aria-hidden="true" {at}>{escape(line)}</text>')
+        parts.append(f'<text class="label" {at}>{title}{escape(line)}</text>')
+    return parts

@@ -53,7 +53,7 @@ _SIMPLIFY_LIMIT = 512
 FIELD_BITS: Mapping[str, int] = {
     "eth.type": 16,
     "vlan.id": 12,
-    "ip.version": 8,
+    "ip.version": 4,
     "ip.proto": 8,
     "ip.src": 32,
     "ip.dst": 32,

@@ -27,6 +27,9 @@ from e2ctl.policy import PolicyError
 
 __all__ = ["EdgeTaps", "Link", "ModuleSpec", "Plan", "PortSpec", "wire"]
 
+# Output gates of a Replicate.
+_MAX_COPIES = 32
+
 Role = Literal["input", "output", "nf", "classifier", "copy", "merge", "drop"]
 
 
@@ -180,6 +183,9 @@ class _Wiring:
             self.links.append(Link(module, gate, name))
             return
         taps = [(module, gate)]
+        if len(edges) > _MAX_COPIES:
+            message = f"a packet at {node} may follow {len(edges)} edges; at most {_MAX_COPIES} can"
+            raise PolicyError(edges[_MAX_COPIES].where, message)
         if len(edges) > 1:
             copies = tuple(range(len(edges)))
             name = f"copy_{suffix}"

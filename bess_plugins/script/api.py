@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
+from bess_plugins import _proto
 from bess_plugins.client import BessError, Client, PortStats, TcStats
 
 __all__ = ["Bess", "ConfError", "ConnectError", "Module", "Port", "Record"]
@@ -49,6 +50,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def _common_commands(mclass: str) -> dict[str, str]:
+    """Commands that classes answer without listing them."""
+    commands = {"get_initial_arg": "EmptyArg", "get_runtime_config": "EmptyArg"}
+    if _proto.is_message(f"{mclass}Config"):
+        commands["set_runtime_config"] = f"{mclass}Config"
+    return commands
 
 
 class Module:
@@ -195,7 +204,8 @@ class Bess:
         """Commands of a class and the types of their arguments."""
         if mclass not in self._commands:
             info = self.client.mclass_info(mclass)
-            self._commands[mclass] = dict(zip(info["cmds"], info["cmd_args"], strict=True))
+            known = dict(zip(info["cmds"], info["cmd_args"], strict=True))
+            self._commands[mclass] = {**_common_commands(mclass), **known}
         return self._commands[mclass]
 
     # Daemon and workers.

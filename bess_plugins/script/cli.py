@@ -6,9 +6,8 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.live import Live
@@ -41,7 +40,7 @@ _ONCE_SECONDS = 0.5
 class _ScriptGroup(TyperGroup):
     """Takes whatever does not name a command for a script to run."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
             args = [_RUN, *args]
         return super().parse_args(ctx, args)

@@ -16,7 +16,8 @@ from typing import Any
 
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
 from bess_plugins.script.api import Bess, ConfError, ConnectError, Module
-from bess_plugins.script.sugar import SugarError, translate
+from bess_plugins.script.source_map import SugarError
+from bess_plugins.script.sugar import translate
 
 __all__ = ["ScriptError", "run_script"]
 
@@ -36,7 +37,9 @@ class ScriptError(Exception):
         return f"{self.path}{place}: {self.message}"
 
 
-def run_script(path: Path | str, client: Client, variables: Mapping[str, str] | None = None) -> None:
+def run_script(
+    path: Path | str, client: Client, variables: Mapping[str, str] | None = None
+) -> None:
     """Replace whatever the daemon runs with the pipeline of a script.
 
     The script is checked before the daemon is touched. Workers are paused

@@ -15,133 +15,43 @@ No line is added or removed, and columns can be traced back to the source.
 
 from __future__ import annotations
 
-import ast
 import io
 import keyword
 import tokenize
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+
+from bess_plugins.script.source_map import Edit, SugarError, Translation
 
 __all__ = ["SugarError", "Translation", "translate"]
 
-_OPEN, _CLOSE = "([{", ")]}"
+_OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
 _COMPOUND = frozenset(
-    "if elif else while for with try except finally def class async match case".split()
+    {
+        "if",
+        "elif",
+        "else",
+        "while",
+        "for",
+        "with",
+        "try",
+        "except",
+        "finally",
+        "def",
+        "class",
+        "async",
+        "match",
+        "case",
+    }
 )
-_ASSIGN = frozenset("= := += -= *= /= //= %= @= &= |= ^= >>= <<= **=".split())
+_ASSIGN = frozenset(
+    {"=", ":=", "+=", "-=", "*=", "/=", "//=", "%=", "@=", "&=", "|=", "^=", ">>=", "<<=", "**="}
+)
 # Keywords that an operand can neither contain nor follow from within.
-_STOP_WORDS = frozenset("return yield lambda in assert del raise import from as".split())
+_STOP_WORDS = frozenset(
+    {"return", "yield", "lambda", "in", "assert", "del", "raise", "import", "from", "as"}
+)
 _SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
-
-
-class SugarError(Exception):
-    """The source is malformed; line and column count from 1."""
-
-    def __init__(self, message: str, line: int, column: int) -> None:
-        super().__init__(message)
-        self.message = message
-        self.line = line
-        self.column = column
-
-
-class _Edit(NamedTuple):
-    """Replacement of a range of one line; columns count from 0."""
-
-    start: int
-    end: int
-    text: str
-
-
-@dataclass
-class Translation:
-    """Plain Python and the way back to its source."""
-
-    source: str
-    text: str
-    edits: dict[int, list[_Edit]] = field(repr=False)
-    arrows: list[tuple[int, int]] = field(repr=False)
-
-    def origin(self, line: int, column: int) -> int:
-        """Column of the source, from 0, of a column of the translated line."""
-        shift = 0
-        for edit in self.edits.get(line, ()):
-            start = edit.start + shift
-            if column < start:
-                break
-            if column < start + len(edit.text):
-                return edit.start
-            shift += len(edit.text) - (edit.end - edit.start)
-        return column - shift
-
-    def compile(self, filename: str) -> ast.Module:
-        """Parse the translation; positions in the tree are those of the source.
-
-        A connection is located at its arrow. Raises ``SugarError``.
-        """
-        try:
-            tree = ast.parse(self.text, filename)
-        except SyntaxError as error:
-            line, column = error.lineno or 1, max((error.offset or 1) - 1, 0)
-            raise SugarError(error.msg, line, self.origin(line, column) + 1) from None
-        except ValueError as error:
-            raise SugarError(str(error), 1, 1) from None
-        locate = _Locator(self)
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.expr, ast.stmt)):
-                locate.connection(node)
-        for node in ast.walk(tree):
-            locate.move(node)
-        return tree
-
-
-class _Locator:
-    """Moves nodes of a translated tree to their place in the source."""
-
-    def __init__(self, translation: Translation) -> None:
-        self._translation = translation
-        self._source = translation.source.split("\n")
-        self._text = translation.text.split("\n")
-        self._arrows: dict[int, tuple[int, int]] = {}
-
-    def connection(self, node: ast.AST) -> None:
-        """Remember the arrow a sum stands for."""
-        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add)):
-            return
-        left, right = node.left, node.right
-        start = (left.end_lineno or 0, self._column(left.end_lineno, left.end_col_offset))
-        end = (right.lineno, self._column(right.lineno, right.col_offset))
-        for arrow in self._translation.arrows:
-            if start <= arrow < end:
-                self._arrows[id(node)] = arrow
-                return
-
-    def move(self, node: ast.AST) -> None:
-        """Give a node its position in the source."""
-        if not hasattr(node, "col_offset"):
-            return
-        arrow = self._arrows.get(id(node))
-        if arrow is not None:
-            line, column = arrow
-            start = self._offset(line, self._translation.origin(line, column))
-            node.lineno = node.end_lineno = line  # type: ignore[attr-defined]
-            node.col_offset = start
-            node.end_col_offset = start + len("->")  # type: ignore[attr-defined]
-            return
-        for line_name, column_name in (("lineno", "col_offset"), ("end_lineno", "end_col_offset")):
-            line, offset = getattr(node, line_name), getattr(node, column_name)
-            if line is None or offset is None:
-                continue
-            column = self._translation.origin(line, self._column(line, offset))
-            setattr(node, column_name, self._offset(line, column))
-
-    def _column(self, line: int | None, offset: int | None) -> int:
-        """Characters before a byte offset of the translation."""
-        text = self._text[(line or 1) - 1]
-        return len(text.encode()[: offset or 0].decode(errors="ignore"))
-
-    def _offset(self, line: int, column: int) -> int:
-        return len(self._source[line - 1][:column].encode())
 
 
 @dataclass(eq=False)
@@ -161,6 +71,7 @@ def _error(message: str, token: _Token) -> SugarError:
 def _statements(source: str) -> Iterator[list[_Token]]:
     """Tokens of each logical line."""
     tokens: list[_Token] = []
+    brackets: list[_Token] = []
     try:
         for kind, text, (line, start), (_, end), _ in tokenize.generate_tokens(
             io.StringIO(source).readline
@@ -170,10 +81,19 @@ def _statements(source: str) -> Iterator[list[_Token]]:
                     yield tokens
                 tokens = []
             elif kind not in _SKIPPED and not text.isspace():
-                tokens.append(_Token(text, kind, line, start, end))
+                token = _Token(text, kind, line, start, end)
+                tokens.append(token)
+                if text in _OPEN:
+                    brackets.append(token)
+                elif text in _CLOSE:
+                    if not brackets:
+                        raise _error(f"unmatched '{text}'", token)
+                    brackets.pop()
     except tokenize.TokenError as error:
-        message, (line, column) = error.args
-        raise SugarError(str(message), line, max(column, 1)) from None
+        if brackets:
+            raise _error(f"'{brackets[-1].text}' was never closed", brackets[-1]) from None
+        reason, (line, column) = error.args
+        raise SugarError(str(reason), line, max(column, 1)) from None
     except SyntaxError as error:
         raise SugarError(error.msg, error.lineno or 1, error.offset or 1) from None
 
@@ -181,7 +101,7 @@ def _statements(source: str) -> Iterator[list[_Token]]:
 def translate(source: str) -> Translation:
     """Translate a script; raises ``SugarError``."""
     source = source.replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ")
-    edits: dict[int, list[_Edit]] = {}
+    edits: dict[int, list[Edit]] = {}
     arrows: list[_Token] = []
     for tokens in _statements(source):
         statement = _Statement(tokens)
@@ -212,7 +132,7 @@ class _Statement:
 
     def __init__(self, tokens: list[_Token]) -> None:
         self.tokens = tokens
-        self.edits: list[tuple[int, _Edit]] = []
+        self.edits: list[tuple[int, Edit]] = []
         self.arrows: list[_Token] = []
         self._arrow_at: list[int] = []
 
@@ -227,10 +147,10 @@ class _Statement:
         self._connections()
 
     def _replace(self, token: _Token, end: _Token, text: str) -> None:
-        self.edits.append((token.line, _Edit(token.start, end.end, text)))
+        self.edits.append((token.line, Edit(token.start, end.end, text)))
 
     def _insert(self, token: _Token, column: int, text: str) -> None:
-        self.edits.append((token.line, _Edit(column, column, text)))
+        self.edits.append((token.line, Edit(column, column, text)))
 
     def _text(self, index: int) -> str:
         return self.tokens[index].text if 0 <= index < len(self.tokens) else ""
@@ -256,17 +176,18 @@ class _Statement:
         if self.tokens[0].text in ("match", "case"):
             header = self.tokens[-1].text == ":"
         # Per bracket: kind, and whether its next colon separates a key.
-        nesting: list[str] = [""]
-        keys, lambdas = [False], [0]
+        nesting, keys, lambdas = [""], [False], [0]
         for index, token in enumerate(self.tokens):
             text = token.text
-            if text in _OPEN and text:
+            if text in _OPEN:
                 subscript = text == "[" and (self._is_name(index - 1) or self._closes(index - 1))
                 nesting.append("subscript" if subscript else text)
                 keys.append(text == "{")
                 lambdas.append(0)
-            elif text in _CLOSE and text and len(nesting) > 1:
-                nesting.pop(), keys.pop(), lambdas.pop()
+            elif text in _CLOSE and len(nesting) > 1:
+                nesting.pop()
+                keys.pop()
+                lambdas.pop()
             elif text == ",":
                 keys[-1] = nesting[-1] == "{"
             elif text == "lambda":
@@ -292,7 +213,7 @@ class _Statement:
                     token.colon = "gate"
 
     def _closes(self, index: int) -> bool:
-        return index >= 0 and self.tokens[index].text in (")", "]", "}")
+        return index >= 0 and self.tokens[index].text in _CLOSE
 
     # Variables.
 
@@ -317,7 +238,7 @@ class _Statement:
         self._replace(dollar, mark, f"{call}, ")
         # A string may end on a later line than it starts.
         last_line = default.line + default.text.count("\n")
-        self.edits.append((last_line, _Edit(default.end, default.end, ")")))
+        self.edits.append((last_line, Edit(default.end, default.end, ")")))
 
     # Declarations.
 
@@ -390,7 +311,7 @@ class _Statement:
         depth, found = 0, []
         for at in operand:
             text = self.tokens[at].text
-            depth += (text in ("(", "[", "{")) - (text in (")", "]", "}"))
+            depth += (text in _OPEN) - (text in _CLOSE)
             if depth == 0 and self.tokens[at].colon == "gate":
                 found.append(at)
         return found
@@ -409,9 +330,9 @@ class _Statement:
         opening, closing = (_OPEN, _CLOSE) if step > 0 else (_CLOSE, _OPEN)
         while 0 <= at < len(self.tokens):
             token = self.tokens[at]
-            if token.text in opening and token.text:
+            if token.text in opening:
                 depth += 1
-            elif token.text in closing and token.text:
+            elif token.text in closing:
                 if depth == 0:
                     break
                 depth -= 1
@@ -450,11 +371,11 @@ class _Statement:
             if not strict:
                 needed |= token.kind == tokenize.OP or is_word
                 continue
-            depth -= token.text in (")", "]", "}")
-            bracket = token.text in ("(", "[", "{", ")", "]", "}", ".")
+            depth -= token.text in _CLOSE
+            bracket = token.text in _OPEN | _CLOSE | {"."}
             if depth == 0 and not bracket and (token.kind == tokenize.OP or is_word):
                 needed = True
-            depth += token.text in ("(", "[", "{")
+            depth += token.text in _OPEN
         if needed:
             first, last = self.tokens[operand[0]], self.tokens[operand[-1]]
             self._insert(first, first.start, "(")

@@ -56,9 +56,9 @@ def test_chain_class_addresses_and_otherwise() -> None:
         ("ether type 0x806", [(Term("eth.type", 0x806, 0xFFFF),)]),
         ("src net 10.0.0.0/8", [(Term("ip.src", 10 << 24, 0xFF << 24),)]),
         ("dst host ::1", [(Term("ip6.dst", 1, (1 << 128) - 1),)]),
-        ("src net 0.0.0.0/0", [(Term("ip.version", 4, 0xFF),)]),
+        ("src net 0.0.0.0/0", [(Term("ip.version", 4, 0xF),)]),
         ("dst portrange 80-81", [(Term("l4.dport", 80, 0xFFFE),)]),
-        ("ip proto 47", [(Term("ip.version", 4, 0xFF), Term("ip.proto", 47, 0xFF))]),
+        ("ip proto 47", [(Term("ip.version", 4, 0xF), Term("ip.proto", 47, 0xFF))]),
     ],
 )
 def test_words(text: str, terms: list[tuple[Term, ...]]) -> None:

@@ -80,7 +80,7 @@ def test_translation(source: str, expected: str) -> None:
         ("a -> b::B():1", 1, 12, "without '->'"),
         ("a -> 1:b:2", 1, 9, "without '->'"),
         ("a:1 -> 1:b:2:3 -> c", 1, 11, "unexpected ':'"),
-        ("x = (1,\n", 2, 1, "EOF"),
+        ("x = (1,\n", 1, 5, "never closed"),
     ],
 )
 def test_malformed_notation(source: str, line: int, column: int, part: str) -> None:
@@ -93,7 +93,7 @@ def test_malformed_notation(source: str, line: int, column: int, part: str) -> N
 @pytest.mark.parametrize(
     ("source", "line", "column"),
     [
-        ("a::Sink(x) y", 1, 1),
+        ("a::Sink(x) y", 1, 12),
         ("z = 1\n$VARIABLE!'d' = )", 2, 17),
         ("aé::Source() -> b:1 -> c; 4 = d", 1, 27),
     ],

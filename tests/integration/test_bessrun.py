@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Scripts run on a daemon with a real engine inside this process."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("bess_plugins._engine")
+
+from bess_plugins.client import Client, DaemonUnavailableError
+from bess_plugins.daemon.server import Server, make_engine
+from bess_plugins.script import ScriptError, run_script
+from bess_plugins.script.cli import app
+from bess_plugins.script.graph import Edge, Graph, layers
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CORE = str(min(os.sched_getaffinity(0)))
+UNREACHABLE = "127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(make_engine(4096), port=0) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.address) as connected:
+        connected.reset_all()
+        yield connected
+        connected.reset_all()
+
+
+def script(folder: Path, text: str) -> Path:
+    path = folder / "test.bess"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def failure(folder: Path, text: str, client: Client) -> tuple[int, int, str]:
+    with pytest.raises(ScriptError) as caught:
+        run_script(script(folder, text), client)
+    return caught.value.line, caught.value.column, caught.value.message
+
+
+@pytest.mark.parametrize("name", ["firewall", "firewall-scheduled"])
+def test_examples_twice(name: str, client: Client) -> None:
+    if "WildcardMatch" not in client.list_mclasses():
+        pytest.skip("the engine has no WildcardMatch")
+    for _ in range(2):
+        run_script(EXAMPLES / f"{name}.bess", client, {"CORE": CORE})
+        modules = {module["name"]: module["mclass"] for module in client.list_modules()}
+        assert modules["wm"] == "WildcardMatch"
+        assert modules["leave"] == "PortOut"
+        assert [port["name"] for port in client.list_ports()] == ["inside"]
+        assert all(worker["running"] for worker in client.list_workers())
+    if name == "firewall-scheduled":
+        assert {tc["name"] for tc in client.list_tcs()} >= {"root", "output", "other"}
+
+
+def test_script_sees_modules_ports_and_variables(client: Client, tmp_path: Path) -> None:
+    text = """
+port = MemoryPort(name='mem')
+a, b::Bypass()
+src::Source(pkt_size=int($SIZE))
+src -> a:0 -> 0:b -> PortOut(port=port)
+src.set_burst(burst=int($BURST!4))
+assert src.get_initial_arg().pkt_size == 90
+assert bess.get_module_info(src).ogates[0].name == 'a'
+bess.connect_modules(PortInc(port='mem'), Sink())
+bess.add_worker(0, int($CORE))
+bess.add_tc('top', policy='round_robin', wid=0)
+src.attach_task('top')
+"""
+    run_script(script(tmp_path, text), client, {"SIZE": "90", "CORE": CORE})
+    names = {module["name"] for module in client.list_modules()}
+    assert len(names) == 6
+    assert {"a", "b", "src", "sink0"} <= names
+    assert client.module_info("b")["igates"][0]["ogates"][0]["name"] == "a"
+
+
+def test_failure_names_the_place(client: Client, tmp_path: Path) -> None:
+    line, column, message = failure(tmp_path, "a::Source()\na -> b::Sink()\na -> b\n", client)
+    assert (line, column) == (3, 3)
+    assert "EBUSY" in message
+    line, column, message = failure(tmp_path, "x = 1\ny = f(x, $NO_SUCH_VARIABLE)", client)
+    assert (line, column) == (2, 5) or (line, column) == (2, 10)
+    source = "def go():\n    Source() -> Source(nope=1)\nx = 3; go()"
+    line, column, message = failure(tmp_path, source, client)
+    assert (line, column) == (2, 17)
+    assert "nope" in message
+    assert failure(tmp_path, "a::NoSuch()", client) == (1, 1, "no module class named NoSuch")
+    assert failure(tmp_path, "a::Sink()\n a::Sink()", client)[:2] == (2, 1)
+    assert failure(tmp_path, "a::Sink()\na::Sink()", client) == (2, 1, "the name a is taken")
+    assert failure(tmp_path, "a::Sink()\na.nope(x=1)", client)[:2] == (2, 1)
+    assert failure(tmp_path, "Source():'x' -> Sink()", client)[:2] == (1, 1)
+    assert failure(tmp_path, "Source() -> 3", client)[:2] == (1, 10)
+    assert "exit: bad" in failure(tmp_path, "raise SystemExit('bad')", client)[2]
+
+
+def test_daemon_is_untouched_by_malformed_scripts(client: Client, tmp_path: Path) -> None:
+    client.create_module("Sink", "kept")
+    assert failure(tmp_path, "a ->", client)[:2] == (1, 3)
+    assert [module["name"] for module in client.list_modules()] == ["kept"]
+
+
+def test_workers_resume_after_a_failure(client: Client, tmp_path: Path) -> None:
+    text = f"bess.add_worker(0, {CORE})\nSource() -> Sink()\n1 / 0"
+    assert failure(tmp_path, text, client)[0] == 3
+    assert [worker["running"] for worker in client.list_workers()] == [True]
+
+
+def test_no_daemon(tmp_path: Path) -> None:
+    with Client(UNREACHABLE) as client, pytest.raises(DaemonUnavailableError):
+        run_script(script(tmp_path, "Sink()"), client)
+
+
+def test_command(client: Client, server: Server, tmp_path: Path) -> None:
+    runner = CliRunner()
+    daemon = ["--daemon", server.address]
+    path = str(script(tmp_path, f"bess.add_worker(0, {CORE})\nSource(name=$N) -> Sink()"))
+    result = runner.invoke(app, [path, "N=first", *daemon])
+    assert result.exit_code == 0, result.output
+    shown = runner.invoke(app, ["show", "--once", *daemon])
+    assert shown.exit_code == 0
+    assert "first" in shown.output
+    assert "packets/s" in shown.output
+    drawing = tmp_path / "out.svg"
+    assert runner.invoke(app, ["graph", "-o", str(drawing), *daemon]).exit_code == 0
+    texts = [node.text for node in ET.parse(drawing).iter() if node.tag.endswith("text")]
+    assert "first" in texts
+
+
+def test_exit_codes(client: Client, server: Server, tmp_path: Path) -> None:
+    runner = CliRunner()
+    daemon = ["--daemon", server.address]
+    path = str(script(tmp_path, "Source() -> $"))
+    broken = runner.invoke(app, [path, *daemon])
+    assert broken.exit_code == 1
+    assert f"{path}:1:13: " in broken.output
+    assert "Traceback" not in broken.output
+    assert runner.invoke(app, [str(tmp_path / "none.bess"), *daemon]).exit_code == 1
+    assert runner.invoke(app, [path, "novalue", *daemon]).exit_code == 2
+    assert runner.invoke(app, ["show", "--once", "--daemon", UNREACHABLE]).exit_code == 1
+    helped = runner.invoke(app, ["--help"])
+    assert helped.exit_code == 0
+    assert "examples/firewall.bess" in helped.output
+
+
+def test_layers_ignore_edges_that_close_a_cycle() -> None:
+    pairs = [("a", "b"), ("b", "c"), ("c", "b"), ("a", "c"), ("d", "d")]
+    edges = [Edge(m1, gate, m2, 0, 0, 0, 0.0) for gate, (m1, m2) in enumerate(pairs)]
+    rows = layers(Graph({name: ("Bypass", "") for name in "abcd"}, edges))
+    assert [sorted(row) for row in rows] == [["a", "d"], ["b"], ["c"]]
