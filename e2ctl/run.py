@@ -27,13 +27,12 @@ from e2ctl.wiring import Plan
 
 __all__ = ["RunError", "run"]
 
-_POLL_S = 0.01
+_POLL_S = 0.001
 _STALL_S = 30.0
 _STATS = "e2_stats"
 _PROFILE = "e2_profile"
 
 Progress = Callable[[int, int], None]
-Ask = Callable[[str, str, dict[str, Any]], Mapping[str, Any]]
 
 
 class RunError(Exception):
@@ -56,8 +55,8 @@ def run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} exists and is not an empty folder; choose another --out")
     expected = {port: count_packets(path) for port, path in captures.items()}
-    with _partial(out) as folder, _connect(daemon) as (client, ask):
-        report = _execute(client, ask, plan, captures, expected, folder, progress)
+    with _partial(out) as folder, _connect(daemon) as client:
+        report = _execute(client, plan, captures, expected, folder, progress)
         text = json.dumps(report.to_dict(), indent=2) + "\n"
         (folder / "report.json").write_text(text, encoding="utf-8")
     return report
@@ -96,22 +95,20 @@ def _partial(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _connect(daemon: str | None) -> Iterator[tuple[Client, Ask]]:
-    """A client, and how to run the commands about a module's drops and cycles."""
+def _connect(daemon: str | None) -> Iterator[Client]:
+    """A client of the daemon named, or of a private one."""
     if daemon is None:
-        engine = make_engine()
-        with Server(engine, port=0) as server, Client(server.address) as client:
-            yield client, engine.module_command
+        with Server(make_engine(), port=0) as server, Client(server.address) as client:
+            yield client
         return
     with Client(daemon) as client:
         if client.list_modules() or client.list_ports():
             raise RunError(f"the daemon at {daemon} is in use; reset it, or leave out --daemon")
-        yield client, lambda name, cmd, arg: client.run_module_command(name, cmd, arg=arg)
+        yield client
 
 
 def _execute(
     client: Client,
-    ask: Ask,
     plan: Plan,
     captures: Mapping[str, Path],
     expected: Mapping[str, int],
@@ -120,14 +117,16 @@ def _execute(
 ) -> Report:
     try:
         _create(client, plan, captures, folder)
-        with suppress(Exception):  # a daemon need not know this command
-            ask(plan.modules[0].name, _PROFILE, {"enable": True})
+        with suppress(BessError):  # a daemon need not know this command
+            client.run_module_command(
+                plan.modules[0].name, _PROFILE, "ModuleProfileArg", {"enable": True}
+            )
         start = time.monotonic()
         client.resume()
         end = _wait(client, expected, progress)
         client.pause()
         ports = {port.name: _port_totals(client, port.name) for port in plan.ports}
-        counters = {module.name: _counters(client, ask, module.name) for module in plan.modules}
+        counters = {module.name: _counters(client, module.name) for module in plan.modules}
         # Closing the ports is what completes their files, and reports what went wrong with them.
         client.reset_modules()
         for port in plan.ports:
@@ -182,13 +181,13 @@ def _port_totals(client: Client, name: str) -> PortTotals:
     return PortTotals(inc.packets, inc.bytes, inc.dropped, out.packets, out.bytes, out.dropped)
 
 
-def _counters(client: Client, ask: Ask, name: str) -> ModuleCounters:
+def _counters(client: Client, name: str) -> ModuleCounters:
     info = client.module_info(name)
     sent = {gate["ogate"]: (gate["pkts"], gate["bytes"]) for gate in info["ogates"]}
     drops: dict[str, int] = {}
     cycles: int | None = None
-    with suppress(Exception):  # a daemon need not know this command
-        more = ask(name, _STATS, {})
+    with suppress(BessError):  # a daemon need not know this command
+        more = client.run_module_command(name, _STATS, "ModuleStatsArg")
         drops = {str(reason): int(count) for reason, count in more.get("drops", {}).items()}
         cycles = int(more.get("cycles", 0)) or None
     return ModuleCounters(

@@ -48,8 +48,11 @@ def frame(
     if ":" in src:
         ends = socket.inet_pton(socket.AF_INET6, src) + socket.inet_pton(socket.AF_INET6, dst)
         segment = transport(ends, proto, sport, dport, payload)
-        return ethernet + b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, len(segment), proto, 64) + (
-            ends + segment
+        return (
+            ethernet
+            + b"\x86\xdd"
+            + struct.pack("!IHBB", 6 << 28, len(segment), proto, 64)
+            + (ends + segment)
         )
     ends = socket.inet_aton(src) + socket.inet_aton(dst)
     segment = transport(ends, proto, sport, dport, payload)

@@ -115,7 +115,7 @@ def _table(graph: Graph, before: Graph | None) -> Table:
                 target,
                 str(edge.packets),
                 _scaled(packets),
-                _scaled(bits),
+                _scaled(bits) if edge.bytes else "",
             )
     return table
 

@@ -112,11 +112,12 @@ def translate(source: str) -> Translation:
     lines = source.split("\n")
     for number, changes in edits.items():
         changes.sort(key=lambda edit: (edit.start, edit.end))
-        line, parts, done = lines[number - 1], [], 0
+        text, done = lines[number - 1], 0
+        parts: list[str] = []
         for edit in changes:
-            parts += [line[done : edit.start], edit.text]
+            parts += [text[done : edit.start], edit.text]
             done = edit.end
-        lines[number - 1] = "".join(parts) + line[done:]
+        lines[number - 1] = "".join(parts) + text[done:]
     positions = []
     for arrow in arrows:
         before = [edit for edit in edits[arrow.line] if edit.start < arrow.start]

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Python's view of the Engine: conversions only. Every call lets go of the interpreter lock.
+#include "engine/engine.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-
-#include "engine/engine.h"
 
 namespace py = pybind11;
 
@@ -52,8 +52,7 @@ py::object from_args(const Args& args) {
     py::object operator()(double v) const { return py::float_(v); }
     // Text where it is text; bytes where it can't be.
     py::object operator()(const std::string& v) const {
-      PyObject* text =
-          PyUnicode_DecodeUTF8(v.data(), static_cast<Py_ssize_t>(v.size()), "strict");
+      PyObject* text = PyUnicode_DecodeUTF8(v.data(), static_cast<Py_ssize_t>(v.size()), "strict");
       if (text != nullptr) return py::reinterpret_steal<py::object>(text);
       PyErr_Clear();
       return py::bytes(v);
@@ -124,7 +123,8 @@ py::dict describe_modules() {
   for (const e2::ModuleClass* c : e2::module_classes()) {
     py::list commands;
     for (const auto& command : c->commands) commands.append(describe_command(command));
-    for (const auto& command : Engine::common_commands()) commands.append(describe_command(command));
+    for (const auto& command : Engine::common_commands())
+      commands.append(describe_command(command));
     py::dict entry;
     entry["name"] = c->name;
     entry["help"] = c->help;
@@ -169,7 +169,8 @@ py::dict run_packets(Engine& engine, const std::string& name,
 
 PYBIND11_MODULE(_engine, m) {
   m.doc() = "The embedded dataplane: module graph, ports, traffic classes, workers.";
-  engine_error = PyErr_NewException("bess_plugins._engine.EngineError", PyExc_RuntimeError, nullptr);
+  engine_error =
+      PyErr_NewException("bess_plugins._engine.EngineError", PyExc_RuntimeError, nullptr);
   m.attr("EngineError") = py::handle(engine_error);
   m.attr("MAX_WORKERS") = e2::kMaxWorkers;
   m.attr("METADATA_BYTES") = e2::kMetadataBytes;
@@ -179,12 +180,13 @@ PYBIND11_MODULE(_engine, m) {
       .def(py::init<uint32_t, uint32_t>(), "pool_packets"_a = 16384, "buffer_bytes"_a = 2048)
       .def("module_classes", [](Engine&) { return describe_modules(); })
       .def("port_drivers", [](Engine&) { return describe_ports(); })
-      .def("create_module",
-           [](Engine& e, const std::string& name, const std::string& mclass, const py::dict& args) {
-             const Args converted = to_args(args);
-             run([&] { return e.create_module(name, mclass, converted); });
-           },
-           "name"_a, "mclass"_a, "args"_a)
+      .def(
+          "create_module",
+          [](Engine& e, const std::string& name, const std::string& mclass, const py::dict& args) {
+            const Args converted = to_args(args);
+            run([&] { return e.create_module(name, mclass, converted); });
+          },
+          "name"_a, "mclass"_a, "args"_a)
       .def("destroy_module",
            [](Engine& e, const std::string& name) { run([&] { return e.destroy_module(name); }); })
       .def("modules", [](Engine& e) { return read([&] { return e.modules(); }); })
@@ -192,33 +194,33 @@ PYBIND11_MODULE(_engine, m) {
            [](Engine& e, const std::string& name) {
              return query([&](Args& out) { return e.module_info(name, out); });
            })
-      .def("module_command",
-           [](Engine& e, const std::string& name, const std::string& cmd, const py::dict& args) {
-             const Args converted = to_args(args);
-             return query([&](Args& out) { return e.module_command(name, cmd, converted, out); });
-           },
-           "name"_a, "cmd"_a, "args"_a)
-      .def("connect",
-           [](Engine& e, const std::string& m1, uint64_t ogate, const std::string& m2,
-              uint64_t igate, bool skip) {
-             run([&] { return e.connect(m1, ogate, m2, igate, !skip); });
-           },
-           "m1"_a, "ogate"_a, "m2"_a, "igate"_a, "skip_default_hooks"_a = false)
-      .def("disconnect",
-           [](Engine& e, const std::string& name, uint64_t ogate) {
-             run([&] { return e.disconnect(name, ogate); });
-           })
+      .def(
+          "module_command",
+          [](Engine& e, const std::string& name, const std::string& cmd, const py::dict& args) {
+            const Args converted = to_args(args);
+            return query([&](Args& out) { return e.module_command(name, cmd, converted, out); });
+          },
+          "name"_a, "cmd"_a, "args"_a)
+      .def(
+          "connect",
+          [](Engine& e, const std::string& m1, uint64_t ogate, const std::string& m2,
+             uint64_t igate,
+             bool skip) { run([&] { return e.connect(m1, ogate, m2, igate, !skip); }); },
+          "m1"_a, "ogate"_a, "m2"_a, "igate"_a, "skip_default_hooks"_a = false)
+      .def("disconnect", [](Engine& e, const std::string& name,
+                            uint64_t ogate) { run([&] { return e.disconnect(name, ogate); }); })
       .def("run_packets", &run_packets, "name"_a, "packets"_a, "in_gate"_a = 0)
-      .def("create_port",
-           [](Engine& e, const std::string& name, const std::string& driver, uint32_t in_queues,
-              uint32_t out_queues, uint32_t in_size, uint32_t out_size, const py::dict& args) {
-             const Args converted = to_args(args);
-             const e2::PortShape shape{in_queues, out_queues, in_size, out_size};
-             return query(
-                 [&](Args& out) { return e.create_port(name, driver, shape, converted, out); });
-           },
-           "name"_a, "driver"_a, "num_inc_q"_a = 1, "num_out_q"_a = 1, "size_inc_q"_a = 1024,
-           "size_out_q"_a = 1024, "args"_a = py::dict())
+      .def(
+          "create_port",
+          [](Engine& e, const std::string& name, const std::string& driver, uint32_t in_queues,
+             uint32_t out_queues, uint32_t in_size, uint32_t out_size, const py::dict& args) {
+            const Args converted = to_args(args);
+            const e2::PortShape shape{in_queues, out_queues, in_size, out_size};
+            return query(
+                [&](Args& out) { return e.create_port(name, driver, shape, converted, out); });
+          },
+          "name"_a, "driver"_a, "num_inc_q"_a = 1, "num_out_q"_a = 1, "size_inc_q"_a = 1024,
+          "size_out_q"_a = 1024, "args"_a = py::dict())
       .def("destroy_port",
            [](Engine& e, const std::string& name) { run([&] { return e.destroy_port(name); }); })
       .def("ports", [](Engine& e) { return read([&] { return e.ports(); }); })
@@ -239,11 +241,12 @@ PYBIND11_MODULE(_engine, m) {
              const Args converted = to_args(conf);
              run([&] { return e.set_port_conf(name, converted); });
            })
-      .def("add_worker",
-           [](Engine& e, uint64_t wid, int64_t core) {
-             run([&] { return e.add_worker(wid, core); });
-           },
-           "wid"_a, "core"_a)
+      .def(
+          "add_worker",
+          [](Engine& e, uint64_t wid, int64_t core) {
+            run([&] { return e.add_worker(wid, core); });
+          },
+          "wid"_a, "core"_a)
       .def("destroy_worker",
            [](Engine& e, uint64_t wid) { run([&] { return e.destroy_worker(wid); }); })
       .def("workers", [](Engine& e) { return read([&] { return e.workers(); }); })
@@ -271,14 +274,15 @@ PYBIND11_MODULE(_engine, m) {
            [](Engine& e, const std::string& name) {
              return query([&](Args& out) { return e.tc_stats(name, out); });
            })
-      .def("configure_hook",
-           [](Engine& e, const py::dict& hook, bool enable) {
-             const Args converted = to_args(hook);
-             std::string name;
-             run([&] { return e.configure_hook(converted, enable, name); });
-             return name;
-           },
-           "hook"_a, "enable"_a)
+      .def(
+          "configure_hook",
+          [](Engine& e, const py::dict& hook, bool enable) {
+            const Args converted = to_args(hook);
+            std::string name;
+            run([&] { return e.configure_hook(converted, enable, name); });
+            return name;
+          },
+          "hook"_a, "enable"_a)
       .def("hooks", [](Engine& e) { return read([&] { return e.hooks(); }); })
       .def("hook_classes",
            [](Engine&) {

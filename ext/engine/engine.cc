@@ -105,8 +105,8 @@ Status Engine::create_module(const std::string& name, const std::string& class_n
   if (!status.ok()) return status;
   Module* module = graph_.find(name);
   for (size_t i = 0; i < module->task_args().size(); ++i) {
-    auto leaf = std::make_unique<TrafficClass>("!leaf_" + name + ":" + std::to_string(i),
-                                               Policy::kLeaf);
+    auto leaf =
+        std::make_unique<TrafficClass>("!leaf_" + name + ":" + std::to_string(i), Policy::kLeaf);
     leaf->module = module;
     leaf->task_index = i;
     tcs_[leaf->name()] = std::move(leaf);
@@ -165,8 +165,8 @@ Status Engine::module_command(const std::string& name, const std::string& comman
     const Paused paused(*this);
     return known.run(*module, args, response);
   }
-  return Status::error(ENOTSUP, "'" + command + "' is not supported by class '" +
-                                    module->module_class().name + "'");
+  return Status::error(
+      ENOTSUP, "'" + command + "' is not supported by class '" + module->module_class().name + "'");
 }
 
 std::vector<Command> Engine::common_commands() {
@@ -373,9 +373,11 @@ Status Engine::start_worker(uint64_t wid, int64_t core) {
   CPU_ZERO(&allowed);
   sched_getaffinity(0, sizeof(allowed), &allowed);
   if (core >= 0 && (core >= CPU_SETSIZE || !CPU_ISSET(static_cast<size_t>(core), &allowed))) {
-    return Status::invalid("core " + std::to_string(core) + " is not one that this process may use");
+    return Status::invalid("core " + std::to_string(core) +
+                           " is not one that this process may use");
   }
-  workers_[wid] = std::make_unique<Worker>(static_cast<uint32_t>(wid), static_cast<int>(core), pool_);
+  workers_[wid] =
+      std::make_unique<Worker>(static_cast<uint32_t>(wid), static_cast<int>(core), pool_);
   return {};
 }
 
@@ -393,8 +395,8 @@ Status Engine::destroy_worker(uint64_t wid) {
   it->second->pause();
   for (auto& entry : tcs_) {
     if (entry.second->wid == static_cast<int>(wid)) {
-      return Status::error(EBUSY, "worker:" + std::to_string(wid) + " still runs class '" +
-                                      entry.first + "'");
+      return Status::error(
+          EBUSY, "worker:" + std::to_string(wid) + " still runs class '" + entry.first + "'");
     }
   }
   workers_.erase(it);

@@ -17,11 +17,12 @@ class Graph {
  public:
   using Modules = std::map<std::string, std::unique_ptr<Module>>;
 
-  Status create(const std::string& name, const std::string& class_name, const Args& args, Host& host);
+  Status create(const std::string& name, const std::string& class_name, const Args& args,
+                Host& host);
   // The module's packets go back to the pool through `ctx`.
   Status destroy(const std::string& name, Context& ctx);
-  Status connect(const std::string& from, uint64_t out_gate, const std::string& to, uint64_t in_gate,
-                 bool count);
+  Status connect(const std::string& from, uint64_t out_gate, const std::string& to,
+                 uint64_t in_gate, bool count);
   Status disconnect(const std::string& name, uint64_t out_gate);
   void clear(Context& ctx);
 

@@ -26,8 +26,8 @@ Status Engine::hook_one(const Args& hook, Module& module, bool out, Gate gate, b
   } else {
     const auto& gates = Graph::in_gates(module);
     if (gate >= gates.size() || gates[gate] == nullptr) {
-      return Status::error(ENOENT, "Input gate '" + std::to_string(gate) + "' not found in '" +
-                                       module.name() + "'");
+      return Status::error(
+          ENOENT, "Input gate '" + std::to_string(gate) + "' not found in '" + module.name() + "'");
     }
     for (OutGate* source : gates[gate]->sources) set(*source);
   }
@@ -44,7 +44,8 @@ Status Engine::configure_hook(const Args& hook, bool enable, std::string& name) 
   const std::string& module_name = hook["module_name"].as_string();
   const bool out = hook["direction"].as_string() != "igate";
   const int64_t gate = hook["gate"].as_int(-1);
-  if (gate >= kMaxGates) return Status::invalid("gate " + std::to_string(gate) + " is out of range");
+  if (gate >= kMaxGates)
+    return Status::invalid("gate " + std::to_string(gate) + " is out of range");
   const Paused paused(*this);
   const bool every_module = module_name.empty() || module_name == "*";
   if (!every_module && graph_.find(module_name) == nullptr) {
@@ -60,8 +61,8 @@ Status Engine::configure_hook(const Args& hook, bool enable, std::string& name) 
     }
     const size_t gates = out ? Graph::out_gates(module).size() : Graph::in_gates(module).size();
     for (size_t g = 0; g < gates; ++g) {
-      const bool wired = out ? Graph::out_gates(module)[g] != nullptr
-                             : Graph::in_gates(module)[g] != nullptr;
+      const bool wired =
+          out ? Graph::out_gates(module)[g] != nullptr : Graph::in_gates(module)[g] != nullptr;
       if (!wired) continue;
       Status status = hook_one(hook, module, out, static_cast<Gate>(g), enable, name);
       if (!status.ok()) return status;

@@ -149,9 +149,8 @@ Status Graph::assign_metadata(bool strict) {
     }
   }
 
-  std::stable_sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) {
-    return a.key.second > b.key.second;
-  });
+  std::stable_sort(ranges.begin(), ranges.end(),
+                   [](const Range& a, const Range& b) { return a.key.second > b.key.second; });
   std::vector<Range> placed;
   for (Range& range : ranges) {
     if (!place(range, placed)) {

@@ -39,8 +39,7 @@ const T* lookup(const std::map<std::string, T>& registry, const std::string& nam
 
 }  // namespace
 
-ModuleRegistration::ModuleRegistration(const ModuleClass& module_class)
-    : name_(module_class.name) {
+ModuleRegistration::ModuleRegistration(const ModuleClass& module_class) : name_(module_class.name) {
   module_registry().emplace(name_, module_class);
 }
 ModuleRegistration::~ModuleRegistration() { module_registry().erase(name_); }

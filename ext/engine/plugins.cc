@@ -25,7 +25,8 @@ Status Engine::import_plugin(const std::string& path) {
   }
   const std::vector<std::string> before = known_classes();
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) return Status::error(EINVAL, std::string("can't load plugin: ") + dlerror());
+  if (handle == nullptr)
+    return Status::error(EINVAL, std::string("can't load plugin: ") + dlerror());
   Plugin plugin;
   plugin.handle = handle;
   for (const std::string& name : known_classes()) {
@@ -51,14 +52,14 @@ Status Engine::unload_plugin(const std::string& path) {
   };
   for (const auto& entry : graph_.modules()) {
     if (provides(entry.second->module_class().name)) {
-      return Status::error(EBUSY, "module '" + entry.first + "' is of plugin '" + path +
-                                      "'; destroy it first");
+      return Status::error(
+          EBUSY, "module '" + entry.first + "' is of plugin '" + path + "'; destroy it first");
     }
   }
   for (const auto& entry : ports_) {
     if (provides(entry.second->port_class->name)) {
-      return Status::error(EBUSY, "port '" + entry.first + "' is of plugin '" + path +
-                                      "'; destroy it first");
+      return Status::error(
+          EBUSY, "port '" + entry.first + "' is of plugin '" + path + "'; destroy it first");
     }
   }
   dlclose(it->second.handle);

@@ -67,8 +67,7 @@ PacketPool::Chunk* PacketPool::pop(std::atomic<uint64_t>& head) {
     const auto index = static_cast<uint32_t>(old);
     if (index == 0) return nullptr;
     Chunk* chunk = &chunks_[index - 1];
-    const uint64_t next =
-        ((old >> 32) + 1) << 32 | chunk->next.load(std::memory_order_relaxed);
+    const uint64_t next = ((old >> 32) + 1) << 32 | chunk->next.load(std::memory_order_relaxed);
     if (head.compare_exchange_weak(old, next, std::memory_order_acquire)) return chunk;
   }
 }

@@ -64,7 +64,7 @@ class PacketPool {
   int memory_fd_ = -1;
   uint8_t* region_ = nullptr;
   std::vector<Chunk> chunks_;
-  alignas(kCacheLineBytes) std::atomic<uint64_t> full_{0};   // tag << 32 | index + 1
+  alignas(kCacheLineBytes) std::atomic<uint64_t> full_{0};  // tag << 32 | index + 1
   alignas(kCacheLineBytes) std::atomic<uint64_t> empty_{0};
   alignas(kCacheLineBytes) std::atomic<uint32_t> available_{0};
 };

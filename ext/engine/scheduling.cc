@@ -208,9 +208,9 @@ Status Engine::update_tc_parent(const Args& args) {
   std::lock_guard<std::mutex> lock(mutex_);
   const std::string& module = args["leaf_module_name"].as_string();
   const std::string name =
-      module.empty() ? args["name"].as_string()
-                     : "!leaf_" + module + ":" +
-                           std::to_string(args["leaf_module_taskid"].as_uint());
+      module.empty()
+          ? args["name"].as_string()
+          : "!leaf_" + module + ":" + std::to_string(args["leaf_module_taskid"].as_uint());
   TrafficClass* tc = find_tc(name);
   if (tc == nullptr) {
     if (module.empty()) return Status::error(ENOENT, "Name '" + name + "' doesn't exist");

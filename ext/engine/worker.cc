@@ -92,9 +92,11 @@ void Worker::run_once() {
     idle();
     return;
   }
-  ctx_.now_ns = start_ns_ + static_cast<uint64_t>(static_cast<double>(ctx_.tsc - start_tsc_) * ns_per_tick_);
+  ctx_.now_ns =
+      start_ns_ + static_cast<uint64_t>(static_cast<double>(ctx_.tsc - start_tsc_) * ns_per_tick_);
   ctx_.child_cycles = 0;
-  const TaskResult result = leaf->module->run_task(ctx_, leaf->module->task_args()[leaf->task_index]);
+  const TaskResult result =
+      leaf->module->run_task(ctx_, leaf->module->task_args()[leaf->task_index]);
   const uint64_t end_tsc = read_tsc();
   leaf->account({1, end_tsc - ctx_.tsc, result.packets, result.bits}, end_tsc);
   ctx_.tsc = end_tsc;

@@ -21,15 +21,15 @@ class Args {
   using Map = std::map<std::string, Args>;
 
   Args() = default;
-  Args(bool value) : value_(value) {}                    // NOLINT(google-explicit-constructor)
+  Args(bool value) : value_(value) {}                       // NOLINT(google-explicit-constructor)
   Args(int value) : value_(static_cast<int64_t>(value)) {}  // NOLINT(google-explicit-constructor)
-  Args(int64_t value) : value_(value) {}                 // NOLINT(google-explicit-constructor)
-  Args(uint64_t value) : value_(value) {}                // NOLINT(google-explicit-constructor)
-  Args(double value) : value_(value) {}                  // NOLINT(google-explicit-constructor)
-  Args(std::string value) : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
-  Args(const char* value) : value_(std::string(value)) {}  // NOLINT(google-explicit-constructor)
-  Args(List value) : value_(std::move(value)) {}         // NOLINT(google-explicit-constructor)
-  Args(Map value) : value_(std::move(value)) {}          // NOLINT(google-explicit-constructor)
+  Args(int64_t value) : value_(value) {}                    // NOLINT(google-explicit-constructor)
+  Args(uint64_t value) : value_(value) {}                   // NOLINT(google-explicit-constructor)
+  Args(double value) : value_(value) {}                     // NOLINT(google-explicit-constructor)
+  Args(std::string value) : value_(std::move(value)) {}     // NOLINT(google-explicit-constructor)
+  Args(const char* value) : value_(std::string(value)) {}   // NOLINT(google-explicit-constructor)
+  Args(List value) : value_(std::move(value)) {}            // NOLINT(google-explicit-constructor)
+  Args(Map value) : value_(std::move(value)) {}             // NOLINT(google-explicit-constructor)
 
   bool has(const std::string& key) const { return find(key) != nullptr; }
   // The member `key`; an empty Args where there is none.
@@ -45,8 +45,8 @@ class Args {
   const List& as_list() const;
   const Map& as_map() const;
 
-  const std::variant<std::monostate, bool, int64_t, uint64_t, double, std::string, List, Map>& value()
-      const {
+  const std::variant<std::monostate, bool, int64_t, uint64_t, double, std::string, List, Map>&
+  value() const {
     return value_;
   }
 

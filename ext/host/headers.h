@@ -92,9 +92,9 @@ struct Headers {
 
 Headers parse_headers(const uint8_t* data, uint32_t len);
 
-// The Internet checksum in two steps. checksum_add sums big-endian 16-bit words; every piece but the
-// last must have an even length. checksum_fold gives the complement, ready for store_be16. Over a
-// region that includes its own right checksum it gives 0.
+// The Internet checksum in two steps. checksum_add sums big-endian 16-bit words; every piece but
+// the last must have an even length. checksum_fold gives the complement, ready for store_be16. Over
+// a region that includes its own right checksum it gives 0.
 uint32_t checksum_add(const void* data, size_t len, uint32_t sum = 0);
 uint16_t checksum_fold(uint32_t sum);
 

@@ -51,11 +51,11 @@ constexpr Gate drop_gate(uint32_t reason) { return static_cast<Gate>(kDropBase +
 
 // What a worker lends to the modules that it runs.
 struct Context {
-  uint64_t tsc = 0;      // at the start of the current task round
-  uint64_t now_ns = 0;   // monotonic, at the start of the current task round
-  uint32_t wid = 0;      // worker id, < kMaxWorkers
-  uint32_t depth = 0;    // modules on the call stack
-  bool profile = false;  // account cycles to modules
+  uint64_t tsc = 0;           // at the start of the current task round
+  uint64_t now_ns = 0;        // monotonic, at the start of the current task round
+  uint32_t wid = 0;           // worker id, < kMaxWorkers
+  uint32_t depth = 0;         // modules on the call stack
+  bool profile = false;       // account cycles to modules
   uint64_t child_cycles = 0;  // spent below the module that runs, while profiling
   uint64_t rng_state = 0x9e3779b97f4a7c15ULL;
   PacketPool* pool = nullptr;
@@ -137,7 +137,8 @@ struct Command {
 
 // Turns a member function `Status f(const Args&, Args& response)` into a command's function.
 template <typename M>
-std::function<Status(Module&, const Args&, Args&)> command(Status (M::*method)(const Args&, Args&)) {
+std::function<Status(Module&, const Args&, Args&)> command(Status (M::*method)(const Args&,
+                                                                               Args&)) {
   return [method](Module& module, const Args& args, Args& response) {
     return (static_cast<M&>(module).*method)(args, response);
   };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Packet: one fixed-size buffer of the pool, and everything a module may do to it.
 //
-// Layout (cache lines of 64 bytes): 1 line of header, 2 lines of metadata, 2 lines of headroom, then
-// data. The buffer never moves; only `data_off` and `len` change, so encapsulation is pointer
+// Layout (cache lines of 64 bytes): 1 line of header, 2 lines of metadata, 2 lines of headroom,
+// then data. The buffer never moves; only `data_off` and `len` change, so encapsulation is pointer
 // arithmetic. Packets are single-segment.
 #pragma once
 

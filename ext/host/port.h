@@ -32,7 +32,8 @@ struct PortCount {
   std::atomic<uint64_t> dropped{0};
   std::atomic<uint64_t> bytes{0};
   void add(uint64_t more_packets, uint64_t more_bytes) {
-    packets.store(packets.load(std::memory_order_relaxed) + more_packets, std::memory_order_relaxed);
+    packets.store(packets.load(std::memory_order_relaxed) + more_packets,
+                  std::memory_order_relaxed);
     bytes.store(bytes.load(std::memory_order_relaxed) + more_bytes, std::memory_order_relaxed);
   }
   void add_dropped(uint64_t more) {

@@ -108,9 +108,8 @@ class BPF final : public Module {
       }
       filters.push_back(std::move(filter));
     }
-    std::stable_sort(filters.begin(), filters.end(), [](const Filter& a, const Filter& b) {
-      return a.priority > b.priority;
-    });
+    std::stable_sort(filters.begin(), filters.end(),
+                     [](const Filter& a, const Filter& b) { return a.priority > b.priority; });
     filters_ = std::move(filters);
     return {};
   }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // BpfFilter's compiler: a recursive-descent parser that emits tests as it goes and patches their
 // jumps when it learns where they lead.
-#include "modules/bpf_filter.h"
-
 #include <algorithm>
 #include <cctype>
 #include <utility>
 
+#include "modules/bpf_filter.h"
 #include "modules/bpf_text.h"
 
 namespace e2 {
@@ -191,8 +190,8 @@ class Compiler {
       return (a == "src" && b == "dst") || (a == "dst" && b == "src");
     };
     if (peek().text == "src" || peek().text == "dst") {
-      const bool joined = (peek(1).text == "and" || peek(1).text == "or") &&
-                          opposite(peek().text, peek(2).text);
+      const bool joined =
+          (peek(1).text == "and" || peek(1).text == "or") && opposite(peek().text, peek(2).text);
       q.direction = peek().text == "src" ? Direction::kSource : Direction::kDestination;
       if (joined) q.direction = peek(1).text == "and" ? Direction::kBoth : Direction::kEither;
       next_ += joined ? 3 : 1;
@@ -212,8 +211,8 @@ class Compiler {
     }
     q.given = next_ > start;
     const bool ports = q.type == Type::kPort || q.type == Type::kPortRange;
-    const bool addresses = q.type == Type::kHost || q.type == Type::kNet ||
-                           (q.type == Type::kNone && directed_);
+    const bool addresses =
+        q.type == Type::kHost || q.type == Type::kNet || (q.type == Type::kNone && directed_);
     const bool is_l4 = find_name(kProtoNames, q.proto, ignored);
     if (ports && !q.proto.empty() && q.proto != "tcp" && q.proto != "udp" && q.proto != "sctp") {
       return fail_at(at, "ports take tcp, udp or sctp before them");
@@ -343,8 +342,8 @@ class Compiler {
   bool read_address(const Qualifiers& q, Piece& piece) {
     const Token at = peek();
     ++next_;
-    const bool net = q.type == Type::kNet ||
-                     (q.type == Type::kNone && at.text.find('/') != std::string::npos);
+    const bool net =
+        q.type == Type::kNet || (q.type == Type::kNone && at.text.find('/') != std::string::npos);
     std::string mask;
     if (net && accept("mask")) {
       mask = peek().text;

@@ -35,8 +35,8 @@ bool split_tokens(const std::string& text, std::vector<Token>& tokens, Token& ba
     const bool word = end > at;
     if (!word) {
       const std::string two = text.substr(at, 2);
-      const bool pair = two == "&&" || two == "||" || two == "<=" || two == ">=" || two == "==" ||
-                        two == "!=";
+      const bool pair =
+          two == "&&" || two == "||" || two == "<=" || two == ">=" || two == "==" || two == "!=";
       end = at + (pair ? 2 : 1);
     }
     Token token{text.substr(at, end - at), at + 1, word};

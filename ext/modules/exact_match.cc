@@ -48,11 +48,11 @@ class ExactMatch final : public Module {
     default_gate_ = default_drop_;
     has_masks_ = !args["masks"].as_list().empty();
     has_value_masks_ = !args["masksv"].as_list().empty();
-    Status status = fields_.init(
-        args["fields"].as_list(), args["masks"].as_list(), "ExactMatch.fields",
-        [this](const std::string& name, uint32_t size) {
-          return add_attr(name, size, Access::kRead);
-        });
+    Status status =
+        fields_.init(args["fields"].as_list(), args["masks"].as_list(), "ExactMatch.fields",
+                     [this](const std::string& name, uint32_t size) {
+                       return add_attr(name, size, Access::kRead);
+                     });
     if (!status.ok()) return status;
     status = values_.init(args["values"].as_list(), args["masksv"].as_list(), "ExactMatch.values",
                           [this](const std::string& name, uint32_t size) {

@@ -67,11 +67,11 @@ struct Field {
   uint64_t max;
 };
 constexpr Field kFields[] = {
-    {"eth.type", 0, 2, kHasEther, 0xffff}, {"vlan.id", 2, 2, kHasVlan, 0xfff},
-    {"ip.proto", 4, 1, kHasProto, 0xff},   {"ip.version", 5, 1, kHasIp, 0xf},
-    {"l4.sport", 6, 2, kHasPorts, 0xffff}, {"l4.dport", 8, 2, kHasPorts, 0xffff},
+    {"eth.type", 0, 2, kHasEther, 0xffff},  {"vlan.id", 2, 2, kHasVlan, 0xfff},
+    {"ip.proto", 4, 1, kHasProto, 0xff},    {"ip.version", 5, 1, kHasIp, 0xf},
+    {"l4.sport", 6, 2, kHasPorts, 0xffff},  {"l4.dport", 8, 2, kHasPorts, 0xffff},
     {"ip.src", 16, 4, kHasIp4, 0xffffffff}, {"ip.dst", 32, 4, kHasIp4, 0xffffffff},
-    {"ip6.src", 16, 16, kHasIp6, 0},       {"ip6.dst", 32, 16, kHasIp6, 0},
+    {"ip6.src", 16, 16, kHasIp6, 0},        {"ip6.dst", 32, 16, kHasIp6, 0},
 };
 
 struct Meta {
@@ -209,8 +209,7 @@ class ExprMatch final : public Module {
     return status;
   }
 
-  Status find_field(const std::string& name, const std::string& where, bool declare,
-                    Field& field) {
+  Status find_field(const std::string& name, const std::string& where, bool declare, Field& field) {
     for (const Field& known : kFields) {
       if (name != known.name) continue;
       field = known;
@@ -237,8 +236,8 @@ class ExprMatch final : public Module {
   }
 
   // Value and mask of one term as bytes of the field.
-  Status read_term(const Args& term, const Field& field, const std::string& where,
-                   uint8_t* value, uint8_t* mask) const {
+  Status read_term(const Args& term, const Field& field, const std::string& where, uint8_t* value,
+                   uint8_t* mask) const {
     const std::string& bits = term["value_bin"].as_string();
     const std::string& mask_bits = term["mask_bin"].as_string();
     if (!bits.empty() || !mask_bits.empty() || field.max == 0) {

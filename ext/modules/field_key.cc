@@ -77,8 +77,8 @@ Status KeyLayout::init(const Args::List& fields, const Args::List& masks, const 
     KeyField field;
     const uint64_t size = arg["num_bytes"].as_uint();
     if (size < 1 || size > kMaxFieldBytes) {
-      return Status::invalid(place + ": num_bytes is " + std::to_string(size) +
-                             "; must be 1 to " + std::to_string(kMaxFieldBytes));
+      return Status::invalid(place + ": num_bytes is " + std::to_string(size) + "; must be 1 to " +
+                             std::to_string(kMaxFieldBytes));
     }
     field.size = static_cast<uint32_t>(size);
     field.pos = bytes_;
@@ -98,8 +98,7 @@ Status KeyLayout::init(const Args::List& fields, const Args::List& masks, const 
       return Status::invalid(place + ": must specify 'offset' or 'attr_name'");
     }
     if (!masks.empty()) {
-      Status status = read_data(masks[i], field.size, !field.is_attr,
-                                place + ": mask", field.mask);
+      Status status = read_data(masks[i], field.size, !field.is_attr, place + ": mask", field.mask);
       if (!status.ok()) return status;
     }
     if (field.mask == 0) field.mask = size_mask(field.size);

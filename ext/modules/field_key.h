@@ -65,9 +65,9 @@ class KeyLayout {
   // `key` must have no bit outside the fields' masks.
   Status check_masks(const MatchKey& key, const std::string& where) const;
 
-  Args fields() const;                       // list of Field
-  Args masks() const;                        // list of FieldData
-  Args values(const uint8_t* key) const;     // list of FieldData
+  Args fields() const;                    // list of Field
+  Args masks() const;                     // list of FieldData
+  Args values(const uint8_t* key) const;  // list of FieldData
   size_t size() const { return fields_.size(); }
   bool empty() const { return fields_.empty(); }
   uint32_t words() const { return (bytes_ + 7) / 8; }

@@ -36,8 +36,8 @@ inline Status parse_value(const Args& args, uint32_t size, const std::string& wh
   if (args.has("value_int")) {
     const uint64_t value = args["value_int"].as_uint();
     if (!fits_bytes(value, size)) {
-      return Status::invalid(where + ": 'value_int' " + std::to_string(value) +
-                             " does not fit " + std::to_string(size) + " bytes");
+      return Status::invalid(where + ": 'value_int' " + std::to_string(value) + " does not fit " +
+                             std::to_string(size) + " bytes");
     }
     put_uint(to, size, value);
   } else if (args.has("value_bin")) {

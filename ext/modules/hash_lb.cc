@@ -70,8 +70,8 @@ class HashLB final : public Module {
   Status init(Host&, const Args& args) override {
     no_gates_ = add_drop_reason("no gates");
     gate_drop_ = drop_gate(add_drop_reason("gate 8192"));
-    Status status = read_gates(args["gates"].as_list(), "HashLB.gates", kMaxListedGates, gate_drop_,
-                               gates_);
+    Status status =
+        read_gates(args["gates"].as_list(), "HashLB.gates", kMaxListedGates, gate_drop_, gates_);
     if (!status.ok()) return status;
     if (args["mode"].as_string().empty() && args["fields"].as_list().empty()) return {};
     return read_mode(args, "HashLB.");

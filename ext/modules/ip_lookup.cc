@@ -48,8 +48,8 @@ Status read_prefix(const Args& args, const std::string& where, Prefix& prefix) {
   const uint64_t most = prefix.ipv4 ? 32 : 128;
   const uint64_t length = args["prefix_len"].as_uint();
   if (length > most) {
-    return Status::invalid(where + "prefix_len: is " + std::to_string(length) +
-                           "; must be 0 to " + std::to_string(most));
+    return Status::invalid(where + "prefix_len: is " + std::to_string(length) + "; must be 0 to " +
+                           std::to_string(most));
   }
   prefix.length = static_cast<uint32_t>(length);
   bool extra = false;
@@ -129,11 +129,11 @@ class IPLookup final : public Module {
       (prefix.ipv4 ? default_v4_ : default_v6_) = gate;
       return {};
     }
-    const bool known = prefix.ipv4 ? v4_.has(prefix.v4, prefix.length)
-                                   : v6_.has(prefix.v6, prefix.length);
+    const bool known =
+        prefix.ipv4 ? v4_.has(prefix.v4, prefix.length) : v6_.has(prefix.v6, prefix.length);
     if (!known && max_rules_ != 0 && v4_.size() + v6_.size() >= max_rules_) {
-      return Status::error(ENOSPC, "add: the table has its max_rules of " +
-                                       std::to_string(max_rules_) + " rules");
+      return Status::error(
+          ENOSPC, "add: the table has its max_rules of " + std::to_string(max_rules_) + " rules");
     }
     if (prefix.ipv4) {
       v4_.add(prefix.v4, prefix.length, gate);
@@ -151,8 +151,8 @@ class IPLookup final : public Module {
       (prefix.ipv4 ? default_v4_ : default_v6_) = no_route_;
       return {};
     }
-    const bool found = prefix.ipv4 ? v4_.erase(prefix.v4, prefix.length)
-                                   : v6_.erase(prefix.v6, prefix.length);
+    const bool found =
+        prefix.ipv4 ? v4_.erase(prefix.v4, prefix.length) : v6_.erase(prefix.v6, prefix.length);
     if (found) return {};
     return Status::error(ENOENT, "delete: no rule " + args["prefix"].as_string() + "/" +
                                      std::to_string(prefix.length));

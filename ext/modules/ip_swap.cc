@@ -60,9 +60,14 @@ class IpSwap final : public Module {
   uint32_t too_short_ = 0;
 };
 
-const ModuleClass kClass = {
-    "IPSwap", "ipswap", "swaps source/destination IP addresses and L4 ports", "EmptyArg", 1, 1, {},
-    make_module<IpSwap>};
+const ModuleClass kClass = {"IPSwap",
+                            "ipswap",
+                            "swaps source/destination IP addresses and L4 ports",
+                            "EmptyArg",
+                            1,
+                            1,
+                            {},
+                            make_module<IpSwap>};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -41,8 +41,8 @@ class MacSwap final : public Module {
 };
 
 const ModuleClass kClass = {
-    "MACSwap", "macswap", "swaps source/destination MAC addresses", "MACSwapArg", 1, 1, {},
-    make_module<MacSwap>};
+    "MACSwap", "macswap",           "swaps source/destination MAC addresses", "MACSwapArg", 1, 1,
+    {},        make_module<MacSwap>};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -46,7 +46,8 @@ class Input : public PortUser {
  public:
   TaskResult run_task(Context& ctx, uint64_t queue) override {
     Batch batch;
-    port_->receive(ctx, static_cast<uint32_t>(queue), batch, burst_.load(std::memory_order_relaxed));
+    port_->receive(ctx, static_cast<uint32_t>(queue), batch,
+                   burst_.load(std::memory_order_relaxed));
     const uint32_t received = batch.size;
     if (received == 0) return {true, 0, 0};
     uint64_t bytes = 0;
@@ -62,9 +63,7 @@ class Input : public PortUser {
     burst_ = static_cast<uint32_t>(burst);
     return {};
   }
-  std::string description() const override {
-    return port_->name + "/" + port_->port_class->name;
-  }
+  std::string description() const override { return port_->name + "/" + port_->port_class->name; }
 
  private:
   std::atomic<uint32_t> burst_{kMaxBatch};
@@ -95,9 +94,7 @@ class QueueInc final : public Input {
 
 class Output : public PortUser {
  public:
-  std::string description() const override {
-    return port_->name + "/" + port_->port_class->name;
-  }
+  std::string description() const override { return port_->name + "/" + port_->port_class->name; }
 
  protected:
   void send(Context& ctx, Batch& batch, uint32_t queue) {
@@ -143,17 +140,28 @@ class QueueOut final : public Output {
 };
 
 const ModuleClass kPortInc = {
-    "PortInc", "port_inc", "receives packets from all queues of a port", "PortIncArg", 0, 1,
+    "PortInc",
+    "port_inc",
+    "receives packets from all queues of a port",
+    "PortIncArg",
+    0,
+    1,
     {{"set_burst", "PortIncCommandSetBurstArg", "EmptyArg", true, command(&Input::set_burst)}},
     make_module<PortInc>};
 const ModuleClass kQueueInc = {
-    "QueueInc", "queue_inc", "receives packets from one queue of a port", "QueueIncArg", 0, 1,
+    "QueueInc",
+    "queue_inc",
+    "receives packets from one queue of a port",
+    "QueueIncArg",
+    0,
+    1,
     {{"set_burst", "QueueIncCommandSetBurstArg", "EmptyArg", true, command(&Input::set_burst)}},
     make_module<QueueInc>};
-const ModuleClass kPortOut = {"PortOut", "port_out", "sends packets to a port", "PortOutArg", 1, 0,
-                              {}, make_module<PortOut>};
-const ModuleClass kQueueOut = {"QueueOut", "queue_out", "sends packets to one queue of a port",
-                               "QueueOutArg", 1, 0, {}, make_module<QueueOut>};
+const ModuleClass kPortOut = {"PortOut", "port_out", "sends packets to a port", "PortOutArg", 1,
+                              0,         {},         make_module<PortOut>};
+const ModuleClass kQueueOut = {
+    "QueueOut", "queue_out",          "sends packets to one queue of a port", "QueueOutArg", 1, 0,
+    {},         make_module<QueueOut>};
 const ModuleRegistration kPortIncRegistered{kPortInc};
 const ModuleRegistration kQueueIncRegistered{kQueueInc};
 const ModuleRegistration kPortOutRegistered{kPortOut};

@@ -112,8 +112,8 @@ class Queue final : public Module {
     }
     const uint64_t held = published_ - taken_;
     if (held > size) {
-      return Status::error(EBUSY, "the queue holds " + std::to_string(held) +
-                                      " packets, more than the new size");
+      return Status::error(
+          EBUSY, "the queue holds " + std::to_string(held) + " packets, more than the new size");
     }
     std::unique_ptr<Packet*[]> slots(new Packet*[size]);
     for (uint64_t i = taken_; i != published_; ++i) slots[i & (size - 1)] = slots_[i & mask_];
@@ -136,7 +136,12 @@ class Queue final : public Module {
 };
 
 const ModuleClass kClass = {
-    "Queue", "queue", "keeps packets until its task forwards them", "QueueArg", 1, 1,
+    "Queue",
+    "queue",
+    "keeps packets until its task forwards them",
+    "QueueArg",
+    1,
+    1,
     {{"set_size", "QueueCommandSetSizeArg", "EmptyArg", false, command(&Queue::set_size)},
      {"set_burst", "QueueCommandSetBurstArg", "EmptyArg", true, command(&Queue::set_burst)},
      {"get_status", "QueueCommandGetStatusArg", "QueueCommandGetStatusResponse", true,

@@ -73,18 +73,17 @@ class RandomSplit final : public Module {
   Gate gate_drop_ = 0;
 };
 
-const ModuleClass kClass = {
-    "RandomSplit",
-    "random_split",
-    "randomly splits/drops packets",
-    "RandomSplitArg",
-    1,
-    kMaxGates,
-    {{"set_droprate", "RandomSplitCommandSetDroprateArg", "EmptyArg", false,
-      command(&RandomSplit::set_droprate)},
-     {"set_gates", "RandomSplitCommandSetGatesArg", "EmptyArg", false,
-      command(&RandomSplit::set_gates)}},
-    make_module<RandomSplit>};
+const ModuleClass kClass = {"RandomSplit",
+                            "random_split",
+                            "randomly splits/drops packets",
+                            "RandomSplitArg",
+                            1,
+                            kMaxGates,
+                            {{"set_droprate", "RandomSplitCommandSetDroprateArg", "EmptyArg", false,
+                              command(&RandomSplit::set_droprate)},
+                             {"set_gates", "RandomSplitCommandSetGatesArg", "EmptyArg", false,
+                              command(&RandomSplit::set_gates)}},
+                            make_module<RandomSplit>};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

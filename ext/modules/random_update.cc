@@ -119,7 +119,12 @@ class RandomUpdate final : public Module {
 };
 
 const ModuleClass kClass = {
-    "RandomUpdate", "rupdate", "updates packet data with random values", "RandomUpdateArg", 1, 1,
+    "RandomUpdate",
+    "rupdate",
+    "updates packet data with random values",
+    "RandomUpdateArg",
+    1,
+    1,
     {{"add", "RandomUpdateArg", "EmptyArg", false, command(&RandomUpdate::add)},
      {"clear", "EmptyArg", "EmptyArg", false, command(&RandomUpdate::clear)}},
     make_module<RandomUpdate>};

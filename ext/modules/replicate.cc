@@ -74,9 +74,8 @@ class Replicate final : public Module {
     if (!status.ok()) return status;
     for (size_t i = 0; i < gates.size(); ++i) {
       if (gates[i] < kMaxCopies) continue;
-      return Status::invalid(where + "[" + std::to_string(i) + "]: is " +
-                             std::to_string(gates[i]) + "; must be 0 to " +
-                             std::to_string(kMaxCopies - 1));
+      return Status::invalid(where + "[" + std::to_string(i) + "]: is " + std::to_string(gates[i]) +
+                             "; must be 0 to " + std::to_string(kMaxCopies - 1));
     }
     if (gates.empty()) gates.push_back(0);
     gates_ = std::move(gates);
@@ -87,16 +86,15 @@ class Replicate final : public Module {
   uint32_t no_buffer_ = 0;
 };
 
-const ModuleClass kClass = {
-    "Replicate",
-    "repl",
-    "makes a copy of a packet and sends it out over n gates",
-    "ReplicateArg",
-    1,
-    kMaxCopies,
-    {{"set_gates", "ReplicateCommandSetGatesArg", "EmptyArg", false,
-      command(&Replicate::set_gates)}},
-    make_module<Replicate>};
+const ModuleClass kClass = {"Replicate",
+                            "repl",
+                            "makes a copy of a packet and sends it out over n gates",
+                            "ReplicateArg",
+                            1,
+                            kMaxCopies,
+                            {{"set_gates", "ReplicateCommandSetGatesArg", "EmptyArg", false,
+                              command(&Replicate::set_gates)}},
+                            make_module<Replicate>};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

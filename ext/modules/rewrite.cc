@@ -110,11 +110,15 @@ class Rewrite final : public Module {
   uint32_t too_long_ = 0;
 };
 
-const ModuleClass kClass = {
-    "Rewrite", "rewrite", "replaces entire packet data", "RewriteArg", 1, 1,
-    {{"add", "RewriteArg", "EmptyArg", false, command(&Rewrite::add)},
-     {"clear", "EmptyArg", "EmptyArg", false, command(&Rewrite::clear)}},
-    make_module<Rewrite>};
+const ModuleClass kClass = {"Rewrite",
+                            "rewrite",
+                            "replaces entire packet data",
+                            "RewriteArg",
+                            1,
+                            1,
+                            {{"add", "RewriteArg", "EmptyArg", false, command(&Rewrite::add)},
+                             {"clear", "EmptyArg", "EmptyArg", false, command(&Rewrite::clear)}},
+                            make_module<Rewrite>};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

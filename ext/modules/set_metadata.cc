@@ -152,11 +152,15 @@ class SetMetadata final : public Module {
   uint32_t too_short_ = 0;
 };
 
-const ModuleClass kClass = {
-    "SetMetadata", "setattr", "Set metadata attributes to packets", "SetMetadataArg", 1, 1,
-    {{"get_initial_arg", "EmptyArg", "SetMetadataArg", true,
-      command(&SetMetadata::get_initial_arg)}},
-    make_module<SetMetadata>};
+const ModuleClass kClass = {"SetMetadata",
+                            "setattr",
+                            "Set metadata attributes to packets",
+                            "SetMetadataArg",
+                            1,
+                            1,
+                            {{"get_initial_arg", "EmptyArg", "SetMetadataArg", true,
+                              command(&SetMetadata::get_initial_arg)}},
+                            make_module<SetMetadata>};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -3,7 +3,8 @@
 //
 // Gates: no input; output 0.
 // Arguments (SourceArg): pkt_size, bytes, 60 by default.
-// Commands: set_pkt_size{pkt_size} (not thread safe), set_burst{burst} (thread safe): packets a run,
+// Commands: set_pkt_size{pkt_size} (not thread safe), set_burst{burst} (thread safe): packets a
+// run,
 //   1 to 32, 32 by default.
 // Metadata: none. Drops: none; an empty pool makes a shorter burst.
 #include <atomic>
@@ -31,7 +32,8 @@ class Source final : public Module {
 
   Status set_pkt_size(const Args& args, Args&) {
     const uint64_t bytes = args["pkt_size"].as_uint();
-    if (bytes == 0 || bytes > 2048) return Status::invalid("'pkt_size' must be within 1..2048 bytes");
+    if (bytes == 0 || bytes > 2048)
+      return Status::invalid("'pkt_size' must be within 1..2048 bytes");
     pkt_bytes_ = static_cast<uint32_t>(bytes);
     return {};
   }
@@ -49,7 +51,12 @@ class Source final : public Module {
 };
 
 const ModuleClass kClass = {
-    "Source", "source", "makes packets of a given size as fast as it can", "SourceArg", 0, 1,
+    "Source",
+    "source",
+    "makes packets of a given size as fast as it can",
+    "SourceArg",
+    0,
+    1,
     {{"set_pkt_size", "SourceCommandSetPktSizeArg", "EmptyArg", false,
       command(&Source::set_pkt_size)},
      {"set_burst", "SourceCommandSetBurstArg", "EmptyArg", true, command(&Source::set_burst)}},

@@ -66,7 +66,8 @@ class Update final : public Module {
       const int64_t offset = list[i]["offset"].as_int();
       const uint64_t size = list[i]["size"].as_uint();
       const uint64_t value = list[i]["value"].as_uint();
-      if (size < 1 || size > 8) return Status::invalid(where + ": 'size' must be within 1..8 bytes");
+      if (size < 1 || size > 8)
+        return Status::invalid(where + ": 'size' must be within 1..8 bytes");
       if (offset < -static_cast<int64_t>(kHeadroomBytes) ||
           offset > kMaxEnd - static_cast<int64_t>(size)) {
         return Status::invalid(where + ": 'offset' must be within -128.." +
@@ -111,11 +112,15 @@ class Update final : public Module {
   uint32_t too_short_ = 0;
 };
 
-const ModuleClass kClass = {
-    "Update", "update", "updates packet data with specified values", "UpdateArg", 1, 1,
-    {{"add", "UpdateArg", "EmptyArg", false, command(&Update::add)},
-     {"clear", "EmptyArg", "EmptyArg", false, command(&Update::clear)}},
-    make_module<Update>};
+const ModuleClass kClass = {"Update",
+                            "update",
+                            "updates packet data with specified values",
+                            "UpdateArg",
+                            1,
+                            1,
+                            {{"add", "UpdateArg", "EmptyArg", false, command(&Update::add)},
+                             {"clear", "EmptyArg", "EmptyArg", false, command(&Update::clear)}},
+                            make_module<Update>};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -48,11 +48,10 @@ class WildcardMatch final : public Module {
     default_drop_ = drop_gate(add_drop_reason("no match"));
     short_drop_ = drop_gate(add_drop_reason("too short"));
     default_gate_ = default_drop_;
-    Status status = fields_.init(
-        args["fields"].as_list(), {}, "WildcardMatch.fields",
-        [this](const std::string& name, uint32_t size) {
-          return add_attr(name, size, Access::kRead);
-        });
+    Status status = fields_.init(args["fields"].as_list(), {}, "WildcardMatch.fields",
+                                 [this](const std::string& name, uint32_t size) {
+                                   return add_attr(name, size, Access::kRead);
+                                 });
     if (!status.ok()) return status;
     status = values_.init(args["values"].as_list(), {}, "WildcardMatch.values",
                           [this](const std::string& name, uint32_t size) {
@@ -180,13 +179,10 @@ class WildcardMatch final : public Module {
   }
 
  private:
-  TupleSpace make_rules() const {
-    return TupleSpace(fields_.words(), values_.words(), entries_);
-  }
+  TupleSpace make_rules() const { return TupleSpace(fields_.words(), values_.words(), entries_); }
 
   Status read_key(const Args& args, const std::string& where, MatchKey& key, MatchKey& mask) const {
-    Status status =
-        fields_.read(args["values"].as_list(), IntOrder::kBig, where + "values", key);
+    Status status = fields_.read(args["values"].as_list(), IntOrder::kBig, where + "values", key);
     if (status.ok()) {
       status = fields_.read(args["masks"].as_list(), IntOrder::kBig, where + "masks", mask);
     }

@@ -202,16 +202,15 @@ class Ids final : public Module {
 
 namespace {
 
-const ModuleClass kClass = {
-    "IDS",
-    "ids",
-    "sends packets whose payload has a known signature to gate 1",
-    "IDSArg",
-    1,
-    2,
-    {{"get_alerts", "IDSCommandGetAlertsArg", "IDSCommandGetAlertsResponse", true,
-      command(&Ids::get_alerts)}},
-    make_module<Ids>};
+const ModuleClass kClass = {"IDS",
+                            "ids",
+                            "sends packets whose payload has a known signature to gate 1",
+                            "IDSArg",
+                            1,
+                            2,
+                            {{"get_alerts", "IDSCommandGetAlertsArg", "IDSCommandGetAlertsResponse",
+                              true, command(&Ids::get_alerts)}},
+                            make_module<Ids>};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,37 @@ def test_examples_twice(name: str, client: Client) -> None:
         assert all(worker["running"] for worker in client.list_workers())
     if name == "firewall-scheduled":
         assert {tc["name"] for tc in client.list_tcs()} >= {"root", "output", "other"}
+
+
+@pytest.mark.parametrize(
+    ("name", "passed"),
+    [
+        ("firewall", {("10.0.1.7", 80), ("10.0.1.7", 443)}),
+        ("firewall-scheduled", {("10.0.1.7", p) for p in (80, 443)} | {("10.9.9.9", 80)}),
+    ],
+)
+def test_examples_filter(
+    name: str, passed: set[tuple[str, int]], client: Client, tmp_path: Path
+) -> None:
+    if "WildcardMatch" not in client.list_mclasses():
+        pytest.skip("the engine has no WildcardMatch")
+    scapy = pytest.importorskip("scapy.all")
+    wanted = [("10.0.1.7", 80), ("10.0.1.7", 443), ("10.0.1.7", 23), ("10.9.9.9", 80)]
+    frames = [
+        scapy.Ether() / scapy.IP(src="10.2.2.2", dst=address) / scapy.TCP(dport=port)
+        for address, port in wanted
+    ]
+    source, result = tmp_path / "in.pcap", tmp_path / "out.pcap"
+    scapy.wrpcap(str(source), frames)
+    variables = {"IN": str(source), "OUT": str(result), "CORE": CORE}
+    run_script(EXAMPLES / f"{name}.bess", client, variables)
+    deadline = time.monotonic() + 10
+    while client.port_stats("inside").out.packets < len(passed):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    client.reset_all()
+    seen = {(packet["IP"].dst, packet["TCP"].dport) for packet in scapy.rdpcap(str(result))}
+    assert seen == passed
 
 
 def test_script_sees_modules_ports_and_variables(client: Client, tmp_path: Path) -> None:

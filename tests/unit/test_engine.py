@@ -89,9 +89,7 @@ def test_a_loop_drops_instead_of_overflowing_the_stack() -> None:
         (lambda e: e.update_tc_parent({"leaf_module_name": "sink"}), errno.ENOENT),
     ],
 )
-def test_refused_calls_say_why_and_change_nothing(
-    call: Callable[[Engine], Any], code: int
-) -> None:
+def test_refused_calls_say_why_and_change_nothing(call: Callable[[Engine], Any], code: int) -> None:
     engine = new_engine()
     engine.create_module("source", "Source", {})
     engine.create_module("sink", "Sink", {})

@@ -95,8 +95,15 @@ def test_priority_falls_through_a_throttled_child() -> None:
     engine.add_worker(0, -1)
     engine.add_tc({"name": "prio", "policy": "priority", "wid": 0})
     engine.add_tc(
-        {"name": "limited", "parent": "prio", "priority": 0, "policy": "rate_limit",
-         "resource": "packet", "limit": {"packet": 1}, "max_burst": {"packet": 0}}
+        {
+            "name": "limited",
+            "parent": "prio",
+            "priority": 0,
+            "policy": "rate_limit",
+            "resource": "packet",
+            "limit": {"packet": 1},
+            "max_burst": {"packet": 0},
+        }
     )
     first, second = sources(engine, 2)
     attach(engine, first, "limited")
@@ -121,8 +128,14 @@ def test_rate_limit_never_exceeds_its_budget() -> None:
     engine = new_engine()
     engine.add_worker(0, -1)
     engine.add_tc(
-        {"name": "limited", "policy": "rate_limit", "resource": "packet", "wid": 0,
-         "limit": {"packet": rate_pps}, "max_burst": {"packet": burst}}
+        {
+            "name": "limited",
+            "policy": "rate_limit",
+            "resource": "packet",
+            "wid": 0,
+            "limit": {"packet": rate_pps},
+            "max_burst": {"packet": burst},
+        }
     )
     (name,) = sources(engine, 1)
     attach(engine, name, "limited")
