@@ -12,7 +12,8 @@ constexpr const char* kPolicyNames[] = {"priority", "weighted_fair", "round_robi
 constexpr const char* kResourceNames[] = {"count", "cycle", "packet", "bit"};
 // One share's stride; a power of two keeps passes exact for long.
 constexpr double kStrideOne = 1 << 20;
-constexpr uint64_t kNever = UINT64_MAX;
+constexpr uint64_t kFirstBackOffTicks = 1 << 9;
+constexpr uint64_t kLongestBackOffTicks = 1 << 14;
 
 template <typename T, size_t N>
 bool parse_name(const char* const (&names)[N], const std::string& name, T& value) {
@@ -87,7 +88,7 @@ bool TrafficClass::is_under(const TrafficClass* ancestor) const {
 TrafficClass* TrafficClass::pick(uint64_t now_tsc) {
   switch (policy_) {
     case Policy::kLeaf:
-      return this;
+      return now_tsc < throttled_until_tsc_ ? nullptr : this;
     case Policy::kPriority:
       for (Child& child : children_) {
         if (TrafficClass* leaf = child.tc->pick(now_tsc)) return leaf;
@@ -106,7 +107,7 @@ TrafficClass* TrafficClass::pick(uint64_t now_tsc) {
 }
 
 bool TrafficClass::can_run(uint64_t now_tsc) {
-  if (policy_ == Policy::kLeaf) return true;
+  if (policy_ == Policy::kLeaf) return now_tsc >= throttled_until_tsc_;
   if (policy_ == Policy::kRateLimit) {
     refill(now_tsc);
     if (now_tsc < throttled_until_tsc_ || limit_per_s_ == 0) return false;
@@ -182,11 +183,10 @@ void TrafficClass::refill(uint64_t now_tsc) {
   refilled_tsc_ = now_tsc;
 }
 
-uint64_t TrafficClass::wakeup_tsc() const {
-  if (policy_ == Policy::kRateLimit && throttled_until_tsc_ != 0) return throttled_until_tsc_;
-  uint64_t earliest = kNever;
-  for (const Child& child : children_) earliest = std::min(earliest, child.tc->wakeup_tsc());
-  return earliest;
+void TrafficClass::back_off(uint64_t now_tsc) {
+  back_off_ticks_ = back_off_ticks_ == 0 ? kFirstBackOffTicks
+                                         : std::min(2 * back_off_ticks_, kLongestBackOffTicks);
+  throttled_until_tsc_ = now_tsc + back_off_ticks_;
 }
 
 }  // namespace e2

@@ -59,8 +59,10 @@ class TrafficClass {
   void set_share(TrafficClass* child, int64_t share);
   // Tokens per second and the most that may pile up; a limit of 0 stops the class.
   void set_limit(uint64_t limit_per_s, uint64_t max_burst, double hz);
-  // When a throttled class below may run again; UINT64_MAX when none is throttled.
-  uint64_t wakeup_tsc() const;
+  // A leaf that found nothing to do steps aside, each time for longer, up to a few microseconds: so
+  // an idle class never holds up one of lower priority.
+  void back_off(uint64_t now_tsc);
+  void found_work() { back_off_ticks_ = 0; }
 
   const std::string& name() const { return name_; }
   Policy policy() const { return policy_; }
@@ -100,6 +102,7 @@ class TrafficClass {
   double tokens_ = 0;
   uint64_t refilled_tsc_ = 0;
   uint64_t throttled_until_tsc_ = 0;
+  uint64_t back_off_ticks_ = 0;
 };
 
 }  // namespace e2

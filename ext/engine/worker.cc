@@ -101,8 +101,9 @@ void Worker::run_once() {
   leaf->account({1, end_tsc - ctx_.tsc, result.packets, result.bits}, end_tsc);
   ctx_.tsc = end_tsc;
   if (result.packets == 0 && result.block) {
-    idle();
+    leaf->back_off(end_tsc);
   } else {
+    leaf->found_work();
     idle_runs_ = 0;
   }
 }

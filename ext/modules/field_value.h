@@ -51,22 +51,10 @@ inline Status parse_value(const Args& args, uint32_t size, const std::string& wh
   return {};
 }
 
-// A copy of at most 32 bytes without a call: two overlapping moves of a fixed width.
-inline void copy_small(uint8_t* to, const uint8_t* from, uint32_t size) {
-  if (size >= 16) {
-    uint8_t head[16];
-    uint8_t tail[16];
-    std::memcpy(head, from, 16);
-    std::memcpy(tail, from + size - 16, 16);
-    std::memcpy(to, head, 16);
-    std::memcpy(to + size - 16, tail, 16);
-  } else if (size >= 8) {
-    uint64_t head;
-    uint64_t tail;
-    std::memcpy(&head, from, 8);
-    std::memcpy(&tail, from + size - 8, 8);
-    std::memcpy(to, &head, 8);
-    std::memcpy(to + size - 8, &tail, 8);
+// Copies of at most 8 and at most 32 bytes without a call: two overlapping moves of a fixed width.
+inline void copy_word(uint8_t* to, const uint8_t* from, uint32_t size) {
+  if (size == 8) {
+    std::memcpy(to, from, 8);
   } else if (size >= 4) {
     uint32_t head;
     uint32_t tail;
@@ -83,6 +71,26 @@ inline void copy_small(uint8_t* to, const uint8_t* from, uint32_t size) {
     std::memcpy(to + size - 2, &tail, 2);
   } else if (size == 1) {
     to[0] = from[0];
+  }
+}
+
+inline void copy_small(uint8_t* to, const uint8_t* from, uint32_t size) {
+  if (size >= 16) {
+    uint8_t head[16];
+    uint8_t tail[16];
+    std::memcpy(head, from, 16);
+    std::memcpy(tail, from + size - 16, 16);
+    std::memcpy(to, head, 16);
+    std::memcpy(to + size - 16, tail, 16);
+  } else if (size > 8) {
+    uint64_t head;
+    uint64_t tail;
+    std::memcpy(&head, from, 8);
+    std::memcpy(&tail, from + size - 8, 8);
+    std::memcpy(to, &head, 8);
+    std::memcpy(to + size - 8, &tail, 8);
+  } else {
+    copy_word(to, from, size);
   }
 }
 

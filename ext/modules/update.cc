@@ -48,7 +48,7 @@ class Update final : public Module {
     for (uint32_t f = 0; f < count_; ++f) {
       const Field field = fields_[f];
       for (uint32_t i = 0; i < batch.size; ++i) {
-        if (gates[i] == 0) copy_small(batch[i]->data() + field.offset, field.value, field.size);
+        if (gates[i] == 0) copy_word(batch[i]->data() + field.offset, field.value, field.size);
       }
     }
     emit_by_gate(ctx, batch, gates);

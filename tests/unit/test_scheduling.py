@@ -112,6 +112,18 @@ def test_priority_falls_through_a_throttled_child() -> None:
     assert 1 <= counts[first] <= 2
 
 
+def test_priority_falls_through_an_idle_child() -> None:
+    engine = new_engine()
+    engine.add_worker(0, -1)
+    engine.add_tc({"name": "prio", "policy": "priority", "wid": 0})
+    engine.create_module("empty", "Queue", {})
+    (busy,) = sources(engine, 1)
+    attach(engine, "empty", "prio", priority=0)
+    attach(engine, busy, "prio", priority=1)
+    counts = run_until(engine, f"!leaf_{busy}:0", 1_000)
+    assert counts["empty"] >= 1
+
+
 def test_round_robin_takes_turns() -> None:
     engine = new_engine()
     engine.add_worker(0, -1)
