@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Extensions and generated protocol code; everything else about the package is in pyproject.toml."""
+"""Extensions and generated protocol code; all else about the package is in pyproject.toml."""
 
 import os
 import sys

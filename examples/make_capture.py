@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Write a small capture for the demo: web, DNS and attack traffic, IPv4 and IPv6, some of it broken.
+"""Write a small capture for the demo: web, DNS and attack traffic, some of it broken.
 
 The same packets every time. Usage: python examples/make_capture.py OUT.pcap [PACKETS]
 """
@@ -13,7 +13,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ATTACK = b"GET /index.php?id=1' UNION SELECT password FROM users-- HTTP/1.1\r\nHost: shop.example\r\n\r\n"
+ATTACK = (
+    b"GET /index.php?id=1' UNION SELECT password FROM users-- HTTP/1.1\r\n"
+    b"Host: shop.example\r\n\r\n"
+)
 PAGES = ("/", "/news", "/about", "/img/logo.png")
 
 
