@@ -5,8 +5,10 @@ import os
 import sys
 from pathlib import Path
 
+import numpy
+from Cython.Build import cythonize
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -60,6 +62,18 @@ setup(
             include_dirs=["ext"],
             cxx_std=17,
             extra_compile_args=["-O3", "-g0", "-fno-plt", *WARNINGS],
-        )
+        ),
+        *cythonize(
+            Extension(
+                "bess_plugins._arrays",
+                ["ext/bindings/arrays.pyx", "ext/host/headers.cc"],
+                include_dirs=["ext", numpy.get_include()],
+                define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+                language="c++",
+                extra_compile_args=["-std=c++17", "-O3", "-g0"],
+            ),
+            build_dir="build",
+            language_level=3,
+        ),
     ],
 )

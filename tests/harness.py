@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bess_plugins._engine import Engine, EngineError
 
-__all__ = ["Engine", "EngineError", "Result", "new_engine", "run"]
+__all__ = ["Engine", "EngineError", "Result", "new_engine", "run", "wait_until"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,14 @@ class Result:
     @property
     def dropped(self) -> int:
         return sum(self.drops.values())
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Poll until `condition` holds; fail the test when it never does."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "condition not met in time"
+        time.sleep(0.001)
 
 
 def new_engine() -> Engine:

@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from tests.cpp_build import ROOT, SANITIZE, build, missing_tool
+from cpp_build import ROOT, SANITIZE, build, missing_tool
 
 
 def main() -> int:

@@ -15,7 +15,6 @@
 // Source: BESS module Update.
 #include <algorithm>
 
-#include "host/headers.h"
 #include "host/module.h"
 #include "modules/field_value.h"
 

@@ -131,6 +131,7 @@ std::vector<Case> cases() {
       {"IPChecksum", map({{"verify", true}})},
       {"L4Checksum", {}},
       {"L4Checksum", map({{"verify", true}})},
+      {"NAT", map({{"ext_addrs", list(map({{"ext_addr", "192.0.2.1"}}))}})},
       {"Timestamp", {}},
       {"Measure", {}},
       {"Dump", {}},

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.harness import new_engine
+from harness import new_engine
 
 DROPPED = -1
 MISS = 63

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cpp_build import build, missing_tool
+from cpp_build import build, missing_tool
 
 REASON = missing_tool()
 

@@ -4,20 +4,12 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.harness import Engine, EngineError, new_engine
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "condition not met in time"
-        time.sleep(0.001)
+from harness import Engine, EngineError, new_engine, wait_until
 
 
 def pool_is_whole(engine: Engine) -> bool:

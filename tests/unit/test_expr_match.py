@@ -14,7 +14,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from tests.harness import EngineError, run
+from harness import EngineError, run
 
 GATES = 40  # of those that the harness collects
 

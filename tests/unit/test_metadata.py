@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.harness import Engine, EngineError, new_engine
+from harness import Engine, EngineError, new_engine
 
 SIZES = (1, 2, 4, 8)
 

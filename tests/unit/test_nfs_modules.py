@@ -13,7 +13,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from tests.harness import EngineError, run
+from harness import EngineError, run
 
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from scapy.all import IP, TCP, UDP, Ether, PcapNgWriter, Raw, rdpcap, wrpcap
 
-from tests.harness import EngineError, new_engine
+from harness import EngineError, new_engine
 
 TIMEOUT_S = 10.0
 

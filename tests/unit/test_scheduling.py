@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.harness import Engine, new_engine
-from tests.unit.test_engine import wait_until
+from harness import Engine, new_engine, wait_until
 
 
 def sources(engine: Engine, count: int, burst: int = 32) -> list[str]:

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// NAT: translates internal IPv4 endpoints to external ones and back (RFC 4787).
+//
+// Gates: in 2, out 2. Gate 0 is forward (internal to external, source rewritten), gate 1 is reverse
+// (external to internal, destination rewritten); a packet leaves by the gate of its number. Either
+// may stay unconnected.
+//
+// Arguments (NATArg):
+//   ext_addrs  1 to 256 of {ext_addr, port_ranges}, no address twice; ext_addr as text
+//   ext_addrs[].port_ranges  any number of {begin, end, suspended}: ports begin <= port < end, end
+//              at most 65536; none from a suspended range; no ranges mean one, 0 to 65535
+//
+// An endpoint is protocol, address, and TCP port, UDP port or identifier of an ICMP echo. The first
+// forward packet of an internal endpoint maps it to a free external one, whatever the destination
+// (endpoint-independent mapping), and anybody may answer (endpoint-independent filtering). An
+// internal address always takes the same external address. Ports below 1024 map to ports below
+// 1024, others to others, identifiers to any; TCP and UDP port 0 is never used. A mapping ends 120
+// s after its last forward packet; reverse packets do not keep it (RFC 4787 REQ-6). It ends on the
+// clock of the context, at the next packet that could use it or its port. VLAN tags are looked
+// through. Checksums are updated incrementally: wrong ones stay wrong, no UDP checksum stays none.
+//
+// Commands: get_initial_arg {} -> NATArg, the arguments as they were given (safe while running).
+// Metadata: none.
+// Drop reasons: "not translatable" (not IPv4, not TCP, UDP or ICMP echo, port 0, a header cut
+// short, any fragment), "no mapping" (reverse, nobody has that endpoint), "no free port" (also: all
+// 65536 mappings of the module are in use).
+// Limits: all tasks that lead here must run on one worker, both directions alike. No hairpinning,
+// no addresses inside payloads, no ICMP errors.
+// Source: the module of this name in BESS; the code is new.
+#include <arpa/inet.h>
+
+#include <algorithm>
+#include <atomic>
+#include <random>
+
+#include "host/headers.h"
+#include "host/module.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint64_t kIdleNs = 120ULL * 1000 * 1000 * 1000;
+constexpr uint32_t kMaxMappings = 1u << 16;
+constexpr uint32_t kBucketBits = 17;
+constexpr uint32_t kNone = 0xffffffff;
+constexpr size_t kMaxAddresses = 256;
+constexpr uint32_t kPorts = 65536;
+constexpr uint32_t kPrivilegedEnd = 1024;
+constexpr uint32_t kSweepPerBatch = 2 * kMaxBatch;  // twice what a batch can add
+constexpr uint32_t kSweepWhenFull = 1024;
+constexpr uint32_t kIcmpHeaderBytes = 8;
+
+// An endpoint as one word: address << 32 | port << 16 | protocol; 0 is no endpoint.
+using Endpoint = uint64_t;
+
+Endpoint make_endpoint(uint32_t address, uint32_t port, uint8_t proto) {
+  return static_cast<uint64_t>(address) << 32 | static_cast<uint64_t>(port) << 16 | proto;
+}
+uint32_t address_of(Endpoint endpoint) { return static_cast<uint32_t>(endpoint >> 32); }
+uint16_t port_of(Endpoint endpoint) { return static_cast<uint16_t>(endpoint >> 16); }
+uint8_t proto_of(Endpoint endpoint) { return static_cast<uint8_t>(endpoint); }
+
+enum Side : uint32_t { kInternal = 0, kExternal = 1 };
+
+// Fixed-size storage of mappings: found by either endpoint, kept in the order of their last use.
+class MappingTable {
+ public:
+  struct Mapping {
+    Endpoint endpoint[2];
+    uint64_t used_ns;
+    uint32_t next[2];  // in the bucket of either side; next[0] also links the free list
+    uint32_t older;
+    uint32_t newer;
+    uint32_t address;  // index of the external address
+  };
+
+  void init(uint64_t seed) {
+    seed_ = seed;
+    mappings_.resize(kMaxMappings);
+    for (uint32_t i = 0; i < kMaxMappings; ++i) {
+      mappings_[i].next[0] = i + 1 < kMaxMappings ? i + 1 : kNone;
+    }
+    free_ = 0;
+    for (auto& heads : heads_) heads.assign(1u << kBucketBits, kNone);
+  }
+
+  Mapping& operator[](uint32_t i) { return mappings_[i]; }
+  uint32_t oldest() const { return oldest_; }
+  bool full() const { return free_ == kNone; }
+  uint32_t size() const { return size_.load(std::memory_order_relaxed); }
+
+  uint32_t bucket(Endpoint endpoint) const {
+    uint64_t sum = (endpoint ^ seed_) * 0xd6e8feb86659fd93ULL;
+    sum = (sum ^ sum >> 32) * 0xd6e8feb86659fd93ULL;
+    return static_cast<uint32_t>(sum >> (64 - kBucketBits));
+  }
+  void prefetch_head(Side side, uint32_t bucket) const {
+    __builtin_prefetch(&heads_[side][bucket]);
+  }
+  void prefetch_first(Side side, uint32_t bucket) const {
+    const uint32_t first = heads_[side][bucket];
+    if (first != kNone) __builtin_prefetch(&mappings_[first]);
+  }
+  uint32_t find(Side side, uint32_t bucket, Endpoint endpoint) const {
+    uint32_t i = heads_[side][bucket];
+    while (i != kNone && mappings_[i].endpoint[side] != endpoint) i = mappings_[i].next[side];
+    return i;
+  }
+
+  // The table must not be full.
+  uint32_t add(Endpoint internal, Endpoint external, uint32_t address, uint64_t now_ns) {
+    const uint32_t i = free_;
+    Mapping& mapping = mappings_[i];
+    free_ = mapping.next[0];
+    mapping.endpoint[kInternal] = internal;
+    mapping.endpoint[kExternal] = external;
+    mapping.used_ns = now_ns;
+    mapping.address = address;
+    for (const Side side : {kInternal, kExternal}) {
+      uint32_t& head = heads_[side][bucket(mapping.endpoint[side])];
+      mapping.next[side] = head;
+      head = i;
+    }
+    append_newest(i);
+    size_.store(size() + 1, std::memory_order_relaxed);
+    return i;
+  }
+
+  void remove(uint32_t i) {
+    Mapping& mapping = mappings_[i];
+    for (const Side side : {kInternal, kExternal}) {
+      uint32_t* link = &heads_[side][bucket(mapping.endpoint[side])];
+      while (*link != i) link = &mappings_[*link].next[side];
+      *link = mapping.next[side];
+    }
+    unlink_age(i);
+    mapping.next[0] = free_;
+    free_ = i;
+    size_.store(size() - 1, std::memory_order_relaxed);
+  }
+
+  void touch(uint32_t i, uint64_t now_ns) {
+    mappings_[i].used_ns = now_ns;
+    if (i == newest_) return;
+    unlink_age(i);
+    append_newest(i);
+  }
+
+ private:
+  void append_newest(uint32_t i) {
+    mappings_[i].older = newest_;
+    mappings_[i].newer = kNone;
+    (newest_ == kNone ? oldest_ : mappings_[newest_].newer) = i;
+    newest_ = i;
+  }
+  void unlink_age(uint32_t i) {
+    const uint32_t older = mappings_[i].older;
+    const uint32_t newer = mappings_[i].newer;
+    (older == kNone ? oldest_ : mappings_[older].newer) = newer;
+    (newer == kNone ? newest_ : mappings_[newer].older) = older;
+  }
+
+  uint64_t seed_ = 0;
+  std::vector<Mapping> mappings_;
+  std::vector<uint32_t> heads_[2];
+  uint32_t free_ = kNone;
+  uint32_t oldest_ = kNone;
+  uint32_t newest_ = kNone;
+  std::atomic<uint32_t> size_{0};  // one writer; descriptions read it
+};
+
+// Which ports of one address and protocol are taken.
+class PortSet {
+ public:
+  void take(uint32_t port) { words_[port / 64] |= 1ULL << port % 64; }
+  void give_back(uint32_t port) { words_[port / 64] &= ~(1ULL << port % 64); }
+  // The first free port of begin <= port < end; `end` where there is none.
+  uint32_t first_free(uint32_t begin, uint32_t end) const {
+    while (begin < end) {
+      const uint64_t free = ~words_[begin / 64] >> begin % 64;
+      if (free != 0) return std::min<uint32_t>(begin + __builtin_ctzll(free), end);
+      begin = (begin / 64 + 1) * 64;
+    }
+    return end;
+  }
+
+ private:
+  uint64_t words_[kPorts / 64] = {};
+};
+
+struct PortRange {
+  uint32_t begin;
+  uint32_t end;
+};
+
+struct ExternalAddress {
+  uint32_t address = 0;
+  std::vector<PortRange> ranges;  // without suspended ones
+  PortSet taken[3];               // TCP, UDP, ICMP
+
+  PortSet& ports(uint8_t proto) {
+    return taken[proto == kProtoTcp ? 0 : proto == kProtoUdp ? 1 : 2];
+  }
+};
+
+// The endpoint that a packet has on the side to translate; 0 where it cannot be translated.
+Endpoint read_endpoint(const uint8_t* data, const Headers& headers, bool forward) {
+  if (headers.ip_version != 4 || headers.l4_off == 0) return 0;
+  if (headers.fragment || headers.more_fragments) return 0;
+  const uint32_t address = load_be32(data + headers.l3_off + (forward ? 12 : 16));
+  if (headers.ip_proto == kProtoTcp || headers.ip_proto == kProtoUdp) {
+    const uint16_t port = forward ? headers.sport : headers.dport;
+    return port == 0 ? 0 : make_endpoint(address, port, headers.ip_proto);
+  }
+  if (headers.ip_proto != kProtoIcmp) return 0;
+  const uint8_t* icmp = data + headers.l4_off;
+  if ((icmp[0] != 8 && icmp[0] != 0) || icmp[1] != 0) return 0;
+  return make_endpoint(address, load_be16(icmp + 4), kProtoIcmp);
+}
+
+// RFC 1624, equation 3: what replacing `before` by `after` adds to the complement of a checksum.
+uint32_t change16(uint16_t before, uint16_t after) {
+  return static_cast<uint32_t>(static_cast<uint16_t>(~before)) + after;
+}
+uint32_t change32(uint32_t before, uint32_t after) {
+  return change16(static_cast<uint16_t>(before >> 16), static_cast<uint16_t>(after >> 16)) +
+         change16(static_cast<uint16_t>(before), static_cast<uint16_t>(after));
+}
+void update_checksum(uint8_t* field, uint32_t change) {
+  store_be16(field, checksum_fold(static_cast<uint16_t>(~load_be16(field)) + change));
+}
+
+void rewrite(uint8_t* data, const Headers& headers, bool forward, Endpoint before, Endpoint after) {
+  uint8_t* ip = data + headers.l3_off;
+  uint8_t* l4 = data + headers.l4_off;
+  const uint32_t address_change = change32(address_of(before), address_of(after));
+  const uint32_t port_change = change16(port_of(before), port_of(after));
+  store_be32(ip + (forward ? 12 : 16), address_of(after));
+  update_checksum(ip + 10, address_change);
+  if (headers.ip_proto == kProtoIcmp) {  // no pseudo header
+    store_be16(l4 + 4, port_of(after));
+    update_checksum(l4 + 2, port_change);
+    return;
+  }
+  store_be16(l4 + (forward ? 0 : 2), port_of(after));
+  if (headers.ip_proto == kProtoTcp) {
+    update_checksum(l4 + 16, address_change + port_change);
+  } else if (load_be16(l4 + 6) != 0) {
+    update_checksum(l4 + 6, address_change + port_change);
+    if (load_be16(l4 + 6) == 0) store_be16(l4 + 6, 0xffff);  // 0 would mean no checksum
+  }
+}
+
+}  // namespace
+
+class NAT final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    not_translatable_ = drop_gate(add_drop_reason("not translatable"));
+    no_mapping_ = drop_gate(add_drop_reason("no mapping"));
+    no_free_port_ = drop_gate(add_drop_reason("no free port"));
+    const Args::List& addresses = args["ext_addrs"].as_list();
+    if (addresses.empty() || addresses.size() > kMaxAddresses) {
+      return Status::invalid("NAT.ext_addrs has " + std::to_string(addresses.size()) +
+                             " addresses; must have 1 to " + std::to_string(kMaxAddresses));
+    }
+    addresses_.resize(addresses.size());
+    for (size_t i = 0; i < addresses.size(); ++i) {
+      Status status = read_address(addresses[i], i);
+      if (!status.ok()) return status;
+    }
+    initial_arg_ = args;
+    std::random_device random;
+    table_.init(static_cast<uint64_t>(random()) << 32 | random());
+    return {};
+  }
+
+  void process(Context& ctx, Batch& batch, Gate in_gate) override {
+    const bool forward = in_gate == 0;
+    const Side side = forward ? kInternal : kExternal;
+    expire(ctx.now_ns, kSweepPerBatch);
+
+    Headers headers[kMaxBatch];
+    Endpoint before[kMaxBatch];
+    uint32_t buckets[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      const Packet& packet = *batch[i];
+      headers[i] = parse_headers(packet.data(), packet.len());
+      if (headers[i].ip_proto == kProtoIcmp && headers[i].l4_off != 0 &&
+          headers[i].l4_off + kIcmpHeaderBytes > packet.len()) {
+        headers[i].l4_off = 0;
+      }
+      before[i] = read_endpoint(packet.data(), headers[i], forward);
+      buckets[i] = table_.bucket(before[i]);
+      table_.prefetch_head(side, buckets[i]);
+    }
+    for (uint32_t i = 0; i < batch.size; ++i) table_.prefetch_first(side, buckets[i]);
+
+    Gate gates[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      if (before[i] == 0) {
+        gates[i] = not_translatable_;
+        continue;
+      }
+      uint32_t found = table_.find(side, buckets[i], before[i]);
+      if (found != kNone && expired(found, ctx.now_ns)) {
+        forget(found);
+        found = kNone;
+      }
+      if (found == kNone && forward) {
+        found = create(ctx, before[i]);
+      } else if (forward) {
+        table_.touch(found, ctx.now_ns);
+      }
+      if (found == kNone) {
+        gates[i] = forward ? no_free_port_ : no_mapping_;
+        continue;
+      }
+      const Endpoint after = table_[found].endpoint[forward ? kExternal : kInternal];
+      rewrite(batch[i]->data(), headers[i], forward, before[i], after);
+      gates[i] = in_gate;
+    }
+    emit_by_gate(ctx, batch, gates);
+  }
+
+  std::string description() const override { return std::to_string(table_.size()) + " mappings"; }
+
+  Status get_initial_arg(const Args&, Args& response) {
+    response = initial_arg_;
+    return {};
+  }
+
+ private:
+  Status read_address(const Args& arg, size_t index) {
+    const std::string where = "NAT.ext_addrs[" + std::to_string(index) + "]";
+    ExternalAddress& external = addresses_[index];
+    const std::string& text = arg["ext_addr"].as_string();
+    in_addr parsed;
+    if (inet_pton(AF_INET, text.c_str(), &parsed) != 1) {
+      return Status::invalid(where + ".ext_addr is \"" + text +
+                             "\"; must be an IPv4 address such as 192.0.2.1");
+    }
+    external.address = load_be32(&parsed);
+    for (size_t i = 0; i < index; ++i) {
+      if (addresses_[i].address != external.address) continue;
+      return Status::invalid(where + ".ext_addr is " + text + ", as is ext_addrs[" +
+                             std::to_string(i) + "]; list each address once");
+    }
+    const Args::List& ranges = arg["port_ranges"].as_list();
+    if (ranges.empty()) external.ranges.push_back({0, kPorts - 1});
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      const uint64_t begin = ranges[i]["begin"].as_uint();
+      const uint64_t end = ranges[i]["end"].as_uint();
+      if (begin >= end || end > kPorts) {
+        return Status::invalid(where + ".port_ranges[" + std::to_string(i) + "] is " +
+                               std::to_string(begin) + " to " + std::to_string(end) +
+                               "; begin must be below end, and end at most 65536");
+      }
+      if (ranges[i]["suspended"].as_bool()) continue;
+      external.ranges.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
+    }
+    // Port 0 is an identifier like any other for ICMP, but no port.
+    external.ports(kProtoTcp).take(0);
+    external.ports(kProtoUdp).take(0);
+    return {};
+  }
+
+  bool expired(uint32_t i, uint64_t now_ns) { return now_ns - table_[i].used_ns >= kIdleNs; }
+
+  void forget(uint32_t i) {
+    const Endpoint external = table_[i].endpoint[kExternal];
+    addresses_[table_[i].address].ports(proto_of(external)).give_back(port_of(external));
+    table_.remove(i);
+  }
+
+  // Forgets up to `limit` mappings, those idle for longest first.
+  uint32_t expire(uint64_t now_ns, uint32_t limit) {
+    uint32_t count = 0;
+    while (count < limit && table_.oldest() != kNone && expired(table_.oldest(), now_ns)) {
+      forget(table_.oldest());
+      ++count;
+    }
+    return count;
+  }
+
+  uint32_t create(Context& ctx, Endpoint internal) {
+    const uint32_t index = pick_address(address_of(internal));
+    ExternalAddress& address = addresses_[index];
+    uint32_t port = table_.full() ? kPorts : find_port(ctx, address, internal);
+    if (port == kPorts && expire(ctx.now_ns, kSweepWhenFull) != 0) {
+      port = find_port(ctx, address, internal);
+    }
+    if (port == kPorts) return kNone;
+    const uint8_t proto = proto_of(internal);
+    address.ports(proto).take(port);
+    return table_.add(internal, make_endpoint(address.address, port, proto), index, ctx.now_ns);
+  }
+
+  uint32_t pick_address(uint32_t internal) const {
+    const uint64_t hashed = (internal * 0x9e3779b97f4a7c15ULL) >> 32;
+    return static_cast<uint32_t>(hashed * addresses_.size() >> 32);
+  }
+
+  // A free port of the internal port's class, from a random place on; kPorts where there is none.
+  uint32_t find_port(Context& ctx, ExternalAddress& address, Endpoint internal) {
+    const bool any = proto_of(internal) == kProtoIcmp;
+    const bool privileged = port_of(internal) < kPrivilegedEnd;
+    const PortSet& ports = address.ports(proto_of(internal));
+    for (const PortRange& range : address.ranges) {
+      const uint32_t begin =
+          any || privileged ? range.begin : std::max(range.begin, kPrivilegedEnd);
+      const uint32_t end = any || !privileged ? range.end : std::min(range.end, kPrivilegedEnd);
+      if (begin >= end) continue;
+      const uint32_t start =
+          begin + static_cast<uint32_t>((ctx.random() >> 32) * (end - begin) >> 32);
+      const uint32_t upper = ports.first_free(start, end);
+      if (upper != end) return upper;
+      const uint32_t lower = ports.first_free(begin, start);
+      if (lower != start) return lower;
+    }
+    return kPorts;
+  }
+
+  MappingTable table_;
+  std::vector<ExternalAddress> addresses_;
+  Args initial_arg_;
+  Gate not_translatable_ = 0;
+  Gate no_mapping_ = 0;
+  Gate no_free_port_ = 0;
+};
+
+namespace {
+
+const ModuleClass kClass = {
+    "NAT",
+    "nat",
+    "translates IPv4 addresses and ports",
+    "NATArg",
+    2,
+    2,
+    {{"get_initial_arg", "EmptyArg", "NATArg", true, command(&NAT::get_initial_arg)}},
+    make_module<NAT>};
+const ModuleRegistration registered{kClass};
+
+}  // namespace
+}  // namespace e2

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// VLANPush - adds a VLAN tag outside of those that are there.
+//
+// Gates: in 1, out 1.
+// Arguments (VLANPushArg):
+//   tci  the tag: PCP (3 bits), DEI (1), VLAN id (12); 0..65535
+// Commands: set_tci {tci} changes the tag (stop workers first).
+// The tag's type is 0x8100 (802.1Q), or 0x88a8 (802.1ad) on a packet whose first tag is 0x8100.
+// Metadata: none.
+// Drop reasons: "packet too short" - no whole Ethernet header; "no headroom" - the buffer has no
+// 4 bytes left in front of the packet.
+// Source: BESS module VLANPush.
+#include "host/headers.h"
+#include "host/module.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint32_t kEthernetBytes = 14;
+constexpr uint32_t kTagBytes = 4;
+constexpr uint32_t kAddressBytes = 12;
+
+class VlanPush final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    too_short_ = add_drop_reason("packet too short");
+    no_headroom_ = add_drop_reason("no headroom");
+    Args none;
+    return set_tci(args, none);
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    Gate gates[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) gates[i] = push(*batch[i]);
+    emit_by_gate(ctx, batch, gates);
+  }
+
+  Status set_tci(const Args& args, Args&) {
+    const uint64_t tci = args["tci"].as_uint();
+    if (tci > 0xffff) {
+      return Status::invalid("'tci' " + std::to_string(tci) + " must be within 0..65535");
+    }
+    tci_ = static_cast<uint16_t>(tci);
+    return {};
+  }
+
+  std::string description() const override {
+    return "PCP=" + std::to_string(tci_ >> 13) + " DEI=" + std::to_string(tci_ >> 12 & 1) +
+           " VID=" + std::to_string(tci_ & 0xfff);
+  }
+
+ private:
+  Gate push(Packet& packet) const {
+    if (packet.len() < kEthernetBytes) return drop_gate(too_short_);
+    uint8_t* data = packet.prepend(kTagBytes);
+    if (data == nullptr) return drop_gate(no_headroom_);
+    const bool tagged = load_be16(data + kTagBytes + kAddressBytes) == kEtherVlan;
+    uint8_t addresses[kAddressBytes];
+    std::memcpy(addresses, data + kTagBytes, sizeof addresses);
+    std::memcpy(data, addresses, sizeof addresses);
+    store_be16(data + kAddressBytes, tagged ? kEtherQinq : kEtherVlan);
+    store_be16(data + kAddressBytes + 2, tci_);
+    return 0;
+  }
+
+  uint16_t tci_ = 0;
+  uint32_t too_short_ = 0;
+  uint32_t no_headroom_ = 0;
+};
+
+const ModuleClass kClass = {
+    "VLANPush",
+    "vlan_push",
+    "adds 802.1Q/802.1ad VLAN tag",
+    "VLANPushArg",
+    1,
+    1,
+    {{"set_tci", "VLANPushArg", "EmptyArg", false, command(&VlanPush::set_tci)}},
+    make_module<VlanPush>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// VXLANDecap - takes the outer Ethernet, IPv4, UDP and VXLAN headers off (RFC 7348).
+//
+// Gates: in 1, out 1. Arguments (VXLANDecapArg): none. Commands: none.
+// VLAN tags and IP options of the outer headers go too, and so does what follows the UDP datagram.
+// The UDP port does not matter: choose the packets upstream.
+// Metadata: writes tun_ip_src (4 bytes), tun_ip_dst (4), tun_id (4), all in network order.
+// Drop reasons: "packet too short" - the outer headers are not all there; "not VXLAN" - not UDP
+// over IPv4, a fragment, or without the flag that says there is a network identifier.
+// Source: BESS module VXLANDecap (which takes every packet for VXLAN).
+#include "host/headers.h"
+#include "host/module.h"
+#include "modules/field_value.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint32_t kVxlanBytes = 8;
+constexpr uint8_t kVniPresent = 0x08;
+
+class VxlanDecap final : public Module {
+ public:
+  Status init(Host&, const Args&) override {
+    too_short_ = add_drop_reason("packet too short");
+    not_vxlan_ = add_drop_reason("not VXLAN");
+    src_ = add_attr("tun_ip_src", 4, Access::kWrite);
+    dst_ = add_attr("tun_ip_dst", 4, Access::kWrite);
+    id_ = add_attr("tun_id", 4, Access::kWrite);
+    return {};
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    Gate gates[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) gates[i] = decapsulate(*batch[i]);
+    emit_by_gate(ctx, batch, gates);
+  }
+
+ private:
+  Gate decapsulate(Packet& packet) const {
+    const uint8_t* data = packet.data();
+    const Headers h = parse_headers(data, packet.len());
+    if (h.ip_version != 4) {
+      const bool cut = h.l2_len == 0 || h.ether_type == kEtherIpv4;
+      return drop_gate(cut ? too_short_ : not_vxlan_);
+    }
+    if (h.ip_proto != kProtoUdp || h.fragment || h.more_fragments) return drop_gate(not_vxlan_);
+    if (h.l4_off == 0 || h.payload_len < kVxlanBytes) return drop_gate(too_short_);
+    const uint8_t* vxlan = data + h.payload_off;
+    if ((vxlan[0] & kVniPresent) == 0) return drop_gate(not_vxlan_);
+    uint8_t id[4];
+    store_be32(id, load_be32(vxlan + 4) >> 8);
+    write_attr(packet, attr_offset(src_), data + h.l3_off + 12, 4);
+    write_attr(packet, attr_offset(dst_), data + h.l3_off + 16, 4);
+    write_attr(packet, attr_offset(id_), id, 4);
+    packet.trim(packet.len() - h.payload_off - h.payload_len);
+    packet.adj(h.payload_off + kVxlanBytes);
+    return 0;
+  }
+
+  size_t src_ = 0;
+  size_t dst_ = 0;
+  size_t id_ = 0;
+  uint32_t too_short_ = 0;
+  uint32_t not_vxlan_ = 0;
+};
+
+const ModuleClass kClass = {"VXLANDecap",
+                            "vxlan_decap",
+                            "decapsulates the outer Ethernet/IP/UDP/VXLAN headers",
+                            "VXLANDecapArg",
+                            1,
+                            1,
+                            {},
+                            make_module<VxlanDecap>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

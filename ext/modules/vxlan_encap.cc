@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// VXLANEncap - puts UDP and VXLAN headers in front of Ethernet frames (RFC 7348).
+//
+// Gates: in 1, out 1. Follow it with IPEncap and EtherEncap for a whole outer frame.
+// Arguments (VXLANEncapArg):
+//   dstport  the UDP destination port; 0 or absent takes 4789
+// Commands: none.
+// The UDP source port is a hash of the inner flow within 49152..65535, so that one flow keeps one
+// path; frames that are not IP hash by their MAC addresses. The UDP checksum is 0 (none).
+// Metadata: reads tun_ip_src (4 bytes), tun_ip_dst (4), tun_id (4, its low 24 bits count); writes
+// ip_src (4), ip_dst (4), ip_proto (1, UDP). All in network order.
+// Drop reasons: "no headroom" - the buffer has no 16 bytes left in front of the packet;
+// "packet too long" - with the headers it would be longer than 65535 bytes.
+// Source: BESS module VXLANEncap; its hash is another one.
+#include <algorithm>
+
+#include "host/headers.h"
+#include "host/module.h"
+#include "modules/field_value.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint16_t kVxlanPort = 4789;
+constexpr uint32_t kUdpBytes = 8;
+constexpr uint32_t kVxlanBytes = 8;
+constexpr uint32_t kVniPresent = 0x08000000;
+constexpr uint16_t kFirstPrivatePort = 0xc000;
+
+uint64_t inner_hash(const Packet& packet) {
+  const Headers h = parse_headers(packet.data(), packet.len());
+  FiveTuple key;
+  if (!flow_key(packet.data(), h, key)) {
+    std::memcpy(key.src, packet.data(), std::min<uint32_t>(packet.len(), 12));
+  }
+  return flow_hash(key);
+}
+
+class VxlanEncap final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    const uint64_t port = args["dstport"].as_uint();
+    if (port > 0xffff) {
+      return Status::invalid("'dstport' " + std::to_string(port) + " must be within 1..65535");
+    }
+    if (port != 0) dstport_ = static_cast<uint16_t>(port);
+    no_headroom_ = add_drop_reason("no headroom");
+    too_long_ = add_drop_reason("packet too long");
+    tun_src_ = add_attr("tun_ip_src", 4, Access::kRead);
+    tun_dst_ = add_attr("tun_ip_dst", 4, Access::kRead);
+    tun_id_ = add_attr("tun_id", 4, Access::kRead);
+    ip_src_ = add_attr("ip_src", 4, Access::kWrite);
+    ip_dst_ = add_attr("ip_dst", 4, Access::kWrite);
+    ip_proto_ = add_attr("ip_proto", 1, Access::kWrite);
+    return {};
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    Gate gates[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) gates[i] = encapsulate(*batch[i]);
+    emit_by_gate(ctx, batch, gates);
+  }
+
+ private:
+  Gate encapsulate(Packet& packet) const {
+    const uint32_t total = packet.len() + kUdpBytes + kVxlanBytes;
+    if (total > 0xffff) return drop_gate(too_long_);
+    if (packet.headroom() < kUdpBytes + kVxlanBytes) return drop_gate(no_headroom_);
+    const auto sport = static_cast<uint16_t>(inner_hash(packet) | kFirstPrivatePort);
+    uint8_t src[4];
+    uint8_t dst[4];
+    uint8_t id[4];
+    read_attr(packet, attr_offset(tun_src_), src, 4);
+    read_attr(packet, attr_offset(tun_dst_), dst, 4);
+    read_attr(packet, attr_offset(tun_id_), id, 4);
+    uint8_t* udp = packet.prepend(kUdpBytes + kVxlanBytes);
+    store_be16(udp, sport);
+    store_be16(udp + 2, dstport_);
+    store_be16(udp + 4, static_cast<uint16_t>(total));
+    store_be16(udp + 6, 0);
+    store_be32(udp + 8, kVniPresent);
+    store_be32(udp + 12, load_be32(id) << 8);
+    write_attr(packet, attr_offset(ip_src_), src, 4);
+    write_attr(packet, attr_offset(ip_dst_), dst, 4);
+    write_attr(packet, attr_offset(ip_proto_), &kProtoUdp, 1);
+    return 0;
+  }
+
+  uint16_t dstport_ = kVxlanPort;
+  size_t tun_src_ = 0;
+  size_t tun_dst_ = 0;
+  size_t tun_id_ = 0;
+  size_t ip_src_ = 0;
+  size_t ip_dst_ = 0;
+  size_t ip_proto_ = 0;
+  uint32_t no_headroom_ = 0;
+  uint32_t too_long_ = 0;
+};
+
+const ModuleClass kClass = {"VXLANEncap",
+                            "vxlan_encap",
+                            "encapsulates packets with UDP/VXLAN headers",
+                            "VXLANEncapArg",
+                            1,
+                            1,
+                            {},
+                            make_module<VxlanEncap>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2
