@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.anchors import BESSD_MPPS
+from anchors import BESSD_MPPS
 from bess_plugins._engine import Engine
 
 SECONDS = float(os.environ.get("E2_BENCH_SECONDS", "0.2"))
