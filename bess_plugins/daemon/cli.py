@@ -189,6 +189,7 @@ def start(
         _fail(f"already running on port {port} (pid {owner})")
     command = [
         sys.executable,
+        "-P",  # the installed package, wherever the command is typed
         "-m",
         "bess_plugins.daemon.cli",
         "--foreground",

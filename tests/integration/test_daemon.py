@@ -325,7 +325,7 @@ def test_command_line(tmp_path: Path) -> None:
 
     def e2d(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "bess_plugins.daemon.cli", *arguments, f"--port={port}"],
+            [sys.executable, "-P", "-m", "bess_plugins.daemon.cli", *arguments, f"--port={port}"],
             env=environment,
             capture_output=True,
             text=True,

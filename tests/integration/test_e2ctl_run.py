@@ -23,7 +23,7 @@ DATA = Path(os.environ.get("E2_DATA", ROOT.parent / "shared" / "data"))
 
 def e2ctl(*args: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "e2ctl.cli", *map(str, args)],
+        [sys.executable, "-P", "-m", "e2ctl.cli", *map(str, args)],
         capture_output=True,
         text=True,
         check=False,
