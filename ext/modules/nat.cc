@@ -2,8 +2,8 @@
 // NAT: translates internal IPv4 endpoints to external ones and back (RFC 4787).
 //
 // Gates: in 2, out 2. Gate 0 is forward (internal to external, source rewritten), gate 1 is reverse
-// (external to internal, destination rewritten); a packet leaves by the gate of its number. Either
-// may stay unconnected.
+// (external to internal, destination rewritten); a packet leaves by the gate of the number it came
+// in by. Gate 1 may stay unconnected.
 //
 // Arguments (NATArg):
 //   ext_addrs  1 to 256 of {ext_addr, port_ranges}, no address twice; ext_addr as text
@@ -30,163 +30,21 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
-#include <atomic>
 #include <random>
 
 #include "host/headers.h"
 #include "host/module.h"
+#include "modules/nat_table.h"
 
 namespace e2 {
 namespace {
 
 constexpr uint64_t kIdleNs = 120ULL * 1000 * 1000 * 1000;
-constexpr uint32_t kMaxMappings = 1u << 16;
-constexpr uint32_t kBucketBits = 17;
-constexpr uint32_t kNone = 0xffffffff;
 constexpr size_t kMaxAddresses = 256;
-constexpr uint32_t kPorts = 65536;
 constexpr uint32_t kPrivilegedEnd = 1024;
 constexpr uint32_t kSweepPerBatch = 2 * kMaxBatch;  // twice what a batch can add
 constexpr uint32_t kSweepWhenFull = 1024;
 constexpr uint32_t kIcmpHeaderBytes = 8;
-
-// An endpoint as one word: address << 32 | port << 16 | protocol; 0 is no endpoint.
-using Endpoint = uint64_t;
-
-Endpoint make_endpoint(uint32_t address, uint32_t port, uint8_t proto) {
-  return static_cast<uint64_t>(address) << 32 | static_cast<uint64_t>(port) << 16 | proto;
-}
-uint32_t address_of(Endpoint endpoint) { return static_cast<uint32_t>(endpoint >> 32); }
-uint16_t port_of(Endpoint endpoint) { return static_cast<uint16_t>(endpoint >> 16); }
-uint8_t proto_of(Endpoint endpoint) { return static_cast<uint8_t>(endpoint); }
-
-enum Side : uint32_t { kInternal = 0, kExternal = 1 };
-
-// Fixed-size storage of mappings: found by either endpoint, kept in the order of their last use.
-class MappingTable {
- public:
-  struct Mapping {
-    Endpoint endpoint[2];
-    uint64_t used_ns;
-    uint32_t next[2];  // in the bucket of either side; next[0] also links the free list
-    uint32_t older;
-    uint32_t newer;
-    uint32_t address;  // index of the external address
-  };
-
-  void init(uint64_t seed) {
-    seed_ = seed;
-    mappings_.resize(kMaxMappings);
-    for (uint32_t i = 0; i < kMaxMappings; ++i) {
-      mappings_[i].next[0] = i + 1 < kMaxMappings ? i + 1 : kNone;
-    }
-    free_ = 0;
-    for (auto& heads : heads_) heads.assign(1u << kBucketBits, kNone);
-  }
-
-  Mapping& operator[](uint32_t i) { return mappings_[i]; }
-  uint32_t oldest() const { return oldest_; }
-  bool full() const { return free_ == kNone; }
-  uint32_t size() const { return size_.load(std::memory_order_relaxed); }
-
-  uint32_t bucket(Endpoint endpoint) const {
-    uint64_t sum = (endpoint ^ seed_) * 0xd6e8feb86659fd93ULL;
-    sum = (sum ^ sum >> 32) * 0xd6e8feb86659fd93ULL;
-    return static_cast<uint32_t>(sum >> (64 - kBucketBits));
-  }
-  void prefetch_head(Side side, uint32_t bucket) const {
-    __builtin_prefetch(&heads_[side][bucket]);
-  }
-  void prefetch_first(Side side, uint32_t bucket) const {
-    const uint32_t first = heads_[side][bucket];
-    if (first != kNone) __builtin_prefetch(&mappings_[first]);
-  }
-  uint32_t find(Side side, uint32_t bucket, Endpoint endpoint) const {
-    uint32_t i = heads_[side][bucket];
-    while (i != kNone && mappings_[i].endpoint[side] != endpoint) i = mappings_[i].next[side];
-    return i;
-  }
-
-  // The table must not be full.
-  uint32_t add(Endpoint internal, Endpoint external, uint32_t address, uint64_t now_ns) {
-    const uint32_t i = free_;
-    Mapping& mapping = mappings_[i];
-    free_ = mapping.next[0];
-    mapping.endpoint[kInternal] = internal;
-    mapping.endpoint[kExternal] = external;
-    mapping.used_ns = now_ns;
-    mapping.address = address;
-    for (const Side side : {kInternal, kExternal}) {
-      uint32_t& head = heads_[side][bucket(mapping.endpoint[side])];
-      mapping.next[side] = head;
-      head = i;
-    }
-    append_newest(i);
-    size_.store(size() + 1, std::memory_order_relaxed);
-    return i;
-  }
-
-  void remove(uint32_t i) {
-    Mapping& mapping = mappings_[i];
-    for (const Side side : {kInternal, kExternal}) {
-      uint32_t* link = &heads_[side][bucket(mapping.endpoint[side])];
-      while (*link != i) link = &mappings_[*link].next[side];
-      *link = mapping.next[side];
-    }
-    unlink_age(i);
-    mapping.next[0] = free_;
-    free_ = i;
-    size_.store(size() - 1, std::memory_order_relaxed);
-  }
-
-  void touch(uint32_t i, uint64_t now_ns) {
-    mappings_[i].used_ns = now_ns;
-    if (i == newest_) return;
-    unlink_age(i);
-    append_newest(i);
-  }
-
- private:
-  void append_newest(uint32_t i) {
-    mappings_[i].older = newest_;
-    mappings_[i].newer = kNone;
-    (newest_ == kNone ? oldest_ : mappings_[newest_].newer) = i;
-    newest_ = i;
-  }
-  void unlink_age(uint32_t i) {
-    const uint32_t older = mappings_[i].older;
-    const uint32_t newer = mappings_[i].newer;
-    (older == kNone ? oldest_ : mappings_[older].newer) = newer;
-    (newer == kNone ? newest_ : mappings_[newer].older) = older;
-  }
-
-  uint64_t seed_ = 0;
-  std::vector<Mapping> mappings_;
-  std::vector<uint32_t> heads_[2];
-  uint32_t free_ = kNone;
-  uint32_t oldest_ = kNone;
-  uint32_t newest_ = kNone;
-  std::atomic<uint32_t> size_{0};  // one writer; descriptions read it
-};
-
-// Which ports of one address and protocol are taken.
-class PortSet {
- public:
-  void take(uint32_t port) { words_[port / 64] |= 1ULL << port % 64; }
-  void give_back(uint32_t port) { words_[port / 64] &= ~(1ULL << port % 64); }
-  // The first free port of begin <= port < end; `end` where there is none.
-  uint32_t first_free(uint32_t begin, uint32_t end) const {
-    while (begin < end) {
-      const uint64_t free = ~words_[begin / 64] >> begin % 64;
-      if (free != 0) return std::min<uint32_t>(begin + __builtin_ctzll(free), end);
-      begin = (begin / 64 + 1) * 64;
-    }
-    return end;
-  }
-
- private:
-  uint64_t words_[kPorts / 64] = {};
-};
 
 struct PortRange {
   uint32_t begin;
@@ -303,16 +161,16 @@ class NAT final : public Module {
         continue;
       }
       uint32_t found = table_.find(side, buckets[i], before[i]);
-      if (found != kNone && expired(found, ctx.now_ns)) {
+      if (found != MappingTable::kNone && expired(found, ctx.now_ns)) {
         forget(found);
-        found = kNone;
+        found = MappingTable::kNone;
       }
-      if (found == kNone && forward) {
+      if (found == MappingTable::kNone && forward) {
         found = create(ctx, before[i]);
       } else if (forward) {
         table_.touch(found, ctx.now_ns);
       }
-      if (found == kNone) {
+      if (found == MappingTable::kNone) {
         gates[i] = forward ? no_free_port_ : no_mapping_;
         continue;
       }
@@ -347,11 +205,11 @@ class NAT final : public Module {
                              std::to_string(i) + "]; list each address once");
     }
     const Args::List& ranges = arg["port_ranges"].as_list();
-    if (ranges.empty()) external.ranges.push_back({0, kPorts - 1});
+    if (ranges.empty()) external.ranges.push_back({0, PortSet::kPorts - 1});
     for (size_t i = 0; i < ranges.size(); ++i) {
       const uint64_t begin = ranges[i]["begin"].as_uint();
       const uint64_t end = ranges[i]["end"].as_uint();
-      if (begin >= end || end > kPorts) {
+      if (begin >= end || end > PortSet::kPorts) {
         return Status::invalid(where + ".port_ranges[" + std::to_string(i) + "] is " +
                                std::to_string(begin) + " to " + std::to_string(end) +
                                "; begin must be below end, and end at most 65536");
@@ -365,7 +223,7 @@ class NAT final : public Module {
     return {};
   }
 
-  bool expired(uint32_t i, uint64_t now_ns) { return now_ns - table_[i].used_ns >= kIdleNs; }
+  bool expired(uint32_t i, uint64_t now_ns) { return table_[i].used_ns + kIdleNs <= now_ns; }
 
   void forget(uint32_t i) {
     const Endpoint external = table_[i].endpoint[kExternal];
@@ -376,7 +234,8 @@ class NAT final : public Module {
   // Forgets up to `limit` mappings, those idle for longest first.
   uint32_t expire(uint64_t now_ns, uint32_t limit) {
     uint32_t count = 0;
-    while (count < limit && table_.oldest() != kNone && expired(table_.oldest(), now_ns)) {
+    while (count < limit && table_.oldest() != MappingTable::kNone &&
+           expired(table_.oldest(), now_ns)) {
       forget(table_.oldest());
       ++count;
     }
@@ -386,11 +245,11 @@ class NAT final : public Module {
   uint32_t create(Context& ctx, Endpoint internal) {
     const uint32_t index = pick_address(address_of(internal));
     ExternalAddress& address = addresses_[index];
-    uint32_t port = table_.full() ? kPorts : find_port(ctx, address, internal);
-    if (port == kPorts && expire(ctx.now_ns, kSweepWhenFull) != 0) {
+    uint32_t port = table_.full() ? PortSet::kPorts : find_port(ctx, address, internal);
+    if (port == PortSet::kPorts && expire(ctx.now_ns, kSweepWhenFull) != 0) {
       port = find_port(ctx, address, internal);
     }
-    if (port == kPorts) return kNone;
+    if (port == PortSet::kPorts) return MappingTable::kNone;
     const uint8_t proto = proto_of(internal);
     address.ports(proto).take(port);
     return table_.add(internal, make_endpoint(address.address, port, proto), index, ctx.now_ns);
@@ -401,7 +260,8 @@ class NAT final : public Module {
     return static_cast<uint32_t>(hashed * addresses_.size() >> 32);
   }
 
-  // A free port of the internal port's class, from a random place on; kPorts where there is none.
+  // A free port of the internal port's class, from a random place on; PortSet::kPorts where there
+  // is none.
   uint32_t find_port(Context& ctx, ExternalAddress& address, Endpoint internal) {
     const bool any = proto_of(internal) == kProtoIcmp;
     const bool privileged = port_of(internal) < kPrivilegedEnd;
@@ -418,7 +278,7 @@ class NAT final : public Module {
       const uint32_t lower = ports.first_free(begin, start);
       if (lower != start) return lower;
     }
-    return kPorts;
+    return PortSet::kPorts;
   }
 
   MappingTable table_;
@@ -440,7 +300,7 @@ const ModuleClass kClass = {
     2,
     {{"get_initial_arg", "EmptyArg", "NATArg", true, command(&NAT::get_initial_arg)}},
     make_module<NAT>};
-const ModuleRegistration registered{kClass};
+const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
 }  // namespace e2

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What NAT remembers: mappings between internal and external endpoints, and the ports they take.
+//
+// Storage is allocated once, in init; nothing afterwards allocates. One thread at a time may use a
+// table or a set; only size() may be called beside it.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+namespace e2 {
+
+// An endpoint as one word: address << 32 | port << 16 | protocol; 0 is no endpoint.
+using Endpoint = uint64_t;
+
+inline Endpoint make_endpoint(uint32_t address, uint32_t port, uint8_t proto) {
+  return static_cast<uint64_t>(address) << 32 | static_cast<uint64_t>(port) << 16 | proto;
+}
+inline uint32_t address_of(Endpoint endpoint) { return static_cast<uint32_t>(endpoint >> 32); }
+inline uint16_t port_of(Endpoint endpoint) { return static_cast<uint16_t>(endpoint >> 16); }
+inline uint8_t proto_of(Endpoint endpoint) { return static_cast<uint8_t>(endpoint); }
+
+enum Side : uint32_t { kInternal = 0, kExternal = 1 };
+
+// Fixed-size storage of mappings: found by either endpoint, kept in the order of their last use.
+class MappingTable {
+ public:
+  static constexpr uint32_t kMaxMappings = 1u << 16;
+  static constexpr uint32_t kNone = 0xffffffff;
+
+  struct Mapping {
+    Endpoint endpoint[2];
+    uint64_t used_ns;
+    uint32_t next[2];  // in the bucket of either side; next[0] also links the free list
+    uint32_t older;
+    uint32_t newer;
+    uint32_t address;  // index of the external address
+  };
+
+  void init(uint64_t seed) {
+    seed_ = seed;
+    mappings_.resize(kMaxMappings);
+    for (uint32_t i = 0; i < kMaxMappings; ++i) {
+      mappings_[i].next[0] = i + 1 < kMaxMappings ? i + 1 : kNone;
+    }
+    free_ = 0;
+    for (auto& heads : heads_) heads.assign(1u << kBucketBits, kNone);
+  }
+
+  Mapping& operator[](uint32_t i) { return mappings_[i]; }
+  uint32_t oldest() const { return oldest_; }
+  bool full() const { return free_ == kNone; }
+  uint32_t size() const { return size_.load(std::memory_order_relaxed); }
+
+  uint32_t bucket(Endpoint endpoint) const {
+    uint64_t sum = (endpoint ^ seed_) * 0xd6e8feb86659fd93ULL;
+    sum = (sum ^ sum >> 32) * 0xd6e8feb86659fd93ULL;
+    return static_cast<uint32_t>(sum >> (64 - kBucketBits));
+  }
+  void prefetch_head(Side side, uint32_t bucket) const {
+    __builtin_prefetch(&heads_[side][bucket]);
+  }
+  void prefetch_first(Side side, uint32_t bucket) const {
+    const uint32_t first = heads_[side][bucket];
+    if (first != kNone) __builtin_prefetch(&mappings_[first]);
+  }
+  uint32_t find(Side side, uint32_t bucket, Endpoint endpoint) const {
+    uint32_t i = heads_[side][bucket];
+    while (i != kNone && mappings_[i].endpoint[side] != endpoint) i = mappings_[i].next[side];
+    return i;
+  }
+
+  // The table must not be full.
+  uint32_t add(Endpoint internal, Endpoint external, uint32_t address, uint64_t now_ns) {
+    const uint32_t i = free_;
+    Mapping& mapping = mappings_[i];
+    free_ = mapping.next[0];
+    mapping.endpoint[kInternal] = internal;
+    mapping.endpoint[kExternal] = external;
+    mapping.used_ns = now_ns;
+    mapping.address = address;
+    for (const Side side : {kInternal, kExternal}) {
+      uint32_t& head = heads_[side][bucket(mapping.endpoint[side])];
+      mapping.next[side] = head;
+      head = i;
+    }
+    append_newest(i);
+    size_.store(size() + 1, std::memory_order_relaxed);
+    return i;
+  }
+
+  void remove(uint32_t i) {
+    Mapping& mapping = mappings_[i];
+    for (const Side side : {kInternal, kExternal}) {
+      uint32_t* link = &heads_[side][bucket(mapping.endpoint[side])];
+      while (*link != i) link = &mappings_[*link].next[side];
+      *link = mapping.next[side];
+    }
+    unlink_age(i);
+    mapping.next[0] = free_;
+    free_ = i;
+    size_.store(size() - 1, std::memory_order_relaxed);
+  }
+
+  void touch(uint32_t i, uint64_t now_ns) {
+    mappings_[i].used_ns = now_ns;
+    if (i == newest_) return;
+    unlink_age(i);
+    append_newest(i);
+  }
+
+ private:
+  static constexpr uint32_t kBucketBits = 17;
+
+  void append_newest(uint32_t i) {
+    mappings_[i].older = newest_;
+    mappings_[i].newer = kNone;
+    (newest_ == kNone ? oldest_ : mappings_[newest_].newer) = i;
+    newest_ = i;
+  }
+  void unlink_age(uint32_t i) {
+    const uint32_t older = mappings_[i].older;
+    const uint32_t newer = mappings_[i].newer;
+    (older == kNone ? oldest_ : mappings_[older].newer) = newer;
+    (newer == kNone ? newest_ : mappings_[newer].older) = older;
+  }
+
+  uint64_t seed_ = 0;
+  std::vector<Mapping> mappings_;
+  std::vector<uint32_t> heads_[2];
+  uint32_t free_ = kNone;
+  uint32_t oldest_ = kNone;
+  uint32_t newest_ = kNone;
+  std::atomic<uint32_t> size_{0};  // one writer; descriptions read it
+};
+
+// Which ports of one address and protocol are taken.
+class PortSet {
+ public:
+  static constexpr uint32_t kPorts = 65536;
+
+  void take(uint32_t port) { words_[port / 64] |= 1ULL << port % 64; }
+  void give_back(uint32_t port) { words_[port / 64] &= ~(1ULL << port % 64); }
+  // The first free port of begin <= port < end; `end` where there is none.
+  uint32_t first_free(uint32_t begin, uint32_t end) const {
+    while (begin < end) {
+      const uint64_t free = ~words_[begin / 64] >> begin % 64;
+      if (free != 0) return std::min<uint32_t>(begin + __builtin_ctzll(free), end);
+      begin = (begin / 64 + 1) * 64;
+    }
+    return end;
+  }
+
+ private:
+  uint64_t words_[kPorts / 64] = {};
+};
+
+}  // namespace e2
