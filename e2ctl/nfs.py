@@ -31,7 +31,17 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from e2ctl.filters import FIELD_BITS
 
-__all__ = ["Attribute", "Catalog", "Location", "NfError", "NfType", "SourceError", "load", "loads"]
+__all__ = [
+    "Attribute",
+    "Catalog",
+    "Location",
+    "NfError",
+    "NfType",
+    "SourceError",
+    "load",
+    "loads",
+    "read_source",
+]
 
 _METADATA_BYTES = (1, 2, 4, 8)
 _SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -62,6 +72,17 @@ class SourceError(Exception):
 
 class NfError(SourceError):
     """An NF description is wrong."""
+
+
+def read_source(path: Path, error_type: type[SourceError]) -> str:
+    """The text of an operator's file; what keeps it from being read is an `error_type`."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise error_type(Location(str(path), 1, 1), error.strerror or str(error)) from None
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 text at byte {error.start}"
+        raise error_type(Location(str(path), 1, 1), message) from None
 
 
 def parse_rate(text: str) -> float:
@@ -273,11 +294,4 @@ def _plain(node: Any) -> Any:
 
 def load(path: Path) -> Catalog:
     """Read NF descriptions from a file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise NfError(Location(str(path), 1, 1), error.strerror or str(error)) from None
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8 text at byte {error.start}"
-        raise NfError(Location(str(path), 1, 1), message) from None
-    return loads(text, str(path))
+    return loads(read_source(path, NfError), str(path))

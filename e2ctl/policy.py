@@ -30,7 +30,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
 
 from e2ctl import _words
 from e2ctl.filters import ANY, And, Attr, Expr, Not, Or, Otherwise, attributes
-from e2ctl.nfs import Location, SourceError, parse_rate
+from e2ctl.nfs import Location, SourceError, parse_rate, read_source
 
 __all__ = ["Edge", "Pipeline", "Policy", "PolicyError", "load", "parse_filter", "parse_policy"]
 
@@ -291,11 +291,4 @@ def parse_filter(text: str, addresses: Mapping[str, tuple[str, ...]] | None = No
 
 def load(path: Path) -> Policy:
     """Read a policy from a file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise PolicyError(Location(str(path), 1, 1), error.strerror or str(error)) from None
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8 text at byte {error.start}"
-        raise PolicyError(Location(str(path), 1, 1), message) from None
-    return parse_policy(text, str(path))
+    return parse_policy(read_source(path, PolicyError), str(path))

@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import os
-import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from harness import wait_until
+
 pytest.importorskip("bess_plugins._engine")
 
 from bess_plugins.client import Client, DaemonUnavailableError
-from bess_plugins.daemon.server import Server, make_engine
+from bess_plugins.daemon.server import Server
 from bess_plugins.script import ScriptError, run_script
 from bess_plugins.script.cli import app
 from bess_plugins.script.graph import Edge, Graph, layers
@@ -23,20 +23,6 @@ from bess_plugins.script.graph import Edge, Graph, layers
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CORE = str(min(os.sched_getaffinity(0)))
 UNREACHABLE = "127.0.0.1:1"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server(make_engine(4096), port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.address) as connected:
-        connected.reset_all()
-        yield connected
-        connected.reset_all()
 
 
 def script(folder: Path, text: str) -> Path:
@@ -88,10 +74,7 @@ def test_examples_filter(
     scapy.wrpcap(str(source), frames)
     variables = {"IN": str(source), "OUT": str(result), "CORE": CORE}
     run_script(EXAMPLES / f"{name}.bess", client, variables)
-    deadline = time.monotonic() + 10
-    while client.port_stats("inside").out.packets < len(passed):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: client.port_stats("inside").out.packets >= len(passed))
     client.reset_all()
     seen = {(packet["IP"].dst, packet["TCP"].dport) for packet in scapy.rdpcap(str(result))}
     assert seen == passed

@@ -8,9 +8,8 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -20,31 +19,11 @@ from bess_plugins import _proto
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
 from bess_plugins.daemon.server import Server, ServerError, make_engine
 from bess_plugins.pb import bess_msg_pb2 as pb
+from harness import wait_until
 
 pytest.importorskip("bess_plugins._engine")
 
 CORE = min(os.sched_getaffinity(0))
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server(make_engine(4096), port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.address) as connected:
-        connected.reset_all()
-        yield connected
-        connected.reset_all()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "condition not met in time"
-        time.sleep(0.01)
 
 
 def failure(call: Callable[[], object]) -> int:

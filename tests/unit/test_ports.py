@@ -8,23 +8,16 @@ import gzip
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scapy.all import IP, TCP, UDP, Ether, PcapNgWriter, Raw, rdpcap, wrpcap
 
-from harness import EngineError, new_engine
+from harness import EngineError, new_engine, wait_until
 
 TIMEOUT_S = 10.0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.002)
 
 
 def make_packets(count: int = 100) -> list[Any]:
@@ -70,7 +63,7 @@ def replay(capture: Path, out: Path, packets: int) -> dict[str, int]:
     pipe.port("source", "PCAPPort", {"dev": str(capture)}, (1, 0))
     pipe.port("sink", "PCAPPort", {"write_path": str(out)}, (0, 1))
     pipe.start("source", "sink")
-    wait_for(lambda: sum(pipe.stats("source")[k] for k in ("packets", "dropped")) >= packets)
+    wait_until(lambda: sum(pipe.stats("source")[k] for k in ("packets", "dropped")) >= packets)
     time.sleep(0.02)  # time to deliver more than it should
     pipe.stop()
     stats = pipe.stats("source")
@@ -172,7 +165,7 @@ def test_loop(tmp_path: Path) -> None:
     pipe.port("source", "PCAPPort", {"dev": str(tmp_path / "in.pcap"), "loop": True}, (1, 0))
     pipe.port("sink", "MemoryPort", {}, (1, 1))
     pipe.start("source", "sink")
-    wait_for(lambda: pipe.stats("source")["packets"] >= 1000)
+    wait_until(lambda: pipe.stats("source")["packets"] >= 1000)
     pipe.stop()
     pipe.engine.destroy_port("source")
     pipe.engine.destroy_port("sink")
@@ -188,7 +181,7 @@ def test_original_timing(tmp_path: Path) -> None:
     pipe.port("sink", "PCAPPort", {"write_path": str(tmp_path / "out.pcap")}, (0, 1))
     start = time.monotonic()
     pipe.start("source", "sink")
-    wait_for(lambda: pipe.stats("source")["packets"] == 4)
+    wait_until(lambda: pipe.stats("source")["packets"] == 4)
     assert time.monotonic() - start >= 0.29
     pipe.stop()
 
@@ -227,7 +220,7 @@ def test_memory_port_passes_packets_on(tmp_path: Path) -> None:
     pipe.engine.create_module("out2", "PortOut", {"port": "sink"})
     pipe.engine.connect("in2", 0, "out2", 0)
     pipe.start("source", "loop")
-    wait_for(lambda: pipe.stats("sink", "out")["packets"] == 300)
+    wait_until(lambda: pipe.stats("sink", "out")["packets"] == 300)
     pipe.stop()
     pipe.engine.destroy_port("sink")
     assert_same(tmp_path / "out.pcap", packets)
@@ -240,7 +233,7 @@ def test_memory_port_is_bounded_and_frees_what_it_holds(tmp_path: Path) -> None:
         pipe.port("source", "PCAPPort", {"dev": str(tmp_path / "in.pcap")}, (1, 0))
         pipe.engine.create_port("loop", "MemoryPort", 1, 1, 50, 50, {})
         pipe.start("source", "loop")
-        wait_for(lambda: sum(pipe.stats("loop", "out")[k] for k in ("packets", "dropped")) == 100)
+        wait_until(lambda: sum(pipe.stats("loop", "out")[k] for k in ("packets", "dropped")) == 100)
         stats = pipe.stats("loop", "out")
         assert (stats["packets"], stats["dropped"]) == (50, 50)
         pipe.stop()
@@ -282,9 +275,9 @@ def test_unix_socket_echo(tmp_path: Path, abstract: bool) -> None:
                     client.send(bytes(packet))
                     assert client.recv(4096) == bytes(packet)
                 assert pipe.engine.port_link("unix")["link_up"]
-            wait_for(lambda: not pipe.engine.port_link("unix")["link_up"])
+            wait_until(lambda: not pipe.engine.port_link("unix")["link_up"])
         assert pipe.stats("unix")["packets"] == 250
-        wait_for(lambda: pipe.stats("unix", "out")["packets"] == 250)  # counted after the send
+        wait_until(lambda: pipe.stats("unix", "out")["packets"] == 250)  # counted after the send
     assert not (tmp_path / "socket").exists()
 
 
@@ -305,7 +298,7 @@ def test_unix_socket_delivers_what_a_leaving_client_sent(tmp_path: Path) -> None
             client.recv(64)
             for _ in range(8):
                 client.send(b"y" * 100)
-        wait_for(lambda: pipe.stats("unix")["packets"] == 8)
+        wait_until(lambda: pipe.stats("unix")["packets"] == 8)
 
 
 def test_unix_socket_drops_long_messages(tmp_path: Path) -> None:
@@ -372,7 +365,7 @@ def test_tap_and_af_packet_exchange_packets(tmp_path: Path) -> None:
         pipe.engine.connect(f"from_{source}", 0, f"to_{sink}", 0)
     pipe.engine.add_worker(0, 0)
     pipe.engine.resume_all()
-    wait_for(lambda: all(pipe.stats(p, "out")["packets"] >= 20 for p in ("a", "b")))
+    wait_until(lambda: all(pipe.stats(p, "out")["packets"] >= 20 for p in ("a", "b")))
     time.sleep(0.2)  # some of these may have been the kernel's own, such as router solicitations
     pipe.stop()
     for port in ("a", "b", "host", "tap"):
@@ -392,7 +385,7 @@ def test_recorded_time_is_now_where_the_packet_has_none(tmp_path: Path) -> None:
     with connect(path) as client:
         client.recv(64)
         client.send(b"x" * 60)
-        wait_for(lambda: pipe.stats("sink", "out")["packets"] == 1)
+        wait_until(lambda: pipe.stats("sink", "out")["packets"] == 1)
     pipe.stop()
     pipe.engine.destroy_port("sink")
     (packet,) = rdpcap(str(tmp_path / "out.pcap"))
