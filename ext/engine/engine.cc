@@ -52,6 +52,16 @@ Args hook_list(const std::vector<std::unique_ptr<GateHook>>& hooks) {
   return list;
 }
 
+// Packets dropped by reason; `all` keeps the reasons that dropped none.
+Args drop_counts(const Module& module, bool all) {
+  Args drops{Args::Map{}};
+  for (uint32_t r = 0; r < module.drop_reasons().size(); ++r) {
+    const uint64_t count = module.drops(r);
+    if (all || count != 0) drops.set(module.drop_reasons()[r], count);
+  }
+  return drops;
+}
+
 Args direction(const PortCount& count) {
   Args args;
   args.set("packets", count.packets.load(std::memory_order_relaxed));
@@ -146,12 +156,7 @@ Status Engine::module_command(const std::string& name, const std::string& comman
   if (command == kStatsCommand) {
     response.set("packets", module->packets_in());
     response.set("cycles", module->cycles());
-    Args drops{Args::Map{}};
-    for (uint32_t r = 0; r < module->drop_reasons().size(); ++r) {
-      const uint64_t count = module->drops(r);
-      if (count != 0) drops.set(module->drop_reasons()[r], count);
-    }
-    response.set("drops", std::move(drops));
+    response.set("drops", drop_counts(*module, false));
     return {};
   }
   if (command == kProfileCommand) {
@@ -244,11 +249,7 @@ Status Engine::module_info(const std::string& name, Args& info) {
   }
   info.set("metadata", std::move(metadata));
   info.set("deadends", module->drops(kReasonNoGate));
-  Args drops{Args::Map{}};
-  for (uint32_t r = 0; r < module->drop_reasons().size(); ++r) {
-    drops.set(module->drop_reasons()[r], module->drops(r));
-  }
-  info.set("drops", std::move(drops));
+  info.set("drops", drop_counts(*module, true));
   return {};
 }
 

@@ -10,7 +10,8 @@
 // | to do this                             | call that                                       |
 // |----------------------------------------|-------------------------------------------------|
 // | send a whole batch to a gate           | emit(ctx, batch, gate)                          |
-// | send each packet to its own gate       | emit_by_gate(ctx, batch, gates)                 |
+// | send each packet to its own gate       | emit_by_gate(ctx, batch, gates), or             |
+// |                                        | emit_each(ctx, batch, gate_of)                  |
 // | drop a packet and say why              | gates[i] = drop_gate(reason), or drop(ctx, p, r)|
 // | declare a drop reason                  | add_drop_reason("bad checksum") in init         |
 // | read or write a metadata attribute     | add_attr(...) in init; attr_offset(id)          |
@@ -203,6 +204,13 @@ class Module {
   void emit(Context& ctx, Batch& batch, Gate gate = 0);
   // Packet i goes to gates[i], in order within each gate; the batch is empty afterwards.
   void emit_by_gate(Context& ctx, Batch& batch, const Gate* gates);
+  // Each packet goes to the gate that `gate_of(Packet&)` answers; it may change the packet.
+  template <typename GateOf>
+  void emit_each(Context& ctx, Batch& batch, GateOf gate_of) {
+    Gate gates[kMaxBatch];
+    for (uint32_t i = 0; i < batch.size; ++i) gates[i] = gate_of(*batch[i]);
+    emit_by_gate(ctx, batch, gates);
+  }
   void drop(Context& ctx, Packet* packet, uint32_t reason);
   void drop(Context& ctx, Batch& batch, uint32_t reason);
 

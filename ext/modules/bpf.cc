@@ -34,9 +34,7 @@ class BPF final : public Module {
       emit(ctx, batch);
       return;
     }
-    Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < batch.size; ++i) gates[i] = classify(*batch[i]);
-    emit_by_gate(ctx, batch, gates);
+    emit_each(ctx, batch, [this](Packet& packet) { return classify(packet); });
   }
 
   std::string description() const override { return std::to_string(filters_.size()) + " filters"; }

@@ -31,11 +31,8 @@ class IpSwap final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = swap(*batch[i]) ? 0 : drop_gate(too_short_);
-    }
-    emit_by_gate(ctx, batch, gates);
+    emit_each(ctx, batch,
+              [this](Packet& packet) { return swap(packet) ? Gate{0} : drop_gate(too_short_); });
   }
 
  private:

@@ -23,11 +23,8 @@ class VlanPop final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = pop(*batch[i]) ? 0 : drop_gate(too_short_);
-    }
-    emit_by_gate(ctx, batch, gates);
+    emit_each(ctx, batch,
+              [this](Packet& packet) { return pop(packet) ? Gate{0} : drop_gate(too_short_); });
   }
 
  private:

@@ -30,9 +30,7 @@ class VxlanDecap final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < batch.size; ++i) gates[i] = decapsulate(*batch[i]);
-    emit_by_gate(ctx, batch, gates);
+    emit_each(ctx, batch, [this](Packet& packet) { return decapsulate(packet); });
   }
 
  private:
