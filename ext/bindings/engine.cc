@@ -286,12 +286,14 @@ PYBIND11_MODULE(_engine, m) {
       .def("hooks", [](Engine& e) { return read([&] { return e.hooks(); }); })
       .def("hook_classes",
            [](Engine&) {
-             py::dict track;
-             track["name"] = "Track";
-             track["help"] = "counts the batches, packets and (with bits) bytes that cross a gate";
-             track["arg_type"] = "TrackArg";
              py::dict all;
-             all["Track"] = track;
+             for (const e2::GateHookClass& c : Engine::hook_classes()) {
+               py::dict entry;
+               entry["name"] = c.name;
+               entry["help"] = c.help;
+               entry["arg_type"] = c.arg_type;
+               all[c.name] = entry;
+             }
              return all;
            })
       .def("import_plugin",

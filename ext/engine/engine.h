@@ -21,6 +21,12 @@
 
 namespace e2 {
 
+struct GateHookClass {
+  const char* name;
+  const char* help;
+  const char* arg_type;
+};
+
 class Engine : public Host {
  public:
   Engine(uint32_t pool_packets, uint32_t buffer_bytes);
@@ -63,6 +69,7 @@ class Engine : public Host {
 
   Status configure_hook(const Args& hook, bool enable, std::string& name);
   Args hooks();
+  static std::vector<GateHookClass> hook_classes();
 
   // Loads a shared object whose modules and ports register themselves as it is opened.
   Status import_plugin(const std::string& path);
@@ -108,8 +115,8 @@ class Engine : public Host {
   Args describe_tc(const TrafficClass& tc) const;
   bool any_running() const;
   Status start_worker(uint64_t wid, int64_t core);
-  Status hook_one(const Args& hook, Module& module, bool out, Gate gate, bool enable,
-                  std::string& name);
+  Status track_gate(const Args& hook, Module& module, bool out, uint64_t gate, bool enable);
+  Status capture_gate(const Args& hook, bool enable, std::string& name);
 
   std::mutex mutex_;
   PacketPool pool_;

@@ -136,36 +136,17 @@ Status Graph::disconnect(const std::string& name, uint64_t out_gate) {
   return {};
 }
 
-bool Graph::add_hook(Module& module, bool out, Gate gate, std::unique_ptr<GateHook> hook) {
+std::vector<std::unique_ptr<GateHook>>* Graph::hooks_at(Module& module, bool out, uint64_t gate) {
   if (out) {
-    if (gate >= module.out_gates_.size() || module.out_gates_[gate] == nullptr) return false;
-    module.out_gates_[gate]->hooks.push_back(std::move(hook));
-    refresh_hooked(*module.out_gates_[gate]->in);
-    return true;
+    const bool wired = gate < module.out_gates_.size() && module.out_gates_[gate] != nullptr;
+    return wired ? &module.out_gates_[gate]->hooks : nullptr;
   }
-  if (gate >= module.in_gates_.size() || module.in_gates_[gate] == nullptr) return false;
-  module.in_gates_[gate]->hooks.push_back(std::move(hook));
-  refresh_hooked(*module.in_gates_[gate]);
-  return true;
+  const bool wired = gate < module.in_gates_.size() && module.in_gates_[gate] != nullptr;
+  return wired ? &module.in_gates_[gate]->hooks : nullptr;
 }
 
-bool Graph::remove_hook(Module& module, bool out, Gate gate, const std::string& name) {
-  std::vector<std::unique_ptr<GateHook>>* hooks = nullptr;
-  InGate* in = nullptr;
-  if (out && gate < module.out_gates_.size() && module.out_gates_[gate] != nullptr) {
-    hooks = &module.out_gates_[gate]->hooks;
-    in = module.out_gates_[gate]->in;
-  } else if (!out && gate < module.in_gates_.size() && module.in_gates_[gate] != nullptr) {
-    in = module.in_gates_[gate].get();
-    hooks = &in->hooks;
-  }
-  if (hooks == nullptr) return false;
-  const auto it = std::find_if(hooks->begin(), hooks->end(),
-                               [&](const auto& hook) { return hook->name == name; });
-  if (it == hooks->end()) return false;
-  hooks->erase(it);
-  refresh_hooked(*in);
-  return true;
+void Graph::hooks_changed(Module& module, bool out, uint64_t gate) {
+  refresh_hooked(out ? *module.out_gates_[gate]->in : *module.in_gates_[gate]);
 }
 
 Status Graph::run_packets(const std::string& name, Gate in_gate,

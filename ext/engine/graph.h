@@ -40,9 +40,9 @@ class Graph {
   static const std::vector<std::unique_ptr<InGate>>& in_gates(const Module& module) {
     return module.in_gates_;
   }
-  // Adds (hook != nullptr) or removes a hook at a gate; false when there is no such gate or hook.
-  bool add_hook(Module& module, bool out, Gate gate, std::unique_ptr<GateHook> hook);
-  bool remove_hook(Module& module, bool out, Gate gate, const std::string& name);
+  // The hooks at a gate, or nullptr where nothing is connected; after a change, `hooks_changed`.
+  static std::vector<std::unique_ptr<GateHook>>* hooks_at(Module& module, bool out, uint64_t gate);
+  static void hooks_changed(Module& module, bool out, uint64_t gate);
 
   // Runs packets through one module alone: every gate that leads nowhere is collected instead.
   // Metadata starts as zeros. For tests and tools; no worker may be running.

@@ -105,6 +105,10 @@ class GateHook {
  public:
   virtual ~GateHook() = default;
   virtual void process(Context& ctx, const Batch& batch) = 0;
+  // Finishes what the hook wrote, and reports what went wrong with it. No worker is running.
+  virtual Status close() { return {}; }
+  // The hook's arguments and counters.
+  virtual Args describe() const { return {}; }
   std::string class_name;
   std::string name;
 };

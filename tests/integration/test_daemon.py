@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from scapy.all import IP, UDP, Ether, Raw, rdpcap
 
 from bess_plugins import _proto
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
@@ -190,6 +191,50 @@ def test_traffic_classes(client: Client) -> None:
     assert failure(lambda: client.update_tc_parent("")) == errno.EINVAL
     assert failure(lambda: client.list_tcs(64)) == errno.EINVAL
     assert client.check_scheduling_constraints()["fatal"] is False
+
+
+def test_capture_of_a_running_gate(client: Client, tmp_path: Path) -> None:
+    """Only what the filter names is written, and the file is whole once the hook is gone."""
+    kept = bytes(Ether() / IP(dst="10.0.0.1") / UDP(dport=53) / Raw(b"x" * 20))
+    other = bytes(Ether() / IP(dst="10.0.0.1") / UDP(dport=80) / Raw(b"x" * 20))
+    client.create_module("Source", "src")
+    client.run_module_command("src", "set_burst", "SourceCommandSetBurstArg", {"burst": 1})
+    client.create_module("Rewrite", "mix", templates=[kept, other])
+    client.create_module("Sink", "snk")
+    client.connect("src", "mix")
+    client.connect("mix", "snk")
+    client.resume()
+    path = tmp_path / "gate.pcap"
+    name = client.configure_gate_hook(
+        "Capture", "mix", gate=0, path=str(path), filter="udp dst port 53"
+    )
+    seen = client.tc_stats("!leaf_src:0").packets
+    wait_until(lambda: client.tc_stats("!leaf_src:0").packets > seen + 5_000)
+    client.configure_gate_hook("Capture", "mix", gate=0, hook_name=name, enable=False)
+    client.pause()
+    captured = [bytes(packet) for packet in rdpcap(str(path), 2_000)]
+    assert len(captured) > 1_000
+    assert set(captured) == {kept}
+
+
+@pytest.mark.parametrize(
+    ("arg", "code"),
+    [
+        ({"path": ""}, errno.EINVAL),
+        ({"path": "/"}, errno.EINVAL),
+        ({"path": "/nowhere/x.pcap"}, errno.ENOENT),
+        ({"path": "x.pcap", "filter": "udp dst prot 53"}, errno.EINVAL),
+    ],
+)
+def test_a_capture_that_cannot_be_is_refused(
+    client: Client, arg: dict[str, str], code: int
+) -> None:
+    client.create_module("Bypass", "a")
+    client.create_module("Sink", "b")
+    client.connect("a", "b", skip_default_hooks=True)
+    assert failure(lambda: client.configure_gate_hook("Capture", "a", gate=0, **arg)) == code
+    assert failure(lambda: client.configure_gate_hook("Capture", "a", path="x")) == errno.EINVAL
+    assert client.list_hooks() == []
 
 
 def test_hooks(client: Client) -> None:
