@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Modules, ports and workers of an Engine. Traffic classes are in scheduling.cc, hooks in hooks.cc.
+// Modules and workers of an Engine. Ports are in port_control.cc, traffic classes in scheduling.cc,
+// hooks in hooks.cc, plugins in plugins.cc.
 #include "engine/engine.h"
 
 #include <sched.h>
@@ -62,14 +63,6 @@ Args drop_counts(const Module& module, bool all) {
   return drops;
 }
 
-Args direction(const PortCount& count) {
-  Args args;
-  args.set("packets", count.packets.load(std::memory_order_relaxed));
-  args.set("dropped", count.dropped.load(std::memory_order_relaxed));
-  args.set("bytes", count.bytes.load(std::memory_order_relaxed));
-  return args;
-}
-
 }  // namespace
 
 Engine::Engine(uint32_t pool_packets, uint32_t buffer_bytes)
@@ -101,11 +94,6 @@ bool Engine::any_running() const {
     if (entry.second->running()) return true;
   }
   return false;
-}
-
-Port* Engine::find_port(const std::string& name) {
-  const auto it = ports_.find(name);
-  return it == ports_.end() ? nullptr : it->second.get();
 }
 
 Status Engine::create_module(const std::string& name, const std::string& class_name,
@@ -263,106 +251,6 @@ Status Engine::run_packets(const std::string& name, Gate in_gate,
   return graph_.run_packets(name, in_gate, packets, control_, out);
 }
 
-Status Engine::create_port(const std::string& name, const std::string& driver,
-                           const PortShape& shape, const Args& args, Args& created) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  const PortClass* port_class = find_port_class(driver);
-  if (port_class == nullptr) {
-    return Status::error(ENOENT, "No port driver '" + driver + "' found");
-  }
-  if (find_port(name) != nullptr) {
-    return Status::error(EEXIST, "Port '" + name + "' already exists");
-  }
-  if (shape.in_queues > 32 || shape.out_queues > 32) {
-    return Status::invalid("Invalid number of queues: at most 32 each way");
-  }
-  std::unique_ptr<Port> port = port_class->make();
-  port->name = name;
-  port->port_class = port_class;
-  port->shape = shape;
-  Status status = port->init(shape, args);
-  if (!status.ok()) return status;
-  created.set("mac_addr", port->config.mac_addr);
-  ports_[name] = std::move(port);
-  return {};
-}
-
-Status Engine::destroy_port(const std::string& name) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  Port* port = find_port(name);
-  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
-  if (port->users != 0) {
-    return Status::error(EBUSY, "Port '" + name + "' is used by " + std::to_string(port->users) +
-                                    " modules; destroy them first");
-  }
-  Status status = port->close();
-  ports_.erase(name);
-  return status;
-}
-
-Args Engine::ports() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  Args::List list;
-  for (const auto& entry : ports_) {
-    const Port& port = *entry.second;
-    Args args;
-    args.set("name", entry.first);
-    args.set("driver", port.port_class->name);
-    args.set("mac_addr", port.config.mac_addr);
-    args.set("num_inc_q", static_cast<uint64_t>(port.shape.in_queues));
-    args.set("num_out_q", static_cast<uint64_t>(port.shape.out_queues));
-    args.set("size_inc_q", static_cast<uint64_t>(port.shape.in_queue_packets));
-    args.set("size_out_q", static_cast<uint64_t>(port.shape.out_queue_packets));
-    list.push_back(std::move(args));
-  }
-  return list;
-}
-
-Status Engine::port_stats(const std::string& name, Args& stats) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  const Port* port = find_port(name);
-  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
-  stats.set("inc", direction(port->in));
-  stats.set("out", direction(port->out));
-  return {};
-}
-
-Status Engine::port_link(const std::string& name, Args& link) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  const Port* port = find_port(name);
-  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
-  link.set("speed", uint64_t{0});
-  link.set("full_duplex", true);
-  link.set("autoneg", true);
-  link.set("link_up", port->link_up());
-  return {};
-}
-
-Status Engine::port_conf(const std::string& name, Args& conf) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  const Port* port = find_port(name);
-  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
-  conf.set("mac_addr", port->config.mac_addr);
-  conf.set("mtu", static_cast<uint64_t>(port->config.mtu_bytes));
-  conf.set("admin_up", port->config.admin_up);
-  return {};
-}
-
-Status Engine::set_port_conf(const std::string& name, const Args& conf) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  Port* port = find_port(name);
-  if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
-  const uint64_t mtu_bytes = conf["mtu"].as_uint(port->config.mtu_bytes);
-  if (mtu_bytes != 0 && (mtu_bytes < 68 || mtu_bytes > 65535)) {
-    return Status::invalid("MTU " + std::to_string(mtu_bytes) + " is not within 68..65535 bytes");
-  }
-  if (mtu_bytes != 0) port->config.mtu_bytes = static_cast<uint32_t>(mtu_bytes);
-  const std::string& mac_addr = conf["mac_addr"].as_string();
-  if (!mac_addr.empty()) port->config.mac_addr = mac_addr;
-  port->config.admin_up = conf["admin_up"].as_bool(port->config.admin_up);
-  return {};
-}
-
 Status Engine::start_worker(uint64_t wid, int64_t core) {
   if (wid >= kMaxWorkers) {
     return Status::invalid("'wid' must be between 0 and " + std::to_string(kMaxWorkers - 1));
@@ -463,22 +351,6 @@ Status Engine::reset_modules() {
   for (const auto& entry : graph_.modules()) remove_leaves(entry.second.get());
   graph_.clear(control_);
   return {};
-}
-
-Status Engine::reset_ports() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (const auto& entry : ports_) {
-    if (entry.second->users != 0) {
-      return Status::error(EBUSY, "Port '" + entry.first + "' is still used by a module");
-    }
-  }
-  Status first;
-  for (auto& entry : ports_) {
-    Status status = entry.second->close();
-    if (first.ok()) first = status;
-  }
-  ports_.clear();
-  return first;
 }
 
 Status Engine::reset_workers() {
