@@ -15,7 +15,7 @@ from types import CodeType, TracebackType
 from typing import Any
 
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
-from bess_plugins.script.api import Bess, ConfError, ConnectError, Module
+from bess_plugins.script.api import Bess, ConfError, ConnectError, Module, Port
 from bess_plugins.script.source_map import SugarError
 from bess_plugins.script.sugar import translate
 
@@ -112,22 +112,24 @@ def _names(name: str, bess: Bess, variables: Mapping[str, str]) -> dict[str, Any
     }
 
 
-def _declare(space: dict[str, Any]) -> Callable[..., Module | list[Module]]:
+_Declared = Module | Port
+
+
+def _declare(space: dict[str, Any]) -> Callable[..., _Declared | list[_Declared]]:
     def declare(
         names: str | tuple[str, ...], mclass: str, *args: Any, **kwargs: Any
-    ) -> Module | list[Module]:
+    ) -> _Declared | list[_Declared]:
         kind = space.get(mclass)
-        if not (isinstance(kind, type) and issubclass(kind, Module)):
-            raise ConfError(f"no module class named {mclass}")
+        if not (isinstance(kind, type) and issubclass(kind, Module | Port)):
+            raise ConfError(f"no module class or port driver named {mclass}")
         wanted = (names,) if isinstance(names, str) else names
         for index, name in enumerate(wanted):
             if name in space or name in wanted[:index]:
                 raise ConfError(f"the name {name} is taken")
-        made: list[Module] = []
+        made: list[_Declared] = []
         for name in wanted:
-            module = kind(*args, name=name, **kwargs)
-            space[name] = module
-            made.append(module)
+            space[name] = kind(*args, name=name, **kwargs)
+            made.append(space[name])
         return made[0] if isinstance(names, str) else made
 
     return declare

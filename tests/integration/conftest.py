@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.importorskip("bess_plugins._engine")
-
 from bess_plugins.client import Client
 from bess_plugins.daemon.server import Server, make_engine
 

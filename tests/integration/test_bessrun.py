@@ -10,15 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness import wait_until
-
-pytest.importorskip("bess_plugins._engine")
-
 from bess_plugins.client import Client, DaemonUnavailableError
 from bess_plugins.daemon.server import Server
 from bess_plugins.script import ScriptError, run_script
 from bess_plugins.script.cli import app
 from bess_plugins.script.graph import Edge, Graph, layers
+from harness import wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CORE = str(min(os.sched_getaffinity(0)))
@@ -39,8 +36,6 @@ def failure(folder: Path, text: str, client: Client) -> tuple[int, int, str]:
 
 @pytest.mark.parametrize("name", ["firewall", "firewall-scheduled"])
 def test_examples_twice(name: str, client: Client) -> None:
-    if "WildcardMatch" not in client.list_mclasses():
-        pytest.skip("the engine has no WildcardMatch")
     for _ in range(2):
         run_script(EXAMPLES / f"{name}.bess", client, {"CORE": CORE})
         modules = {module["name"]: module["mclass"] for module in client.list_modules()}
@@ -62,8 +57,6 @@ def test_examples_twice(name: str, client: Client) -> None:
 def test_examples_filter(
     name: str, passed: set[tuple[str, int]], client: Client, tmp_path: Path
 ) -> None:
-    if "WildcardMatch" not in client.list_mclasses():
-        pytest.skip("the engine has no WildcardMatch")
     scapy = pytest.importorskip("scapy.all")
     wanted = [("10.0.1.7", 80), ("10.0.1.7", 443), ("10.0.1.7", 23), ("10.9.9.9", 80)]
     frames = [
@@ -112,7 +105,11 @@ def test_failure_names_the_place(client: Client, tmp_path: Path) -> None:
     line, column, message = failure(tmp_path, source, client)
     assert (line, column) == (2, 17)
     assert "nope" in message
-    assert failure(tmp_path, "a::NoSuch()", client) == (1, 1, "no module class named NoSuch")
+    assert failure(tmp_path, "a::NoSuch()", client) == (
+        1,
+        1,
+        "no module class or port driver named NoSuch",
+    )
     assert failure(tmp_path, "a::Sink()\n a::Sink()", client)[:2] == (2, 1)
     assert failure(tmp_path, "a::Sink()\na::Sink()", client) == (2, 1, "the name a is taken")
     assert failure(tmp_path, "a::Sink()\na.nope(x=1)", client)[:2] == (2, 1)
@@ -175,3 +172,27 @@ def test_layers_ignore_edges_that_close_a_cycle() -> None:
     edges = [Edge(m1, gate, m2, 0, 0, 0, 0.0) for gate, (m1, m2) in enumerate(pairs)]
     rows = layers(Graph({name: ("Bypass", "") for name in "abcd"}, edges))
     assert [sorted(row) for row in rows] == [["a", "d"], ["b"], ["c"]]
+
+
+@pytest.mark.parametrize("name", ["listing-5.1", "listing-5.3"])
+def test_the_dissertations_listings_split_udp_from_the_rest(
+    client: Client, tmp_path: Path, name: str
+) -> None:
+    scapy = pytest.importorskip("scapy.all")
+    ip = scapy.Ether() / scapy.IP(dst="10.0.0.1")
+    frames = [ip / (scapy.UDP(dport=i) if i % 3 else scapy.TCP(dport=i)) for i in range(1, 91)]
+    paths = {key: tmp_path / f"{key}.pcap" for key in ("IN", "OUT", "LOG")}
+    scapy.wrpcap(str(paths["IN"]), frames)
+    for _ in range(2):
+        variables = {key: str(path) for key, path in paths.items()}
+        run_script(EXAMPLES / f"{name}.bess", client, variables)
+        wait_until(
+            lambda: (
+                client.port_stats("normal").out.packets + client.port_stats("log").out.packets
+                >= len(frames)
+            )
+        )
+        client.reset_all()
+        out, log = (scapy.rdpcap(str(paths[key])) for key in ("OUT", "LOG"))
+        assert [packet["TCP"].dport for packet in out] == [i for i in range(1, 91) if i % 3 == 0]
+        assert [packet["UDP"].dport for packet in log] == [i for i in range(1, 91) if i % 3]

@@ -22,8 +22,6 @@ from bess_plugins.daemon.server import Server, ServerError, make_engine
 from bess_plugins.pb import bess_msg_pb2 as pb
 from harness import wait_until
 
-pytest.importorskip("bess_plugins._engine")
-
 CORE = min(os.sched_getaffinity(0))
 
 

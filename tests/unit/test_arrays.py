@@ -20,9 +20,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.layers.sctp import SCTP
 
+from bess_plugins import _arrays as arrays
 from twins import headers_twin as twin
-
-arrays = pytest.importorskip("bess_plugins._arrays", reason="bess_plugins._arrays is not built")
 
 E = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
 V4 = IP(src="10.0.0.1", dst="192.168.7.9")
