@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.all import Ether, rdpcap, wrpcap
 
 from harness import Engine, EngineError, new_engine, wait_until
 
@@ -145,3 +147,31 @@ def test_graph_changes_while_packets_flow() -> None:
     engine.reset_modules()
     engine.reset_workers()
     assert pool_is_whole(engine)
+
+
+def test_a_queue_keeps_order_and_content_round_its_end(tmp_path: Path) -> None:
+    """Bursts of 7 make batches straddle the end of the ring's 64 slots."""
+    frames = [b"\x02" * 12 + b"\x08\x00" + i.to_bytes(4, "big") * 12 for i in range(1_000)]
+    wrpcap(str(tmp_path / "in.pcap"), [Ether(frame) for frame in frames])
+    engine = new_engine()
+    engine.create_port("from", "PCAPPort", args={"dev": str(tmp_path / "in.pcap")})
+    engine.create_port("to", "PCAPPort", args={"write_path": str(tmp_path / "out.pcap")})
+    engine.create_module("receive", "PortInc", {"port": "from"})
+    engine.create_module("queue", "Queue", {"size": 64})
+    engine.create_module("send", "PortOut", {"port": "to"})
+    engine.module_command("receive", "set_burst", {"burst": 7})
+    engine.module_command("queue", "set_burst", {"burst": 5})
+    engine.connect("receive", 0, "queue", 0)
+    engine.connect("queue", 0, "send", 0)
+    engine.add_worker(0, -1)
+    engine.add_tc({"name": "turns", "policy": "priority", "wid": 0})
+    for priority, module in enumerate(("queue", "receive")):
+        engine.update_tc_parent(
+            {"leaf_module_name": module, "parent": "turns", "priority": priority}
+        )
+    engine.resume_all()
+    wait_until(lambda: engine.port_stats("to")["out"]["packets"] == len(frames))
+    engine.pause_all()
+    engine.reset_modules()
+    engine.destroy_port("to")
+    assert [bytes(packet) for packet in rdpcap(str(tmp_path / "out.pcap"))] == frames

@@ -106,6 +106,20 @@ def test_dead_values_lend_their_bytes() -> None:
     engine.pause_all()
 
 
+def test_a_value_that_is_written_again_is_dead_before() -> None:
+    x = ("x", 8)
+    wide = [(f"w{i}", 8) for i in range(16)]  # the whole of a packet's metadata
+    stages = [Stage((x,), ()), Stage((), (x,))]
+    for half in (wide[:8], wide[8:]):
+        stages.append(Stage(tuple(half), ()))
+    for half in (wide[:8], wide[8:]):
+        stages.append(Stage((), tuple(half)))
+    stages += [Stage((x,), ()), Stage((), (x,))]
+    engine = build(stages)
+    engine.resume_all()
+    engine.pause_all()
+
+
 def test_too_much_at_once_is_refused_by_name() -> None:
     keys = [(f"big{i}", 8) for i in range(17)]
     writes = [Stage((key,), ()) for key in keys]
