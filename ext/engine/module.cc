@@ -10,8 +10,14 @@
 namespace e2 {
 namespace {
 
-// Deeper than any sane graph; one level costs about 400 bytes of stack.
+// Deeper than any sane graph; one level costs up to 3 kB of stack.
 constexpr uint32_t kMaxDepth = 256;
+// Gates that one pass over a mixed batch serves.
+constexpr uint32_t kEmitSlots = 8;
+// Gates and drop reasons have slots of their own in Context::gate_slots.
+static_assert(kMaxGates <= kDropBase % Context::kGateSlots &&
+                  kDropBase % Context::kGateSlots + kMaxDropReasons <= Context::kGateSlots,
+              "no two gates share a slot");
 
 // Function-local so that registrations in other files may run before anything here is initialised.
 std::map<std::string, ModuleClass>& module_registry() {
@@ -150,38 +156,52 @@ void Module::emit(Context& ctx, Batch& batch, Gate gate) {
 }
 
 void Module::emit_by_gate(Context& ctx, Batch& batch, const Gate* gates) {
-  // Take the gate of the first packet left, move all of its packets to a batch, repeat: as many
-  // passes as there are different gates, each a branch-free sweep.
+  if (batch.empty()) return;
+  uint32_t differs = 0;
+  for (uint32_t i = 1; i < batch.size; ++i) differs |= gates[i] ^ gates[0];
+  if (differs == 0) {
+    emit(ctx, batch, gates[0]);
+  } else {
+    emit_mixed(ctx, batch, gates);
+  }
+}
+
+void Module::emit_mixed(Context& ctx, Batch& batch, const Gate* gates) {
+  // One pass moves each packet to its gate's batch. Which batch that is, a sparse set knows:
+  // slot_of[gate] is right only where gate_of[slot] names that gate, so nothing needs clearing.
+  // Gates beyond the first few (the stack has to stay small) wait for a further pass.
   Packet* left[kMaxBatch];
   Gate left_gates[kMaxBatch];
   uint32_t count = batch.size;
-  if (count == 0) return;
-  bool uniform = true;
-  for (uint32_t i = 1; i < count; ++i) uniform &= gates[i] == gates[0];
-  if (uniform) {
-    emit(ctx, batch, gates[0]);
-    return;
-  }
-  std::memcpy(left, batch.packets, count * sizeof(Packet*));
-  std::memcpy(left_gates, gates, count * sizeof(Gate));
-  Batch out;
+  Packet* const* packets = batch.packets;
+  uint8_t* const slot_of = ctx.gate_slots;
+  Batch out[kEmitSlots];
   while (count > 0) {
-    const Gate gate = left_gates[0];
-    uint32_t taken = 0;
+    Gate gate_of[kEmitSlots + 1];
+    uint32_t used = 0;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < count; ++i) {
-      const bool take = left_gates[i] == gate;
-      Packet* packet = left[i];
-      const Gate packet_gate = left_gates[i];
-      out.packets[taken] = packet;
-      left[kept] = packet;
-      left_gates[kept] = packet_gate;
-      taken += take;
-      kept += !take;
+      const Gate gate = gates[i];
+      Packet* packet = packets[i];
+      uint8_t& known = slot_of[gate % Context::kGateSlots];
+      uint32_t slot = known;
+      if (slot >= used || gate_of[slot] != gate) {
+        if (used == kEmitSlots) {
+          left[kept] = packet;
+          left_gates[kept++] = gate;
+          continue;
+        }
+        slot = used++;
+        known = static_cast<uint8_t>(slot);
+        gate_of[slot] = gate;
+        out[slot].clear();
+      }
+      out[slot].add(packet);
     }
-    out.size = taken;
+    for (uint32_t slot = 0; slot < used; ++slot) emit(ctx, out[slot], gate_of[slot]);
+    packets = left;
+    gates = left_gates;
     count = kept;
-    emit(ctx, out, gate);
   }
   batch.clear();
 }

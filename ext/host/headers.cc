@@ -169,9 +169,20 @@ void parse_ipv6(const uint8_t* data, uint32_t len, Headers& h) {
   }
 }
 
+}  // namespace
+
+Headers parse_any_headers(const uint8_t* data, uint32_t len) {
+  Headers h;
+  if (len > kMaxFrame) len = kMaxFrame;
+  if (!parse_l2(data, len, h)) return h;
+  if (h.ether_type == kEtherIpv4) parse_ipv4(data, len, h);
+  if (h.ether_type == kEtherIpv6) parse_ipv6(data, len, h);
+  return h;
+}
+
 // The destination of an IPv6 packet as its receiver sees it: behind a routing header with segments
 // left, the last stop is there and not in the fixed header.
-const uint8_t* final_destination(const uint8_t* packet, const Headers& h) {
+const uint8_t* ipv6_final_destination(const uint8_t* packet, const Headers& h) {
   const uint8_t* ip = packet + h.l3_off;
   const uint8_t* header = ip + kIpv6Bytes;
   const uint8_t* l4 = packet + h.l4_off;
@@ -187,103 +198,6 @@ const uint8_t* final_destination(const uint8_t* packet, const Headers& h) {
     header += bytes;
   }
   return ip + 24;
-}
-
-// The sum over pseudo header and segment without the checksum field, which is at `field`.
-uint32_t l4_sum(const uint8_t* packet, const Headers& h, uint32_t field) {
-  uint32_t bytes = h.payload_off - h.l4_off + h.payload_len;
-  uint32_t sum = 0;
-  const uint8_t* ip = packet + h.l3_off;
-  if (h.ip_version == 6) {
-    sum = checksum_add(ip + 8, 16, bytes + h.ip_proto);
-    sum = checksum_add(final_destination(packet, h), 16, sum);
-  } else if (h.ip_proto != kProtoIcmp) {
-    sum = checksum_add(ip + 12, 8, bytes + h.ip_proto);
-  }
-  sum = checksum_add(packet + h.l4_off, field - h.l4_off, sum);
-  return checksum_add(packet + field + 2, h.l4_off + bytes - field - 2, sum);
-}
-
-uint64_t mix(uint64_t value) {
-  value ^= value >> 32;
-  value *= 0xd6e8feb86659fd93ULL;
-  value ^= value >> 32;
-  value *= 0xd6e8feb86659fd93ULL;
-  return value ^ value >> 32;
-}
-
-}  // namespace
-
-Headers parse_headers(const uint8_t* data, uint32_t len) {
-  Headers h;
-  if (len > kMaxFrame) len = kMaxFrame;
-  if (!parse_l2(data, len, h)) return h;
-  if (h.ether_type == kEtherIpv4) parse_ipv4(data, len, h);
-  if (h.ether_type == kEtherIpv6) parse_ipv6(data, len, h);
-  return h;
-}
-
-uint32_t checksum_add(const void* data, size_t len, uint32_t sum) {
-  const uint8_t* bytes = static_cast<const uint8_t*>(data);
-  // Words are summed as they lie in memory: one's complement addition commutes with byte swaps.
-  uint64_t wide = 0;
-  for (; len >= 4; len -= 4, bytes += 4) {
-    uint32_t word;
-    std::memcpy(&word, bytes, sizeof word);
-    wide += word;
-  }
-  uint32_t rest = 0;
-  if (len > 0) std::memcpy(&rest, bytes, len);
-  wide += rest;
-  wide = (wide & 0xffffffff) + (wide >> 32);
-  wide = (wide & 0xffff) + (wide >> 16);
-  wide = (wide & 0xffff) + (wide >> 16);
-  wide = (wide & 0xffff) + (wide >> 16);
-  return sum + __builtin_bswap16(static_cast<uint16_t>(wide));
-}
-
-uint16_t checksum_fold(uint32_t sum) {
-  sum = (sum & 0xffff) + (sum >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<uint16_t>(~sum);
-}
-
-uint32_t l4_checksum_off(const Headers& h) {
-  if (h.l4_off == 0 || h.payload_off == 0 || h.fragment || h.more_fragments) return 0;
-  uint32_t ip_end = static_cast<uint32_t>(h.l3_off) + h.ip_total_len;
-  uint32_t payload_end = static_cast<uint32_t>(h.payload_off) + h.payload_len;
-  if (payload_end > ip_end) return 0;
-  bool to_the_end = payload_end == ip_end;
-  switch (h.ip_proto) {
-    case kProtoTcp:
-      return to_the_end ? h.l4_off + 16u : 0;
-    case kProtoUdp:
-      return h.l4_off + 6u;  // may end before IP does; l4_checksum compares its own length
-    case kProtoIcmp:
-      return to_the_end && h.ip_version == 4 ? h.l4_off + 2u : 0;
-    case kProtoIcmpv6:
-      return to_the_end && h.ip_version == 6 ? h.l4_off + 2u : 0;
-    default:
-      return 0;
-  }
-}
-
-uint16_t l4_checksum(const uint8_t* packet, const Headers& h) {
-  uint32_t off = l4_checksum_off(h);
-  if (off == 0) return 0;
-  if (h.ip_proto == kProtoUdp && load_be16(packet + h.l4_off + 4) != h.payload_len + 8) return 0;
-  uint16_t value = checksum_fold(l4_sum(packet, h, off));
-  return value == 0 && h.ip_proto == kProtoUdp ? 0xffff : value;
-}
-
-bool l4_checksum_ok(const uint8_t* packet, const Headers& h) {
-  uint32_t off = l4_checksum_off(h);
-  if (off == 0) return true;
-  if (h.ip_proto == kProtoUdp) {
-    if (load_be16(packet + h.l4_off + 4) != h.payload_len + 8) return true;
-    if (load_be16(packet + off) == 0) return h.ip_version == 4;
-  }
-  return checksum_fold(l4_sum(packet, h, off) + load_be16(packet + off)) == 0;
 }
 
 bool flow_key(const uint8_t* packet, const Headers& h, FiveTuple& key) {
@@ -302,19 +216,6 @@ bool flow_key(const uint8_t* packet, const Headers& h, FiveTuple& key) {
   key.proto = h.ip_proto;
   key.version = h.ip_version;
   return true;
-}
-
-uint64_t flow_hash(const FiveTuple& key) {
-  uint64_t words[5] = {};
-  std::memcpy(words, &key, sizeof key);
-  uint64_t hash = 0x9e3779b97f4a7c15ULL;
-  if (key.version == 4) {
-    // Eight address bytes say it all; the others are zero.
-    words[0] = (words[0] & 0xffffffff) | words[2] << 32;
-    return mix(mix(hash ^ words[0]) ^ words[4]);
-  }
-  for (uint64_t word : words) hash = mix(hash ^ word) + 0x9e3779b97f4a7c15ULL;
-  return hash;
 }
 
 }  // namespace e2

@@ -90,23 +90,177 @@ struct Headers {
   uint16_t ip_total_len = 0;  // as claimed: IPv4 total length, IPv6 payload length + 40 (capped)
 };
 
-Headers parse_headers(const uint8_t* data, uint32_t len);
+// Any frame, field by field; parse_headers() calls it where its short cut doesn't hold.
+Headers parse_any_headers(const uint8_t* data, uint32_t len);
+
+// Untagged IPv4 without options, whole, over TCP or UDP: a handful of compares. False, and nothing
+// is set, for all else.
+inline bool parse_common_headers(const uint8_t* data, uint32_t len, Headers& h) {
+  constexpr uint32_t kL4 = 34;
+  if (len < kL4 + 8 || len > 0xffff) return false;
+  const uint32_t type_and_version = load_be32(data + 12) >> 8;
+  const uint32_t fragment = load_be16(data + 20) & 0x3fff;
+  if (type_and_version != 0x080045 || fragment != 0) return false;
+  const uint32_t total = load_be16(data + 16);
+  const uint8_t proto = data[23];
+  uint32_t end = total + 14 < len ? total + 14 : len;
+  uint32_t payload = 0;
+  if (proto == kProtoUdp) {
+    if (end < kL4 + 8) return false;
+    payload = kL4 + 8;
+    uint32_t claimed = load_be16(data + kL4 + 4);
+    if (claimed < 8) claimed = 8;
+    if (kL4 + claimed < end) end = kL4 + claimed;
+  } else if (proto == kProtoTcp) {
+    if (end < kL4 + 20) return false;
+    const uint32_t header = (data[kL4 + 12] >> 4) * 4u;
+    payload = kL4 + header;
+    if (header < 20 || payload > end) return false;
+    h.tcp_flags = data[kL4 + 13];
+  } else {
+    return false;
+  }
+  h.l2_len = 14;
+  h.ether_type = kEtherIpv4;
+  h.ip_version = 4;
+  h.ip_proto = proto;
+  h.l3_off = 14;
+  h.l3_len = 20;
+  h.ip_total_len = static_cast<uint16_t>(total);
+  h.l4_off = kL4;
+  h.sport = load_be16(data + kL4);
+  h.dport = load_be16(data + kL4 + 2);
+  h.payload_off = static_cast<uint16_t>(payload);
+  h.payload_len = static_cast<uint16_t>(end - payload);
+  return true;
+}
+
+// Inline, so that a module pays only for the fields that it reads.
+inline Headers parse_headers(const uint8_t* data, uint32_t len) {
+  Headers h;
+  if (!parse_common_headers(data, len, h)) h = parse_any_headers(data, len);
+  return h;
+}
 
 // The Internet checksum in two steps. checksum_add sums big-endian 16-bit words; every piece but
 // the last must have an even length. checksum_fold gives the complement, ready for store_be16. Over
 // a region that includes its own right checksum it gives 0.
-uint32_t checksum_add(const void* data, size_t len, uint32_t sum = 0);
-uint16_t checksum_fold(uint32_t sum);
+inline uint32_t checksum_add(const void* data, size_t len, uint32_t sum = 0) {
+  const uint8_t* bytes = static_cast<const uint8_t*>(data);
+  // Words of 8 bytes are summed as they lie in memory, with end-around carry: one's complement
+  // addition commutes with byte swaps.
+  uint64_t wide = 0;
+  const auto add = [&wide](uint64_t word) {
+    wide += word;
+    wide += wide < word;
+  };
+  size_t rest = len;
+  for (; rest >= 8; rest -= 8, bytes += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes, sizeof word);
+    add(word);
+  }
+  if (rest != 0) {
+    uint64_t word = 0;
+    if (len >= 8) {
+      std::memcpy(&word, bytes + rest - 8, sizeof word);
+      word >>= 64 - 8 * rest;
+    } else {
+      std::memcpy(&word, bytes, rest);
+    }
+    add(word);
+  }
+  wide = (wide & 0xffffffff) + (wide >> 32);
+  wide = (wide & 0xffff) + (wide >> 16 & 0xffff) + (wide >> 32);
+  wide = (wide & 0xffff) + (wide >> 16);
+  return sum + __builtin_bswap16(static_cast<uint16_t>(wide));
+}
+inline uint16_t checksum_fold(uint32_t sum) {
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<uint16_t>(~sum);
+}
 
-// What belongs in the packet's TCP, UDP, ICMP or ICMPv6 checksum field, for store_be16; what the
-// field holds now does not matter. 0 where it cannot be known: no such header, any fragment, or
-// lengths that disagree (see l4_checksum_off).
-uint16_t l4_checksum(const uint8_t* packet, const Headers& headers);
-// Where that field is; 0 where l4_checksum cannot compute it.
-uint32_t l4_checksum_off(const Headers& headers);
+// What belongs in the checksum field of an IPv4 header of `bytes` bytes (20..60), for store_be16;
+// what the field holds now does not matter.
+inline uint16_t ipv4_checksum(const uint8_t* ip, uint32_t bytes) {
+  uint32_t words[5];
+  std::memcpy(words, ip, sizeof words);
+  // As in checksum_add, words count as they lie in memory and the sum is swapped.
+  uint64_t wide = static_cast<uint64_t>(words[0]) + words[1] + words[3] + words[4];
+  uint16_t ttl_and_proto;
+  std::memcpy(&ttl_and_proto, ip + 8, sizeof ttl_and_proto);
+  wide += ttl_and_proto;
+  wide = (wide & 0xffff) + (wide >> 16 & 0xffff) + (wide >> 32);
+  const auto folded = static_cast<uint32_t>((wide & 0xffff) + (wide >> 16));
+  uint32_t sum = __builtin_bswap16(static_cast<uint16_t>((folded & 0xffff) + (folded >> 16)));
+  if (bytes > sizeof words) sum = checksum_add(ip + sizeof words, bytes - sizeof words, sum);
+  return checksum_fold(sum);
+}
+
+// The destination of an IPv6 packet as its receiver sees it: behind a routing header with segments
+// left, the last stop is there and not in the fixed header.
+const uint8_t* ipv6_final_destination(const uint8_t* packet, const Headers& headers);
+
+// Where the checksum field of TCP, UDP, ICMP or ICMPv6 is; 0 where the checksum cannot be known: no
+// such header, any fragment, or lengths that disagree.
+inline uint32_t l4_checksum_off(const Headers& h) {
+  if (h.l4_off == 0 || h.payload_off == 0 || h.fragment || h.more_fragments) return 0;
+  const uint32_t ip_end = static_cast<uint32_t>(h.l3_off) + h.ip_total_len;
+  const uint32_t payload_end = static_cast<uint32_t>(h.payload_off) + h.payload_len;
+  if (payload_end > ip_end) return 0;
+  const bool to_the_end = payload_end == ip_end;
+  switch (h.ip_proto) {
+    case kProtoTcp:
+      return to_the_end ? h.l4_off + 16u : 0;
+    case kProtoUdp:
+      return h.l4_off + 6u;  // may end before IP does; l4_checksum compares its own length
+    case kProtoIcmp:
+      return to_the_end && h.ip_version == 4 ? h.l4_off + 2u : 0;
+    case kProtoIcmpv6:
+      return to_the_end && h.ip_version == 6 ? h.l4_off + 2u : 0;
+    default:
+      return 0;
+  }
+}
+
+// The sum over pseudo header and segment without the checksum field, which is at `field`.
+inline uint32_t l4_checksum_sum(const uint8_t* packet, const Headers& h, uint32_t field) {
+  const uint32_t bytes = h.payload_off - h.l4_off + h.payload_len;
+  // Adding the complement takes the field out again.
+  uint32_t sum = static_cast<uint16_t>(~load_be16(packet + field));
+  const uint8_t* ip = packet + h.l3_off;
+  if (h.ip_version == 6) {
+    sum = checksum_add(ip + 8, 16, sum + bytes + h.ip_proto);
+    sum = checksum_add(ipv6_final_destination(packet, h), 16, sum);
+  } else if (h.ip_proto != kProtoIcmp) {
+    sum += bytes + h.ip_proto + load_be16(ip + 12) + load_be16(ip + 14) + load_be16(ip + 16) +
+           load_be16(ip + 18);
+  }
+  return checksum_add(packet + h.l4_off, bytes, sum);
+}
+
+// What belongs in that field, for store_be16; what the field holds now does not matter. 0 where it
+// cannot be known.
+inline uint16_t l4_checksum(const uint8_t* packet, const Headers& h) {
+  const uint32_t off = l4_checksum_off(h);
+  if (off == 0) return 0;
+  if (h.ip_proto == kProtoUdp && load_be16(packet + h.l4_off + 4) != h.payload_len + 8) return 0;
+  const uint16_t value = checksum_fold(l4_checksum_sum(packet, h, off));
+  return value == 0 && h.ip_proto == kProtoUdp ? 0xffff : value;
+}
+
 // Whether the field is right. A UDP checksum of 0 over IPv4 means none and is right, as is every
 // packet whose checksum cannot be computed.
-bool l4_checksum_ok(const uint8_t* packet, const Headers& headers);
+inline bool l4_checksum_ok(const uint8_t* packet, const Headers& h) {
+  const uint32_t off = l4_checksum_off(h);
+  if (off == 0) return true;
+  if (h.ip_proto == kProtoUdp) {
+    if (load_be16(packet + h.l4_off + 4) != h.payload_len + 8) return true;
+    if (load_be16(packet + off) == 0) return h.ip_version == 4;
+  }
+  return checksum_fold(l4_checksum_sum(packet, h, off) + load_be16(packet + off)) == 0;
+}
 
 // A flow's identity. IPv4 addresses take the first 4 bytes, the rest is zero. No padding.
 struct FiveTuple {
@@ -126,6 +280,43 @@ inline bool operator!=(const FiveTuple& a, const FiveTuple& b) { return !(a == b
 
 // False where the packet is not IP; the tuple is then all zero.
 bool flow_key(const uint8_t* packet, const Headers& headers, FiveTuple& key);
-uint64_t flow_hash(const FiveTuple& key);
+
+constexpr uint64_t kFlowSeed = 0x9e3779b97f4a7c15ULL;
+inline uint64_t flow_mix(uint64_t value) {
+  value ^= value >> 32;
+  value *= 0xd6e8feb86659fd93ULL;
+  value ^= value >> 32;
+  value *= 0xd6e8feb86659fd93ULL;
+  return value ^ value >> 32;
+}
+// From the words of a tuple: 2 of each address, then ports, protocol and version.
+inline uint64_t flow_hash_ipv4(uint64_t addresses, uint64_t last) {
+  return flow_mix(flow_mix(kFlowSeed ^ addresses) ^ last);
+}
+inline uint64_t flow_hash_ipv6(const uint64_t (&addresses)[4], uint64_t last) {
+  uint64_t hash = kFlowSeed;
+  for (uint64_t word : addresses) hash = flow_mix(hash ^ word) + kFlowSeed;
+  return flow_mix(hash ^ last) + kFlowSeed;
+}
+inline uint64_t flow_hash(const FiveTuple& key) {
+  uint64_t words[5] = {};
+  std::memcpy(words, &key, sizeof key);
+  if (key.version == 4) return flow_hash_ipv4((words[0] & 0xffffffff) | words[2] << 32, words[4]);
+  return flow_hash_ipv6({words[0], words[1], words[2], words[3]}, words[4]);
+}
+// The same straight from an IP packet, without a detour of the key through memory.
+inline uint64_t flow_hash(const uint8_t* packet, const Headers& h) {
+  const uint64_t last = h.sport | static_cast<uint64_t>(h.dport) << 16 |
+                        static_cast<uint64_t>(h.ip_proto) << 32 |
+                        static_cast<uint64_t>(h.ip_version) << 40;
+  if (h.ip_version == 4) {
+    uint64_t addresses;
+    std::memcpy(&addresses, packet + h.l3_off + 12, sizeof addresses);
+    return flow_hash_ipv4(addresses, last);
+  }
+  uint64_t addresses[4];
+  std::memcpy(addresses, packet + h.l3_off + 8, sizeof addresses);
+  return flow_hash_ipv6(addresses, last);
+}
 
 }  // namespace e2

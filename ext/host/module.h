@@ -61,6 +61,8 @@ struct Context {
   uint64_t rng_state = 0x9e3779b97f4a7c15ULL;
   PacketPool* pool = nullptr;
   PoolCache* pool_cache = nullptr;
+  static constexpr uint32_t kGateSlots = 1u << 14;
+  uint8_t gate_slots[kGateSlots] = {};  // scratch of emit_by_gate
 
   // Appends up to `count` new packets of `len` undefined bytes to the batch; returns how many.
   uint32_t alloc(Batch& batch, uint32_t count, uint32_t len);
@@ -212,8 +214,13 @@ class Module {
   template <typename GateOf>
   void emit_each(Context& ctx, Batch& batch, GateOf gate_of) {
     Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < batch.size; ++i) gates[i] = gate_of(*batch[i]);
-    emit_by_gate(ctx, batch, gates);
+    uint32_t any = 0;
+    for (uint32_t i = 0; i < batch.size; ++i) any |= gates[i] = gate_of(*batch[i]);
+    if (any == 0) {
+      emit(ctx, batch);
+    } else {
+      emit_by_gate(ctx, batch, gates);
+    }
   }
   void drop(Context& ctx, Packet* packet, uint32_t reason);
   void drop(Context& ctx, Batch& batch, uint32_t reason);
@@ -228,6 +235,7 @@ class Module {
   };
 
   void deliver(Context& ctx, Batch& batch, OutGate& gate);
+  void emit_mixed(Context& ctx, Batch& batch, const Gate* gates);
 
   std::string name_;
   const ModuleClass* class_ = nullptr;

@@ -27,16 +27,14 @@ class EtherEncap final : public Module {
     const int src = attr_offset(src_);
     const int dst = attr_offset(dst_);
     const int type = attr_offset(type_);
-    Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      uint8_t* ether = batch[i]->prepend(kEthernetBytes);
-      gates[i] = ether != nullptr ? 0 : drop_gate(no_headroom_);
-      if (ether == nullptr) continue;
-      read_attr(*batch[i], dst, ether, 6);
-      read_attr(*batch[i], src, ether + 6, 6);
-      read_attr(*batch[i], type, ether + 12, 2);
-    }
-    emit_by_gate(ctx, batch, gates);
+    emit_each(ctx, batch, [=, this](Packet& packet) {
+      uint8_t* ether = packet.prepend(kEthernetBytes);
+      if (ether == nullptr) return drop_gate(no_headroom_);
+      read_attr(packet, dst, ether, 6);
+      read_attr(packet, src, ether + 6, 6);
+      read_attr(packet, type, ether + 12, 2);
+      return Gate{0};
+    });
   }
 
  private:

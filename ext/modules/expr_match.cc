@@ -30,13 +30,15 @@
 // Commands: add {rules} appends rules, all or none (stop workers first); clear {} removes all rules
 // (stop workers first); set_default_gate {gate} (safe while running).
 // Metadata: reads each NAME (together 16 bytes at most). Drop reasons: "rule", "no match".
-// Method: one 64-byte key per packet, looked up in a RuleTable (rule_table.h).
+// Method: one 64-byte key per packet, looked up in a TupleSpace (tuple_space.h).
 // Source: an addition to the module set of BESS, in the manner of its WildcardMatch.
+#include <algorithm>
 #include <atomic>
 
 #include "host/headers.h"
 #include "host/module.h"
-#include "modules/rule_table.h"
+#include "modules/field_value.h"
+#include "modules/tuple_space.h"
 
 namespace e2 {
 
@@ -83,40 +85,52 @@ struct Meta {
 
 bool is_text(const Args& args) { return std::holds_alternative<std::string>(args.value()); }
 
-void make_key(const uint8_t* data, const Headers& h, MatchKey& key) {
-  uint8_t* bytes = key.bytes();
-  uint16_t has = kHasNothing;
+// Word w of the key of packet i is keys.words[w][i].
+void make_key(const uint8_t* data, const Headers& h, KeyBatch& keys, uint32_t i) {
+  uint64_t has = kHasNothing;
+  uint64_t front = 0;
+  uint64_t dport = 0;
+  uint64_t addresses[4] = {};
   if (h.l2_len != 0) {
     has |= kHasEther;
-    store_be16(bytes, h.ether_type);
+    front = __builtin_bswap16(h.ether_type);
   }
   if (h.has_vlan) {
     has |= kHasVlan;
-    store_be16(bytes + 2, h.vlan_tci & 0xfff);
+    front |= static_cast<uint64_t>(__builtin_bswap16(h.vlan_tci & 0xfff)) << 16;
   }
   if (h.ip_version != 0) {
     has |= kHasIp;
-    bytes[5] = h.ip_version;
+    front |= static_cast<uint64_t>(h.ip_proto) << 32 | static_cast<uint64_t>(h.ip_version) << 40;
     if (h.l3_len != 0) has |= kHasProto;
-    bytes[4] = h.ip_proto;
     const uint8_t* ip = data + h.l3_off;
     if (h.ip_version == 4) {
       has |= kHasIp4;
-      std::memcpy(bytes + 16, ip + 12, 4);
-      std::memcpy(bytes + 32, ip + 16, 4);
+      std::memcpy(&addresses[0], ip + 12, 4);
+      std::memcpy(&addresses[2], ip + 16, 4);
     } else {
       has |= kHasIp6;
-      std::memcpy(bytes + 16, ip + 8, 32);
+      std::memcpy(addresses, ip + 8, sizeof addresses);
     }
     bool ports = h.ip_proto == kProtoTcp || h.ip_proto == kProtoUdp || h.ip_proto == kProtoSctp;
     if (h.l4_off != 0 && ports) {
       has |= kHasPorts;
-      store_be16(bytes + 6, h.sport);
-      store_be16(bytes + 8, h.dport);
+      front |= static_cast<uint64_t>(__builtin_bswap16(h.sport)) << 48;
+      dport = __builtin_bswap16(h.dport);
     }
   }
-  std::memcpy(bytes + kPresence, &has, sizeof has);
+  keys.words[0][i] = front;
+  keys.words[kPresence / 8][i] = dport | has << (kPresence % 8 * 8);
+  for (uint32_t w = 0; w < 4; w++) keys.words[2 + w][i] = addresses[w];
+  for (uint32_t w = kMetaStart / 8; w < kMaxKeyWords; w++) keys.words[w][i] = 0;
 }
+
+struct MatchRule {
+  MatchKey value;  // 0 wherever the mask is
+  MatchKey mask;
+  int64_t priority = 0;
+  Gate gate = 0;
+};
 
 }  // namespace
 
@@ -137,23 +151,30 @@ class ExprMatch final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    MatchKey keys[kMaxBatch];
+    KeyBatch keys;
+    const uint64_t* hits[kMaxBatch];
     Gate gates[kMaxBatch];
     for (uint32_t i = 0; i < batch.size; i++) {
       const Packet* packet = batch[i];
-      make_key(packet->data(), parse_headers(packet->data(), packet->len()), keys[i]);
+      make_key(packet->data(), parse_headers(packet->data(), packet->len()), keys, i);
     }
     for (const Meta& meta : metas_) {
       int offset = attr_offset(meta.attr);
       if (offset < 0) continue;
+      const uint32_t shift = meta.offset % 8 * 8;
+      uint64_t* const column = keys.words[meta.offset / 8];
       for (uint32_t i = 0; i < batch.size; i++) {
-        std::memcpy(keys[i].bytes() + meta.offset, batch[i]->metadata(offset), meta.size);
+        uint64_t word = 0;
+        copy_word(reinterpret_cast<uint8_t*>(&word), batch[i]->metadata(offset), meta.size);
+        column[i] |= word << shift;
+        if (shift + 8 * meta.size > 64) keys.words[meta.offset / 8 + 1][i] |= word >> (64 - shift);
       }
     }
+    for (uint32_t w = 0; w < kMaxKeyWords; w++) keys.pad(batch.size, w);
     Gate fallback = default_gate_.load(std::memory_order_relaxed);
+    table_.find_batch(keys, batch.size, hits);
     for (uint32_t i = 0; i < batch.size; i++) {
-      const MatchRule* rule = rules_.find(keys[i]);
-      gates[i] = rule == nullptr ? fallback : rule->gate;
+      gates[i] = hits[i] == nullptr ? fallback : TupleSpace::gate_of(hits[i]);
     }
     emit_by_gate(ctx, batch, gates);
   }
@@ -165,7 +186,8 @@ class ExprMatch final : public Module {
   }
 
   Status clear(const Args&, Args&) {
-    rules_.assign({});
+    rules_.clear();
+    table_.clear();
     return {};
   }
 
@@ -311,7 +333,7 @@ class ExprMatch final : public Module {
       const std::string most = std::to_string(kMaxRules);
       return Status::error(ENOSPC, "ExprMatch holds at most " + most + " rules");
     }
-    std::vector<MatchRule> rules = rules_.rules();
+    std::vector<MatchRule> rules = rules_;
     for (const Args& args : list) {
       const std::string where = "rules[" + std::to_string(&args - list.data()) + "]";
       MatchRule rule;
@@ -319,11 +341,22 @@ class ExprMatch final : public Module {
       if (!status.ok()) return status;
       rules.push_back(rule);
     }
-    rules_.assign(std::move(rules));
+    std::stable_sort(rules.begin(), rules.end(), [](const MatchRule& a, const MatchRule& b) {
+      return a.priority > b.priority;
+    });
+    TupleSpace table(kMaxKeyWords, 0, 0);
+    for (const MatchRule& rule : rules) {
+      // A rule behind one that matches just the same packets could never win.
+      if (table.has(rule.value, rule.mask)) continue;
+      table.add(rule.value, rule.mask, rule.priority, rule.gate, {});
+    }
+    rules_ = std::move(rules);
+    table_ = std::move(table);
     return {};
   }
 
-  RuleTable rules_;
+  std::vector<MatchRule> rules_;  // best first
+  TupleSpace table_;
   std::vector<Meta> metas_;
   uint32_t meta_end_ = kMetaStart;
   uint32_t rule_reason_ = 0;

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <variant>
 
+#include "modules/field_value.h"
+
 namespace e2 {
 namespace {
 
@@ -81,7 +83,7 @@ Status KeyLayout::init(const Args::List& fields, const Args::List& masks, const 
                              std::to_string(kMaxFieldBytes));
     }
     field.size = static_cast<uint32_t>(size);
-    field.pos = bytes_;
+    field.pos = bytes_ % 8 + field.size <= 8 ? bytes_ : (bytes_ + 7) / 8 * 8;
     field.is_attr = arg.has("attr_name");
     if (field.is_attr) {
       field.attr_name = arg["attr_name"].as_string();
@@ -103,32 +105,49 @@ Status KeyLayout::init(const Args::List& fields, const Args::List& masks, const 
     }
     if (field.mask == 0) field.mask = size_mask(field.size);
     if (field.is_attr) field.attr_id = declare(field.attr_name, field.size);
-    bytes_ += field.size;
+    bytes_ = field.pos + field.size;
     fields_.push_back(std::move(field));
   }
   return {};
 }
 
-void KeyLayout::load(const Module& module, const Batch& batch, MatchKey* keys) const {
-  const uint32_t last = bytes_ == 0 ? 0 : words() - 1;
-  for (uint32_t i = 0; i < batch.size; ++i) keys[i].words[last] = 0;
-  // Each write covers 8 bytes: the next field overwrites the zeros after this one, and a field
-  // starts at 56 at most.
+void KeyLayout::load(const Module& module, const Batch& batch, KeyBatch& keys) const {
+  const uint32_t count = batch.size;
+  const uint8_t* data[kMaxBatch];
+  uint32_t shortest = UINT32_MAX;
+  for (uint32_t i = 0; i < count; ++i) {
+    data[i] = batch[i]->data();
+    shortest = std::min(shortest, batch[i]->len());
+  }
   for (const KeyField& field : fields_) {
+    uint64_t* const column = keys.words[field.pos / 8];
+    const uint32_t shift = field.pos % 8 * 8;
+    const uint64_t mask = field.mask;
+    const uint32_t offset = field.offset;
+    // The first field of its word sets the column, the others add to it.
+    if (shift == 0) keys.pad(count, field.pos / 8);
+    const auto put = [column, shift](uint32_t i, uint64_t word) {
+      column[i] = shift == 0 ? word : column[i] | word << shift;
+    };
     if (field.is_attr) {
-      const int offset = module.attr_offset(field.attr_id);
-      for (uint32_t i = 0; i < batch.size; ++i) {
-        const uint64_t word = offset < 0 ? 0
-                                         : load_bytes(batch[i]->metadata(0), kMetadataBytes,
-                                                      static_cast<uint32_t>(offset)) &
-                                               field.mask;
-        std::memcpy(keys[i].bytes() + field.pos, &word, 8);
+      const int place = module.attr_offset(field.attr_id);
+      // Just the attribute's bytes: a wider load would wait for the store that wrote them.
+      with_size(place < 0 ? 0 : field.size, [&](auto size) {
+        for (uint32_t i = 0; i < count; ++i) {
+          uint64_t word = 0;
+          copy_word(reinterpret_cast<uint8_t*>(&word), batch[i]->metadata(0) + place, size);
+          put(i, word & mask);
+        }
+      });
+    } else if (offset + 8 <= shortest) {
+      for (uint32_t i = 0; i < count; ++i) {
+        uint64_t word;
+        std::memcpy(&word, data[i] + offset, sizeof word);
+        put(i, word & mask);
       }
     } else {
-      for (uint32_t i = 0; i < batch.size; ++i) {
-        const Packet* packet = batch[i];
-        const uint64_t word = load_bytes(packet->data(), packet->len(), field.offset) & field.mask;
-        std::memcpy(keys[i].bytes() + field.pos, &word, 8);
+      for (uint32_t i = 0; i < count; ++i) {
+        put(i, load_bytes(data[i], batch[i]->len(), offset) & mask);
       }
     }
   }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "host/args.h"
 #include "host/packet.h"
@@ -55,20 +56,19 @@ inline Status parse_value(const Args& args, uint32_t size, const std::string& wh
 inline void copy_word(uint8_t* to, const uint8_t* from, uint32_t size) {
   if (size == 8) {
     std::memcpy(to, from, 8);
-  } else if (size >= 4) {
+  } else if (size == 4) {
+    std::memcpy(to, from, 4);
+  } else if (size == 2) {
+    std::memcpy(to, from, 2);
+  } else if (size > 4) {
     uint32_t head;
     uint32_t tail;
     std::memcpy(&head, from, 4);
     std::memcpy(&tail, from + size - 4, 4);
     std::memcpy(to, &head, 4);
     std::memcpy(to + size - 4, &tail, 4);
-  } else if (size >= 2) {
-    uint16_t head;
-    uint16_t tail;
-    std::memcpy(&head, from, 2);
-    std::memcpy(&tail, from + size - 2, 2);
-    std::memcpy(to, &head, 2);
-    std::memcpy(to + size - 2, &tail, 2);
+  } else if (size == 3) {
+    std::memcpy(to, from, 3);
   } else if (size == 1) {
     to[0] = from[0];
   }
@@ -94,6 +94,26 @@ inline void copy_small(uint8_t* to, const uint8_t* from, uint32_t size) {
   }
 }
 
+// Calls f(size) with the size as a constant where it is a common one, so that a loop inside of f
+// copies with single moves.
+template <typename F>
+inline void with_size(uint32_t size, F f) {
+  switch (size) {
+    case 1:
+      return f(std::integral_constant<uint32_t, 1>());
+    case 2:
+      return f(std::integral_constant<uint32_t, 2>());
+    case 4:
+      return f(std::integral_constant<uint32_t, 4>());
+    case 6:
+      return f(std::integral_constant<uint32_t, 6>());
+    case 8:
+      return f(std::integral_constant<uint32_t, 8>());
+    default:
+      return f(size);
+  }
+}
+
 // Attributes at an offset the host gave; an attribute without a place (offset < 0) reads as zero
 // and swallows what is written to it.
 inline void read_attr(const Packet& packet, int offset, void* to, size_t size) {
@@ -102,6 +122,12 @@ inline void read_attr(const Packet& packet, int offset, void* to, size_t size) {
   } else {
     std::memcpy(to, packet.metadata(offset), size);
   }
+}
+template <typename T>
+inline T read_attr_as(const Packet& packet, int offset) {
+  T value;
+  read_attr(packet, offset, &value, sizeof value);
+  return value;
 }
 inline void write_attr(Packet& packet, int offset, const void* from, size_t size) {
   if (offset >= 0) std::memcpy(packet.metadata(offset), from, size);

@@ -363,8 +363,7 @@ class FlowGen final : public Module {
       flow.seq += flow.first ? 1 : h.payload_len;
     }
     store_be16(data + l4_checksum_off(h), l4_checksum(data, h));
-    store_be16(ip + 10, 0);
-    store_be16(ip + 10, checksum_fold(checksum_add(ip, h.l3_len)));
+    store_be16(ip + 10, ipv4_checksum(ip, h.l3_len));
   }
 
   Load load_;

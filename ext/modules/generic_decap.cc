@@ -27,11 +27,10 @@ class GenericDecap final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = batch[i]->adj(bytes_) != nullptr ? 0 : drop_gate(too_short_);
-    }
-    emit_by_gate(ctx, batch, gates);
+    const uint32_t bytes = bytes_;
+    emit_each(ctx, batch, [=, this](Packet& packet) {
+      return packet.adj(bytes) != nullptr ? Gate{0} : drop_gate(too_short_);
+    });
   }
 
  private:

@@ -28,6 +28,16 @@ struct FromAttr {
   uint32_t size = 0;
 };
 
+// Up to 64 bytes without a call: moves of 32 bytes that overlap, or smaller ones.
+inline void copy_header(uint8_t* to, const uint8_t* from, uint32_t bytes) {
+  if (bytes > 32) {
+    copy_small(to, from, 32);
+    copy_small(to + bytes - 32, from + bytes - 32, 32);
+  } else {
+    copy_small(to, from, bytes);
+  }
+}
+
 class GenericEncap final : public Module {
  public:
   Status init(Host&, const Args& args) override {
@@ -46,18 +56,22 @@ class GenericEncap final : public Module {
 
   void process(Context& ctx, Batch& batch, Gate) override {
     Gate gates[kMaxBatch];
+    const uint32_t bytes = bytes_;
     for (uint32_t i = 0; i < batch.size; ++i) {
-      uint8_t* to = batch[i]->prepend(bytes_);
+      uint8_t* to = batch[i]->prepend(bytes);
       gates[i] = to != nullptr ? 0 : drop_gate(no_headroom_);
-      if (to != nullptr) std::memcpy(to, constants_, bytes_);
+      if (to != nullptr) copy_header(to, constants_, bytes);
     }
     for (const FromAttr& field : from_attrs_) {
       const int place = attr_offset(field.attr);
       if (place == kNoOffset) continue;
-      for (uint32_t i = 0; i < batch.size; ++i) {
-        if (gates[i] != 0) continue;
-        copy_small(batch[i]->data() + field.position, batch[i]->metadata(place), field.size);
-      }
+      const uint32_t position = field.position;
+      with_size(field.size, [&](auto size) {
+        for (uint32_t i = 0; i < batch.size; ++i) {
+          if (gates[i] == 0)
+            copy_word(batch[i]->data() + position, batch[i]->metadata(place), size);
+        }
+      });
     }
     emit_by_gate(ctx, batch, gates);
   }

@@ -44,25 +44,31 @@ uint64_t load_word(const uint8_t* from) {
   return word;
 }
 
-uint64_t hash_l2(const uint8_t* data, uint32_t len) {
+uint64_t hash_l2(const Packet& packet) {
   uint8_t macs[16] = {};
-  std::memcpy(macs, data, len < 12 ? len : 12);
+  std::memcpy(macs, packet.data(), packet.len() < 12 ? packet.len() : 12);
   const uint64_t mask = (1ULL << 48) - 1;
   return mix(kSeed, (load_word(macs) ^ load_word(macs + 6)) & mask);
 }
 
-uint64_t hash_l3(const uint8_t* data, const Headers& headers) {
-  const uint8_t* ip = data + headers.l3_off;
-  if (headers.ip_version == 4) return mix(kSeed, load_be32(ip + 12) ^ load_be32(ip + 16));
-  const uint64_t high = load_word(ip + 8) ^ load_word(ip + 24);
-  const uint64_t low = load_word(ip + 16) ^ load_word(ip + 32);
-  return mix(mix(kSeed, high), low);
-}
-
-uint64_t hash_l4(const uint8_t* data, const Headers& headers) {
-  const bool whole = !headers.fragment && !headers.more_fragments;
-  const uint32_t ports = whole ? headers.sport ^ headers.dport : 0;
-  return mix(hash_l3(data, headers), static_cast<uint64_t>(headers.ip_proto) << 16 | ports);
+// Addresses, and where kWithPorts the protocol and ports as well.
+template <bool kWithPorts>
+uint64_t hash_ip(const Packet& packet) {
+  const uint8_t* data = packet.data();
+  const Headers h = parse_headers(data, packet.len());
+  if (h.ip_version == 0) return hash_l2(packet);
+  const uint8_t* ip = data + h.l3_off;
+  uint64_t sum = kSeed;
+  if (h.ip_version == 4) {
+    sum = mix(sum, load_be32(ip + 12) ^ load_be32(ip + 16));
+  } else {
+    sum = mix(sum, load_word(ip + 8) ^ load_word(ip + 24));
+    sum = mix(sum, load_word(ip + 16) ^ load_word(ip + 32));
+  }
+  if (!kWithPorts) return sum;
+  const bool whole = !h.fragment && !h.more_fragments;
+  const uint32_t ports = whole ? h.sport ^ h.dport : 0;
+  return mix(sum, static_cast<uint64_t>(h.ip_proto) << 16 | ports);
 }
 
 class HashLB final : public Module {
@@ -83,15 +89,25 @@ class HashLB final : public Module {
       return;
     }
     uint64_t hashes[kMaxBatch];
-    if (mode_ == Mode::kFields) {
-      hash_fields(batch, hashes);
-    } else {
-      for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = hash_packet(*batch[i]);
+    switch (mode_) {
+      case Mode::kL2:
+        for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = hash_l2(*batch[i]);
+        break;
+      case Mode::kL3:
+        for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = hash_ip<false>(*batch[i]);
+        break;
+      case Mode::kL4:
+        for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = hash_ip<true>(*batch[i]);
+        break;
+      case Mode::kFields:
+        hash_fields(batch, hashes);
+        break;
     }
     Gate gates[kMaxBatch];
     const uint64_t count = gates_.size();
+    const Gate* const list = gates_.data();
     for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = gates_[(hashes[i] & 0xffffffff) * count >> 32];
+      gates[i] = list[(hashes[i] & 0xffffffff) * count >> 32];
     }
     emit_by_gate(ctx, batch, gates);
   }
@@ -133,19 +149,12 @@ class HashLB final : public Module {
     return {};
   }
 
-  uint64_t hash_packet(const Packet& packet) const {
-    if (mode_ == Mode::kL2) return hash_l2(packet.data(), packet.len());
-    const Headers headers = parse_headers(packet.data(), packet.len());
-    if (headers.ip_version == 0) return hash_l2(packet.data(), packet.len());
-    return mode_ == Mode::kL3 ? hash_l3(packet.data(), headers) : hash_l4(packet.data(), headers);
-  }
-
   void hash_fields(const Batch& batch, uint64_t* hashes) const {
-    MatchKey keys[kMaxBatch];
+    KeyBatch keys;
     fields_.load(*this, batch, keys);
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      hashes[i] = kSeed;
-      for (uint32_t w = 0; w < fields_.words(); ++w) hashes[i] = mix(hashes[i], keys[i].words[w]);
+    for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = kSeed;
+    for (uint32_t w = 0; w < fields_.words(); ++w) {
+      for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = mix(hashes[i], keys.words[w][i]);
     }
   }
 

@@ -42,8 +42,7 @@ class IpChecksum final : public Module {
     if (verify_) {
       return checksum_fold(checksum_add(ip, h.l3_len)) == 0 ? kForwardGate : kFailGate;
     }
-    store_be16(ip + kChecksumAt, 0);
-    store_be16(ip + kChecksumAt, checksum_fold(checksum_add(ip, h.l3_len)));
+    store_be16(ip + kChecksumAt, ipv4_checksum(ip, h.l3_len));
     return kForwardGate;
   }
 

@@ -17,8 +17,9 @@ namespace e2 {
 namespace {
 
 constexpr uint32_t kIpv4Bytes = 20;
-constexpr uint16_t kDontFragment = 0x4000;
-constexpr uint8_t kTtl = 64;
+constexpr uint64_t kVersionAndTos = 0x4500;
+constexpr uint32_t kDontFragment = 0x4000;
+constexpr uint32_t kTtl = 64;
 
 class IpEncap final : public Module {
  public:
@@ -34,29 +35,38 @@ class IpEncap final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    emit_each(ctx, batch, [this](Packet& packet) { return encapsulate(packet); });
+    // Looked up once: through `this`, every store to a packet would make the compiler look again.
+    const Places at = {attr_offset(src_), attr_offset(dst_), attr_offset(proto_),
+                       attr_offset(nexthop_), attr_offset(type_)};
+    emit_each(ctx, batch, [this, at](Packet& packet) { return encapsulate(packet, at); });
   }
 
  private:
-  Gate encapsulate(Packet& packet) const {
+  struct Places {
+    int src;
+    int dst;
+    int proto;
+    int nexthop;
+    int type;
+  };
+
+  Gate encapsulate(Packet& packet, const Places& at) const {
     const uint32_t total = packet.len() + kIpv4Bytes;
     if (total > 0xffff) return drop_gate(too_long_);
     uint8_t* ip = packet.prepend(kIpv4Bytes);
     if (ip == nullptr) return drop_gate(no_headroom_);
-    ip[0] = 0x45;
-    ip[1] = 0;
-    store_be16(ip + 2, static_cast<uint16_t>(total));
-    store_be16(ip + 4, 0);
-    store_be16(ip + 6, kDontFragment);
-    ip[8] = kTtl;
-    read_attr(packet, attr_offset(proto_), ip + 9, 1);
-    store_be16(ip + 10, 0);
-    read_attr(packet, attr_offset(src_), ip + 12, 4);
-    read_attr(packet, attr_offset(dst_), ip + 16, 4);
-    store_be16(ip + 10, checksum_fold(checksum_add(ip, kIpv4Bytes)));
-    const uint8_t type[2] = {kEtherIpv4 >> 8, kEtherIpv4 & 0xff};
-    write_attr(packet, attr_offset(nexthop_), ip + 16, 4);
-    write_attr(packet, attr_offset(type_), type, sizeof type);
+    const uint32_t src = __builtin_bswap32(read_attr_as<uint32_t>(packet, at.src));
+    const uint32_t dst = __builtin_bswap32(read_attr_as<uint32_t>(packet, at.dst));
+    const uint32_t ttl_and_proto = kTtl << 8 | read_attr_as<uint8_t>(packet, at.proto);
+    const uint32_t sum = kVersionAndTos + total + kDontFragment + ttl_and_proto + (src >> 16) +
+                         (src & 0xffff) + (dst >> 16) + (dst & 0xffff);
+    store_be64(ip, kVersionAndTos << 48 | static_cast<uint64_t>(total) << 32 | kDontFragment);
+    store_be64(ip + 8, static_cast<uint64_t>(ttl_and_proto << 16 | checksum_fold(sum)) << 32 | src);
+    store_be32(ip + 16, dst);
+    const uint32_t nexthop = __builtin_bswap32(dst);
+    const uint16_t type = __builtin_bswap16(kEtherIpv4);
+    write_attr(packet, at.nexthop, &nexthop, sizeof nexthop);
+    write_attr(packet, at.type, &type, sizeof type);
     return 0;
   }
 

@@ -84,7 +84,7 @@ class IPLookup final : public Module {
   void process(Context& ctx, Batch& batch, Gate) override {
     Gate gates[kMaxBatch];
     uint32_t v4[kMaxBatch];
-    MatchKey v6[kMaxBatch];
+    KeyBatch v6;
     uint8_t v4_index[kMaxBatch];
     uint8_t v6_index[kMaxBatch];
     uint32_t v4_count = 0;
@@ -98,7 +98,8 @@ class IPLookup final : public Module {
         v4_.prefetch(v4[v4_count]);
         v4_index[v4_count++] = static_cast<uint8_t>(i);
       } else if (headers.ip_version == 6) {
-        std::memcpy(v6[v6_count].bytes(), data + headers.l3_off + 24, 16);
+        std::memcpy(&v6.words[0][v6_count], data + headers.l3_off + 24, 8);
+        std::memcpy(&v6.words[1][v6_count], data + headers.l3_off + 32, 8);
         v6_index[v6_count++] = static_cast<uint8_t>(i);
       }
     }

@@ -15,13 +15,20 @@
 namespace e2 {
 namespace {
 
-template <uint32_t kBytes>
+// Swaps two neighbours of the size of Word.
+template <typename Word>
 inline void swap_pair(uint8_t* at) {
-  uint8_t old[2 * kBytes];
-  std::memcpy(old, at, sizeof old);
-  std::memcpy(at, old + kBytes, kBytes);
-  std::memcpy(at + kBytes, old, kBytes);
+  Word first;
+  Word second;
+  std::memcpy(&first, at, sizeof first);
+  std::memcpy(&second, at + sizeof first, sizeof second);
+  std::memcpy(at, &second, sizeof second);
+  std::memcpy(at + sizeof second, &first, sizeof first);
 }
+
+struct Ipv6Address {
+  uint64_t words[2];
+};
 
 class IpSwap final : public Module {
  public:
@@ -46,11 +53,11 @@ class IpSwap final : public Module {
     const bool has_ports = (h.ip_proto == kProtoTcp || h.ip_proto == kProtoUdp) && !h.fragment;
     if (has_ports && h.l4_off == 0) return false;
     if (h.ip_version == 4) {
-      swap_pair<4>(data + h.l3_off + 12);
+      swap_pair<uint32_t>(data + h.l3_off + 12);
     } else {
-      swap_pair<16>(data + h.l3_off + 8);
+      swap_pair<Ipv6Address>(data + h.l3_off + 8);
     }
-    if (has_ports) swap_pair<2>(data + h.l4_off);
+    if (has_ports) swap_pair<uint16_t>(data + h.l4_off);
     return true;
   }
 

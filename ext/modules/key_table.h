@@ -3,8 +3,9 @@
 //
 // Open addressing with linear probing over 8-byte slots (32-bit hash, row number); rows stand
 // densely in one array: the key's words, then the payload's. A removal moves the last row into the
-// gap, so row pointers last until the next change. Lookups neither allocate nor lock; changes must
-// not run beside them. Insertion and removal take amortised constant time.
+// gap, so row pointers last until the next change. Batches are compared with all rows where these
+// are few (rule_scan.h). Lookups neither allocate nor lock; changes must not run beside them.
+// Insertion and removal take amortised constant time.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "modules/field_key.h"
+#include "modules/rule_scan.h"
 
 namespace e2 {
 
@@ -27,24 +29,16 @@ class KeyTable {
     return slots_[at] == 0 ? nullptr : payload(row_of(slots_[at]));
   }
 
-  // The same for up to 32 keys, in stages that hide the latency of memory.
-  void find_batch(const MatchKey* keys, uint32_t count, const uint64_t** payloads) const {
-    uint32_t hashes[kMaxBatch];
-    size_t at[kMaxBatch];
-    for (uint32_t i = 0; i < count; ++i) {
-      hashes[i] = hash(keys[i].words);
-      at[i] = hashes[i] & (slots_.size() - 1);
-      __builtin_prefetch(&slots_[at[i]]);
-    }
-    for (uint32_t i = 0; i < count; ++i) {
-      while (slots_[at[i]] != 0 && hash_of(slots_[at[i]]) != hashes[i]) at[i] = next(at[i]);
-      if (slots_[at[i]] != 0) __builtin_prefetch(row(row_of(slots_[at[i]])));
-    }
-    for (uint32_t i = 0; i < count; ++i) {
-      while (slots_[at[i]] != 0 && !holds(slots_[at[i]], hashes[i], keys[i].words)) {
-        at[i] = next(at[i]);
-      }
-      payloads[i] = slots_[at[i]] == 0 ? nullptr : payload(row_of(slots_[at[i]]));
+  // The same for a batch of keys.
+  void find_batch(const KeyBatch& keys, uint32_t count, const uint64_t** payloads) const {
+    if (size_ <= kMaxScanRules) {
+      scan(keys, count, payloads);
+    } else if (key_words_ == 1) {
+      look_up<1>(keys, count, payloads);
+    } else if (key_words_ == 2) {
+      look_up<2>(keys, count, payloads);
+    } else {
+      look_up<0>(keys, count, payloads);
     }
   }
 
@@ -116,13 +110,69 @@ class KeyTable {
   static size_t row_of(uint64_t slot) { return static_cast<uint32_t>(slot) - 1; }
   size_t next(size_t at) const { return (at + 1) & (slots_.size() - 1); }
 
+  static uint64_t mix(uint64_t sum, uint64_t word) {
+    sum = (sum ^ word) * 0xd6e8feb86659fd93ULL;
+    return sum ^ sum >> 32;
+  }
+  static uint32_t finish(uint64_t sum) { return static_cast<uint32_t>(sum ^ sum >> 29); }
+  static constexpr uint64_t kSeed = 0x9e3779b97f4a7c15ULL;
+
   uint32_t hash(const uint64_t* key) const {
-    uint64_t sum = 0x9e3779b97f4a7c15ULL;
-    for (uint32_t i = 0; i < key_words_; ++i) {
-      sum = (sum ^ key[i]) * 0xd6e8feb86659fd93ULL;
-      sum ^= sum >> 32;
+    uint64_t sum = kSeed;
+    for (uint32_t w = 0; w < key_words_; ++w) sum = mix(sum, key[w]);
+    return finish(sum);
+  }
+
+  void scan(const KeyBatch& keys, uint32_t count, const uint64_t** payloads) const {
+    static constexpr uint64_t kAllBits[kMaxKeyWords] = {~0ULL, ~0ULL, ~0ULL, ~0ULL,
+                                                        ~0ULL, ~0ULL, ~0ULL, ~0ULL};
+    static constexpr uint8_t kColumns[kMaxKeyWords] = {0, 1, 2, 3, 4, 5, 6, 7};
+    uint64_t hits[kMaxBatch];
+    rule_scan(
+        keys, count,
+        {rows_.data(), stride_, kAllBits, 0, kColumns, key_words_, static_cast<uint32_t>(size_)},
+        hits);
+    const uint64_t* const first = payload(0);
+    const size_t stride = stride_;
+    for (uint32_t i = 0; i < count; ++i) {
+      payloads[i] = hits[i] == kNoRule ? nullptr : first + hits[i] * stride;
     }
-    return static_cast<uint32_t>(sum ^ sum >> 29);
+  }
+
+  // In stages that hide the latency of memory. kWords is the keys' size, or 0 for any.
+  template <uint32_t kWords>
+  void look_up(const KeyBatch& keys, uint32_t count, const uint64_t** payloads) const {
+    const uint32_t words = kWords == 0 ? key_words_ : kWords;
+    const uint64_t* const slots = slots_.data();
+    const size_t mask = slots_.size() - 1;
+    const uint64_t* const rows = rows_.data();
+    const size_t stride = stride_;
+    uint32_t hashes[kMaxBatch];
+    for (uint32_t i = 0; i < count; ++i) {
+      uint64_t sum = kSeed;
+      for (uint32_t w = 0; w < words; ++w) sum = mix(sum, keys.words[w][i]);
+      hashes[i] = finish(sum);
+      __builtin_prefetch(&slots[hashes[i] & mask]);
+    }
+    size_t at[kMaxBatch];
+    for (uint32_t i = 0; i < count; ++i) {
+      size_t slot = hashes[i] & mask;
+      while (slots[slot] != 0 && hash_of(slots[slot]) != hashes[i]) slot = (slot + 1) & mask;
+      at[i] = slot;
+      if (slots[slot] != 0) __builtin_prefetch(rows + row_of(slots[slot]) * stride);
+    }
+    for (uint32_t i = 0; i < count; ++i) {
+      payloads[i] = nullptr;
+      for (size_t slot = at[i]; slots[slot] != 0; slot = (slot + 1) & mask) {
+        if (hash_of(slots[slot]) != hashes[i]) continue;
+        const uint64_t* row = rows + row_of(slots[slot]) * stride;
+        uint64_t differs = 0;
+        for (uint32_t w = 0; w < words; ++w) differs |= keys.words[w][i] ^ row[w];
+        if (differs != 0) continue;
+        payloads[i] = row + words;
+        break;
+      }
+    }
   }
 
   bool holds(uint64_t slot, uint32_t hashed, const uint64_t* key) const {

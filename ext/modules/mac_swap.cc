@@ -20,21 +20,25 @@ class MacSwap final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      const bool whole = batch[i]->len() >= kEthernetBytes;
-      gates[i] = whole ? 0 : drop_gate(too_short_);
-      if (whole) swap_addresses(batch[i]->data());
-    }
-    emit_by_gate(ctx, batch, gates);
+    emit_each(ctx, batch, [this](Packet& packet) {
+      if (packet.len() < kEthernetBytes) return drop_gate(too_short_);
+      swap_addresses(packet.data());
+      return Gate{0};
+    });
   }
 
  private:
+  // In registers: a copy by way of memory would wait for its own stores.
   static void swap_addresses(uint8_t* ether) {
-    uint8_t old[12];
-    std::memcpy(old, ether, sizeof old);
-    std::memcpy(ether, old + 6, 6);
-    std::memcpy(ether + 6, old, 6);
+    uint64_t head;
+    uint32_t tail;
+    std::memcpy(&head, ether, sizeof head);
+    std::memcpy(&tail, ether + sizeof head, sizeof tail);
+    const uint64_t source = head >> 48 | static_cast<uint64_t>(tail) << 16;
+    const uint64_t swapped_head = source | head << 48;
+    const auto swapped_tail = static_cast<uint32_t>(head >> 16);
+    std::memcpy(ether, &swapped_head, sizeof swapped_head);
+    std::memcpy(ether + sizeof swapped_head, &swapped_tail, sizeof swapped_tail);
   }
 
   uint32_t too_short_ = 0;

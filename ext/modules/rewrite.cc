@@ -11,12 +11,13 @@
 //   clear {}         removes all templates (stop workers first)
 // Metadata: kept. Arrival time kept; the wire length is forgotten.
 // Drop reasons: "template too long" - the packet's buffer cannot hold the template.
-// Method: templates lie zero-padded in 64-byte blocks, so that copying is a loop of four fixed
-// 16-byte moves; the bytes beyond the packet's end are tailroom.
+// Method: short templates lie in blocks of 64 bytes that are copied whole, whatever their length;
+// the bytes beyond the packet's end are tailroom.
 // Source: BESS module Rewrite.
 #include <algorithm>
 #include <vector>
 
+#include "host/isa.h"
 #include "host/module.h"
 
 namespace e2 {
@@ -30,9 +31,40 @@ struct alignas(kCacheLineBytes) Template {
   uint32_t len = 0;
 };
 
-inline void copy_blocks(uint8_t* to, const uint8_t* from, uint32_t bytes) {
-  for (uint32_t done = 0; done < bytes; done += kBlock) std::memcpy(to + done, from + done, kBlock);
+inline void start_over(Packet& packet, uint32_t len) {
+  packet.reset(len);
+  packet.set_wire_len(0);
 }
+
+// Fills a batch with templates of one block, of which `next` is the first; returns the next one.
+using Copy = const Template* (*)(Batch&, const Template*, const Template*, const Template*);
+
+[[gnu::always_inline]] inline const Template* copy_body(Batch& batch, const Template* first,
+                                                        const Template* end, const Template* next) {
+  for (Packet* packet : batch) {
+    start_over(*packet, next->len);
+    std::memcpy(packet->data(), next->bytes, kBlock);
+    if (++next == end) next = first;
+  }
+  return next;
+}
+const Template* copy_portable(Batch& batch, const Template* first, const Template* end,
+                              const Template* next) {
+  return copy_body(batch, first, end, next);
+}
+#if defined(__x86_64__)
+E2_TARGET_AVX2 const Template* copy_avx2(Batch& batch, const Template* first, const Template* end,
+                                         const Template* next) {
+  return copy_body(batch, first, end, next);
+}
+E2_TARGET_AVX512 const Template* copy_avx512(Batch& batch, const Template* first,
+                                             const Template* end, const Template* next) {
+  return copy_body(batch, first, end, next);
+}
+#else
+constexpr Copy copy_avx2 = copy_portable;
+constexpr Copy copy_avx512 = copy_portable;
+#endif
 
 class Rewrite final : public Module {
  public:
@@ -47,14 +79,23 @@ class Rewrite final : public Module {
       emit(ctx, batch);
       return;
     }
-    const auto count = static_cast<uint32_t>(templates_.size());
-    uint32_t turn = turns_[ctx.wid].next;
+    const Template* const first = templates_.data();
+    const Template* const end = first + templates_.size();
+    const Template* next = first + turns_[ctx.wid].next;
+    // All buffers of a pool have one size: what holds for the first packet holds for all.
+    const uint32_t room = batch[0]->capacity() - kHeadroomBytes;
+    if (longest_ <= kBlock && kBlock <= room) {
+      next = copy_(batch, first, end, next);
+      turns_[ctx.wid].next = static_cast<uint32_t>(next - first);
+      emit(ctx, batch);
+      return;
+    }
     Gate gates[kMaxBatch];
     for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = rewrite(*batch[i], templates_[turn]) ? 0 : drop_gate(too_long_);
-      turn = turn + 1 == count ? 0 : turn + 1;
+      gates[i] = rewrite(*batch[i], *next, room) ? 0 : drop_gate(too_long_);
+      if (++next == end) next = first;
     }
-    turns_[ctx.wid].next = turn;
+    turns_[ctx.wid].next = static_cast<uint32_t>(next - first);
     emit_by_gate(ctx, batch, gates);
   }
 
@@ -77,12 +118,14 @@ class Rewrite final : public Module {
       templates_.emplace_back();
       std::memcpy(templates_.back().bytes, bytes.data(), bytes.size());
       templates_.back().len = static_cast<uint32_t>(bytes.size());
+      longest_ = std::max(longest_, templates_.back().len);
     }
     return {};
   }
 
   Status clear(const Args&, Args&) {
     templates_.clear();
+    longest_ = 0;
     for (Turn& turn : turns_) turn.next = 0;
     return {};
   }
@@ -92,20 +135,16 @@ class Rewrite final : public Module {
     uint32_t next = 0;
   };
 
-  static bool rewrite(Packet& packet, const Template& from) {
-    const uint32_t room = packet.capacity() - kHeadroomBytes;
+  static bool rewrite(Packet& packet, const Template& from, uint32_t room) {
     if (from.len > room) return false;
-    packet.reset(from.len);
-    packet.set_wire_len(0);
-    if ((from.len + kBlock - 1) / kBlock * kBlock <= room) {
-      copy_blocks(packet.data(), from.bytes, from.len);
-    } else {
-      std::memcpy(packet.data(), from.bytes, from.len);
-    }
+    start_over(packet, from.len);
+    std::memcpy(packet.data(), from.bytes, from.len);
     return true;
   }
 
+  const Copy copy_ = pick<Copy>(copy_portable, copy_avx2, copy_avx512);
   std::vector<Template> templates_;
+  uint32_t longest_ = 0;  // template, in bytes
   Turn turns_[kMaxWorkers];
   uint32_t too_long_ = 0;
 };

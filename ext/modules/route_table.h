@@ -199,16 +199,18 @@ class Ipv6Routes {
     size_ = 0;
   }
 
-  // Sets the gate of each address that has a route.
-  void find_batch(const MatchKey* addresses, uint32_t count, Gate* gates) const {
-    MatchKey keys[kMaxBatch];
+  // Sets the gate of each address that has a route. An address is the first two words of a key.
+  void find_batch(const KeyBatch& addresses, uint32_t count, Gate* gates) const {
+    KeyBatch keys;
     const uint64_t* found[kMaxBatch];
     uint8_t open[kMaxBatch];
     for (uint32_t i = 0; i < count; ++i) open[i] = static_cast<uint8_t>(i);
     for (const Length& at : lengths_) {
-      for (uint32_t i = 0; i < count; ++i) {
-        keys[i].words[0] = addresses[open[i]].words[0] & at.mask.words[0];
-        keys[i].words[1] = addresses[open[i]].words[1] & at.mask.words[1];
+      for (uint32_t w = 0; w < 2; ++w) {
+        for (uint32_t i = 0; i < count; ++i) {
+          keys.words[w][i] = addresses.words[w][open[i]] & at.mask.words[w];
+        }
+        keys.pad(count, w);
       }
       at.table.find_batch(keys, count, found);
       uint32_t kept = 0;

@@ -31,6 +31,7 @@ constexpr int64_t kMaxEnd = 2048;
 struct Attr {
   uint32_t size = 0;
   bool from_packet = false;
+  bool plain = false;  // copied without a shift or a mask
   uint32_t offset = 0;
   int32_t shift = 0;  // bytes, positive to the right
   uint8_t value[kMaxAttrBytes] = {};
@@ -77,9 +78,11 @@ class SetMetadata final : public Module {
       if (attr.from_packet) {
         copy_from_packets(batch, gates, attr, place);
       } else {
-        for (uint32_t i = 0; i < batch.size; ++i) {
-          copy_small(batch[i]->metadata(place), attr.value, attr.size);
-        }
+        with_size(attr.size, [&](auto size) {
+          for (uint32_t i = 0; i < batch.size; ++i) {
+            copy_small(batch[i]->metadata(place), attr.value, size);
+          }
+        });
       }
     }
     emit_by_gate(ctx, batch, gates);
@@ -92,11 +95,20 @@ class SetMetadata final : public Module {
 
  private:
   static void copy_from_packets(Batch& batch, const Gate* gates, const Attr& attr, int place) {
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      if (gates[i] == 0) {
-        shift_and_mask(batch[i]->metadata(place), batch[i]->data() + attr.offset, attr);
+    if (!attr.plain) {
+      for (uint32_t i = 0; i < batch.size; ++i) {
+        if (gates[i] == 0) {
+          shift_and_mask(batch[i]->metadata(place), batch[i]->data() + attr.offset, attr);
+        }
       }
+      return;
     }
+    const uint32_t offset = attr.offset;
+    with_size(attr.size, [&](auto size) {
+      for (uint32_t i = 0; i < batch.size; ++i) {
+        if (gates[i] == 0) copy_small(batch[i]->metadata(place), batch[i]->data() + offset, size);
+      }
+    });
   }
 
   Status add_one(const Args& args, const std::string& where) {
@@ -139,6 +151,7 @@ class SetMetadata final : public Module {
       attr.shift = static_cast<int32_t>(shift / 8);
       std::memset(attr.mask, 0xff, sizeof attr.mask);
       std::memcpy(attr.mask, mask.data(), mask.size());
+      attr.plain = shift == 0 && mask.find_first_not_of('\xff') == std::string::npos;
       need_len_ = std::max(need_len_, attr.offset + attr.size);
     }
     add_attr(name, attr.size, Access::kWrite);

@@ -13,7 +13,6 @@
 //
 // Commands: none. Metadata: reads `attribute`. Drop reasons: "no such gate".
 // Source: the module of this name in BESS; the code is new.
-#include "host/headers.h"
 #include "modules/field_key.h"
 
 namespace e2 {
@@ -41,11 +40,12 @@ class Split final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    MatchKey keys[kMaxBatch];
+    KeyBatch keys;
     Gate gates[kMaxBatch];
+    const uint32_t shift = shift_;
     field_.load(*this, batch, keys);
     for (uint32_t i = 0; i < batch.size; ++i) {
-      const uint64_t number = load_be64(keys[i].words) >> shift_;
+      const uint64_t number = __builtin_bswap64(keys.words[0][i]) >> shift;
       gates[i] = number < kMaxGates ? static_cast<Gate>(number) : bad_gate_;
     }
     emit_by_gate(ctx, batch, gates);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // TupleSpace: ternary rules over keys, the best of which is found by tuple space search.
 //
-// One hash table (key_table.h) per set of masks; tables are visited in the order of their highest
-// priorities, and a key leaves the search when no later table can win. The highest priority wins,
-// and the older rule among equals. A rule's payload is its priority, its age and gate in one word,
-// and the values to write. Lookups neither allocate nor lock; changes must not run beside them.
+// A few rules are all compared (rule_scan.h). More have one hash table (key_table.h) per set of
+// masks; tables are visited in the order of their highest priorities, and a key leaves the search
+// when no later table can win. The highest priority wins, and the older rule among equals. A rule's
+// payload is its priority, its age and gate in one word, and the values to write. Lookups neither
+// allocate nor lock; changes must not run beside them.
 #pragma once
 
 #include <algorithm>
@@ -64,6 +65,12 @@ class TupleSpace {
     std::memcpy(payload + kValues, values.words, value_words_ * sizeof(uint64_t));
     ++known->priorities[priority];
     update_order(known.get());
+    update_scan();
+  }
+
+  bool has(const MatchKey& key, const MatchKey& mask) const {
+    const auto it = by_mask_.find(words(mask));
+    return it != by_mask_.end() && it->second->table.find(key.words) != nullptr;
   }
 
   // False when there is no such rule.
@@ -82,6 +89,7 @@ class TupleSpace {
     } else {
       update_order(&tuple);
     }
+    update_scan();
     return true;
   }
 
@@ -89,36 +97,15 @@ class TupleSpace {
     order_.clear();
     by_mask_.clear();
     size_ = 0;
+    update_scan();
   }
 
   // The payload of each key's best rule, or nullptr.
-  void find_batch(const MatchKey* keys, uint32_t count, const uint64_t** best) const {
-    MatchKey masked[kMaxBatch];
-    const uint64_t* found[kMaxBatch];
-    uint8_t open[kMaxBatch];  // keys that a later tuple may still serve better
-    for (uint32_t i = 0; i < count; ++i) {
-      best[i] = nullptr;
-      open[i] = static_cast<uint8_t>(i);
-    }
-    for (const Tuple* tuple : order_) {
-      uint32_t kept = 0;
-      for (uint32_t i = 0; i < count; ++i) {
-        const uint8_t at = open[i];
-        open[kept] = at;
-        kept += best[at] == nullptr || priority_of(best[at]) <= tuple->best;
-      }
-      count = kept;
-      if (count == 0) return;
-      for (uint32_t i = 0; i < count; ++i) {
-        for (uint32_t w = 0; w < key_words_; ++w) {
-          masked[i].words[w] = keys[open[i]].words[w] & tuple->mask.words[w];
-        }
-      }
-      tuple->table.find_batch(masked, count, found);
-      for (uint32_t i = 0; i < count; ++i) {
-        const uint64_t*& at = best[open[i]];
-        if (found[i] != nullptr && (at == nullptr || better(found[i], at))) at = found[i];
-      }
+  void find_batch(const KeyBatch& keys, uint32_t count, const uint64_t** best) const {
+    if (size_ <= kMaxScanRules) {
+      scan(keys, count, best);
+    } else {
+      search(keys, count, best);
     }
   }
 
@@ -155,6 +142,81 @@ class TupleSpace {
     order_.insert(std::upper_bound(order_.begin(), order_.end(), tuple, better_best), tuple);
   }
 
+  // Lays all rules out for a scan, the best one last.
+  void update_scan() {
+    scan_payloads_.clear();
+    scan_columns_.clear();
+    if (size_ > kMaxScanRules) return;
+    struct Rule {
+      const Tuple* tuple;
+      size_t row;
+    };
+    std::vector<Rule> rules;
+    for (const Tuple* tuple : order_) {
+      for (size_t row = 0; row < tuple->table.size(); ++row) rules.push_back({tuple, row});
+    }
+    std::sort(rules.begin(), rules.end(), [](const Rule& a, const Rule& b) {
+      return better(b.tuple->table.payload(b.row), a.tuple->table.payload(a.row));
+    });
+    scan_values_.assign(kMaxScanRules * kMaxKeyWords, 0);
+    scan_masks_.assign(kMaxScanRules * kMaxKeyWords, 0);
+    for (size_t r = 0; r < rules.size(); ++r) {
+      const size_t bytes = key_words_ * sizeof(uint64_t);
+      const Tuple& tuple = *rules[r].tuple;
+      std::memcpy(&scan_values_[r * kMaxKeyWords], tuple.table.row(rules[r].row), bytes);
+      std::memcpy(&scan_masks_[r * kMaxKeyWords], tuple.mask.words, bytes);
+      scan_payloads_.push_back(tuple.table.payload(rules[r].row));
+    }
+    for (uint8_t w = 0; w < key_words_; ++w) {
+      bool counts = false;
+      for (size_t r = 0; r < rules.size(); ++r) counts |= scan_masks_[r * kMaxKeyWords + w] != 0;
+      if (counts) scan_columns_.push_back(w);
+    }
+  }
+
+  void scan(const KeyBatch& keys, uint32_t count, const uint64_t** best) const {
+    uint64_t hits[kMaxBatch];
+    rule_scan(
+        keys, count,
+        {scan_values_.data(), kMaxKeyWords, scan_masks_.data(), kMaxKeyWords, scan_columns_.data(),
+         static_cast<uint32_t>(scan_columns_.size()), static_cast<uint32_t>(scan_payloads_.size())},
+        hits);
+    const uint64_t* const* const payloads = scan_payloads_.data();
+    for (uint32_t i = 0; i < count; ++i) {
+      best[i] = hits[i] == kNoRule ? nullptr : payloads[hits[i]];
+    }
+  }
+
+  void search(const KeyBatch& keys, uint32_t count, const uint64_t** best) const {
+    KeyBatch masked;
+    const uint64_t* found[kMaxBatch];
+    uint8_t open[kMaxBatch];  // keys that a later tuple may still serve better
+    for (uint32_t i = 0; i < count; ++i) {
+      best[i] = nullptr;
+      open[i] = static_cast<uint8_t>(i);
+    }
+    for (const Tuple* tuple : order_) {
+      uint32_t kept = 0;
+      for (uint32_t i = 0; i < count; ++i) {
+        const uint8_t at = open[i];
+        open[kept] = at;
+        kept += best[at] == nullptr || priority_of(best[at]) <= tuple->best;
+      }
+      count = kept;
+      if (count == 0) return;
+      for (uint32_t w = 0; w < key_words_; ++w) {
+        const uint64_t mask = tuple->mask.words[w];
+        for (uint32_t i = 0; i < count; ++i) masked.words[w][i] = keys.words[w][open[i]] & mask;
+        masked.pad(count, w);
+      }
+      tuple->table.find_batch(masked, count, found);
+      for (uint32_t i = 0; i < count; ++i) {
+        const uint64_t*& at = best[open[i]];
+        if (found[i] != nullptr && (at == nullptr || better(found[i], at))) at = found[i];
+      }
+    }
+  }
+
   uint32_t key_words_ = 0;
   uint32_t value_words_ = 0;
   size_t reserve_ = 0;
@@ -162,6 +224,11 @@ class TupleSpace {
   uint64_t next_age_ = 0;
   std::map<MaskWords, std::unique_ptr<Tuple>> by_mask_;
   std::vector<Tuple*> order_;
+  // For scan(): kMaxKeyWords words per rule, and pointers into the tuples' tables.
+  std::vector<uint64_t> scan_values_;
+  std::vector<uint64_t> scan_masks_;
+  std::vector<uint8_t> scan_columns_;
+  std::vector<const uint64_t*> scan_payloads_;
 };
 
 }  // namespace e2

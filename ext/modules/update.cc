@@ -39,16 +39,33 @@ class Update final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
+    const uint32_t need_len = need_len_;
+    const uint32_t need_headroom = need_headroom_;
+    if (count_ == 1) {
+      const Field field = fields_[0];
+      with_size(field.size, [&](auto size) {
+        emit_each(ctx, batch, [&, this](Packet& packet) {
+          if (packet.len() < need_len || packet.headroom() < need_headroom) {
+            return drop_gate(too_short_);
+          }
+          copy_word(packet.data() + field.offset, field.value, size);
+          return Gate{0};
+        });
+      });
+      return;
+    }
     Gate gates[kMaxBatch];
     for (uint32_t i = 0; i < batch.size; ++i) {
-      const bool fits = batch[i]->len() >= need_len_ && batch[i]->headroom() >= need_headroom_;
+      const bool fits = batch[i]->len() >= need_len && batch[i]->headroom() >= need_headroom;
       gates[i] = fits ? 0 : drop_gate(too_short_);
     }
     for (uint32_t f = 0; f < count_; ++f) {
       const Field field = fields_[f];
-      for (uint32_t i = 0; i < batch.size; ++i) {
-        if (gates[i] == 0) copy_word(batch[i]->data() + field.offset, field.value, field.size);
-      }
+      with_size(field.size, [&](auto size) {
+        for (uint32_t i = 0; i < batch.size; ++i) {
+          if (gates[i] == 0) copy_word(batch[i]->data() + field.offset, field.value, size);
+        }
+      });
     }
     emit_by_gate(ctx, batch, gates);
   }

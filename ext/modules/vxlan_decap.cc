@@ -30,11 +30,18 @@ class VxlanDecap final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    emit_each(ctx, batch, [this](Packet& packet) { return decapsulate(packet); });
+    const Places at = {attr_offset(src_), attr_offset(dst_), attr_offset(id_)};
+    emit_each(ctx, batch, [this, at](Packet& packet) { return decapsulate(packet, at); });
   }
 
  private:
-  Gate decapsulate(Packet& packet) const {
+  struct Places {
+    int src;
+    int dst;
+    int id;
+  };
+
+  Gate decapsulate(Packet& packet, const Places& at) const {
     const uint8_t* data = packet.data();
     const Headers h = parse_headers(data, packet.len());
     if (h.ip_version != 4) {
@@ -45,11 +52,10 @@ class VxlanDecap final : public Module {
     if (h.l4_off == 0 || h.payload_len < kVxlanBytes) return drop_gate(too_short_);
     const uint8_t* vxlan = data + h.payload_off;
     if ((vxlan[0] & kVniPresent) == 0) return drop_gate(not_vxlan_);
-    uint8_t id[4];
-    store_be32(id, load_be32(vxlan + 4) >> 8);
-    write_attr(packet, attr_offset(src_), data + h.l3_off + 12, 4);
-    write_attr(packet, attr_offset(dst_), data + h.l3_off + 16, 4);
-    write_attr(packet, attr_offset(id_), id, 4);
+    const uint32_t id = __builtin_bswap32(load_be32(vxlan + 4) >> 8);
+    write_attr(packet, at.src, data + h.l3_off + 12, 4);
+    write_attr(packet, at.dst, data + h.l3_off + 16, 4);
+    write_attr(packet, at.id, &id, sizeof id);
     packet.trim(packet.len() - h.payload_off - h.payload_len);
     packet.adj(h.payload_off + kVxlanBytes);
     return 0;

@@ -24,16 +24,15 @@ namespace {
 constexpr uint16_t kVxlanPort = 4789;
 constexpr uint32_t kUdpBytes = 8;
 constexpr uint32_t kVxlanBytes = 8;
-constexpr uint32_t kVniPresent = 0x08000000;
-constexpr uint16_t kFirstPrivatePort = 0xc000;
+constexpr uint64_t kVniPresent = 0x08000000;
+constexpr uint32_t kFirstPrivatePort = 0xc000;
 
 uint64_t inner_hash(const Packet& packet) {
   const Headers h = parse_headers(packet.data(), packet.len());
-  FiveTuple key;
-  if (!flow_key(packet.data(), h, key)) {
-    std::memcpy(key.src, packet.data(), std::min<uint32_t>(packet.len(), 12));
-  }
-  return flow_hash(key);
+  if (h.ip_version != 0) return flow_hash(packet.data(), h);
+  FiveTuple macs = {};
+  std::memcpy(macs.src, packet.data(), std::min<uint32_t>(packet.len(), 12));
+  return flow_hash(macs);
 }
 
 class VxlanEncap final : public Module {
@@ -56,31 +55,37 @@ class VxlanEncap final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    emit_each(ctx, batch, [this](Packet& packet) { return encapsulate(packet); });
+    // Looked up once: through `this`, every store to a packet would make the compiler look again.
+    const Places at = {attr_offset(tun_src_), attr_offset(tun_dst_), attr_offset(tun_id_),
+                       attr_offset(ip_src_),  attr_offset(ip_dst_),  attr_offset(ip_proto_)};
+    const uint16_t dstport = dstport_;
+    emit_each(ctx, batch, [=, this](Packet& packet) { return encapsulate(packet, at, dstport); });
   }
 
  private:
-  Gate encapsulate(Packet& packet) const {
+  struct Places {
+    int tun_src;
+    int tun_dst;
+    int tun_id;
+    int ip_src;
+    int ip_dst;
+    int ip_proto;
+  };
+
+  Gate encapsulate(Packet& packet, const Places& at, uint32_t dstport) const {
     const uint32_t total = packet.len() + kUdpBytes + kVxlanBytes;
     if (total > 0xffff) return drop_gate(too_long_);
     if (packet.headroom() < kUdpBytes + kVxlanBytes) return drop_gate(no_headroom_);
-    const auto sport = static_cast<uint16_t>(inner_hash(packet) | kFirstPrivatePort);
-    uint8_t src[4];
-    uint8_t dst[4];
-    uint8_t id[4];
-    read_attr(packet, attr_offset(tun_src_), src, 4);
-    read_attr(packet, attr_offset(tun_dst_), dst, 4);
-    read_attr(packet, attr_offset(tun_id_), id, 4);
+    const uint32_t sport = (inner_hash(packet) & 0xffff) | kFirstPrivatePort;
+    const auto src = read_attr_as<uint32_t>(packet, at.tun_src);
+    const auto dst = read_attr_as<uint32_t>(packet, at.tun_dst);
+    const uint32_t id = __builtin_bswap32(read_attr_as<uint32_t>(packet, at.tun_id));
     uint8_t* udp = packet.prepend(kUdpBytes + kVxlanBytes);
-    store_be16(udp, sport);
-    store_be16(udp + 2, dstport_);
-    store_be16(udp + 4, static_cast<uint16_t>(total));
-    store_be16(udp + 6, 0);
-    store_be32(udp + 8, kVniPresent);
-    store_be32(udp + 12, load_be32(id) << 8);
-    write_attr(packet, attr_offset(ip_src_), src, 4);
-    write_attr(packet, attr_offset(ip_dst_), dst, 4);
-    write_attr(packet, attr_offset(ip_proto_), &kProtoUdp, 1);
+    store_be64(udp, static_cast<uint64_t>(sport << 16 | dstport) << 32 | total << 16);
+    store_be64(udp + 8, kVniPresent << 32 | id << 8);
+    write_attr(packet, at.ip_src, &src, sizeof src);
+    write_attr(packet, at.ip_dst, &dst, sizeof dst);
+    write_attr(packet, at.ip_proto, &kProtoUdp, 1);
     return 0;
   }
 

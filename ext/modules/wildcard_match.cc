@@ -68,7 +68,7 @@ class WildcardMatch final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    MatchKey keys[kMaxBatch];
+    KeyBatch keys;
     const uint64_t* hits[kMaxBatch];
     Gate gates[kMaxBatch];
     const Gate fallback = default_gate_.load(std::memory_order_relaxed);

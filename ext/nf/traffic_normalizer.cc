@@ -262,8 +262,7 @@ class TrafficNormalizer final : public Module {
     uint8_t* ip = packet.data() + h.l3_off;
     if (h.ip_version == 4 && checksum_fold(checksum_add(ip, h.l3_len)) != 0) {
       if (!repair_) return bad_ip_checksum_;
-      store_be16(ip + 10, 0);
-      store_be16(ip + 10, checksum_fold(checksum_add(ip, h.l3_len)));
+      store_be16(ip + 10, ipv4_checksum(ip, h.l3_len));
     }
     if (!l4_checksum_ok(packet.data(), h)) {
       if (!repair_) return bad_l4_checksum_;

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "modules/rule_scan.h"
+
+#include "host/isa.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace e2 {
+namespace {
+
+using Scan = void (*)(const KeyBatch&, uint32_t, const ScanRules&, uint64_t*);
+
+// One key at a time, from the last rule to the first.
+void scan_portable(const KeyBatch& keys, uint32_t count, const ScanRules& rules, uint64_t* hits) {
+  for (uint32_t i = 0; i < count; ++i) {
+    hits[i] = kNoRule;
+    for (uint32_t rule = rules.rules; rule > 0 && hits[i] == kNoRule; --rule) {
+      const uint64_t* value = rules.values + (rule - 1) * rules.value_stride;
+      const uint64_t* mask = rules.masks + (rule - 1) * rules.mask_stride;
+      uint64_t differs = 0;
+      for (uint32_t c = 0; c < rules.column_count; ++c) {
+        const uint32_t column = rules.columns[c];
+        differs |= (keys.words[column][i] & mask[column]) ^ value[column];
+      }
+      if (differs == 0) hits[i] = rule - 1;
+    }
+  }
+}
+
+#if defined(__x86_64__)
+
+E2_TARGET_AVX2 void scan_avx2(const KeyBatch& keys, uint32_t count, const ScanRules& rules,
+                              uint64_t* hits) {
+  const __m256i zero = _mm256_setzero_si256();
+  for (uint32_t first = 0; first < count; first += 4) {
+    __m256i hit = _mm256_set1_epi64x(-1);
+    const uint64_t* value = rules.values;
+    const uint64_t* mask = rules.masks;
+    for (uint32_t rule = 0; rule < rules.rules; ++rule) {
+      __m256i differs = zero;
+      for (uint32_t c = 0; c < rules.column_count; ++c) {
+        const uint32_t column = rules.columns[c];
+        const __m256i key =
+            _mm256_load_si256(reinterpret_cast<const __m256i*>(&keys.words[column][first]));
+        const __m256i masked =
+            _mm256_and_si256(key, _mm256_set1_epi64x(static_cast<int64_t>(mask[column])));
+        const __m256i wanted = _mm256_set1_epi64x(static_cast<int64_t>(value[column]));
+        differs = _mm256_or_si256(differs, _mm256_xor_si256(masked, wanted));
+      }
+      const __m256i holds = _mm256_cmpeq_epi64(differs, zero);
+      hit = _mm256_blendv_epi8(hit, _mm256_set1_epi64x(rule), holds);
+      value += rules.value_stride;
+      mask += rules.mask_stride;
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(hits + first), hit);
+  }
+}
+
+E2_TARGET_AVX512 void scan_avx512(const KeyBatch& keys, uint32_t count, const ScanRules& rules,
+                                  uint64_t* hits) {
+  for (uint32_t first = 0; first < count; first += 8) {
+    __m512i hit = _mm512_set1_epi64(-1);
+    const uint64_t* value = rules.values;
+    const uint64_t* mask = rules.masks;
+    for (uint32_t rule = 0; rule < rules.rules; ++rule) {
+      __mmask8 holds = 0xff;
+      for (uint32_t c = 0; c < rules.column_count; ++c) {
+        const uint32_t column = rules.columns[c];
+        const __m512i key = _mm512_load_si512(&keys.words[column][first]);
+        const __m512i masked =
+            _mm512_and_si512(key, _mm512_set1_epi64(static_cast<int64_t>(mask[column])));
+        const __m512i wanted = _mm512_set1_epi64(static_cast<int64_t>(value[column]));
+        holds &= _mm512_cmpeq_epi64_mask(masked, wanted);
+      }
+      hit = _mm512_mask_mov_epi64(hit, holds, _mm512_set1_epi64(rule));
+      value += rules.value_stride;
+      mask += rules.mask_stride;
+    }
+    _mm512_storeu_si512(hits + first, hit);
+  }
+}
+
+Scan best_scan() { return pick<Scan>(scan_portable, scan_avx2, scan_avx512); }
+
+#else
+
+Scan best_scan() { return scan_portable; }
+
+#endif
+
+}  // namespace
+
+void rule_scan(const KeyBatch& keys, uint32_t count, const ScanRules& rules, uint64_t* hits) {
+  static const Scan scan = best_scan();
+  scan(keys, count, rules, hits);
+}
+
+}  // namespace e2
