@@ -34,12 +34,10 @@ void CaptureHook::process(Context& ctx, const Batch& batch) {
     return;
   }
   const uint64_t now_ns = epoch_ns_ + ctx.now_ns;
-  for (uint32_t i = 0; i < batch.size; ++i) {
-    const Packet& packet = *batch[i];
-    if (!filter_text_.empty()) {
-      const Headers headers = parse_headers(packet.data(), packet.len());
-      if (!filter_.match(packet.data(), packet.len(), headers)) continue;
-    }
+  PacketMask left = mask_of(batch.size);
+  if (!filter_text_.empty()) left = filter_.match(Frames(batch), left);
+  for (; left != 0; left &= left - 1) {
+    const Packet& packet = *batch[__builtin_ctz(left)];
     const uint64_t time_ns = packet.time_ns() != 0 ? packet.time_ns() : now_ns;
     writer_.write(time_ns, packet.data(), packet.len(), packet.len());
   }

@@ -5,19 +5,14 @@
 #include <map>
 
 #include "engine/clock.h"
+#include "engine/gate_split.h"
 #include "host/port.h"
 
 namespace e2 {
 namespace {
 
-// Deeper than any sane graph; one level costs up to 3 kB of stack.
+// Deeper than any sane graph; one level costs about 400 bytes of stack.
 constexpr uint32_t kMaxDepth = 256;
-// Gates that one pass over a mixed batch serves.
-constexpr uint32_t kEmitSlots = 8;
-// Gates and drop reasons have slots of their own in Context::gate_slots.
-static_assert(kMaxGates <= kDropBase % Context::kGateSlots &&
-                  kDropBase % Context::kGateSlots + kMaxDropReasons <= Context::kGateSlots,
-              "no two gates share a slot");
 
 // Function-local so that registrations in other files may run before anything here is initialised.
 std::map<std::string, ModuleClass>& module_registry() {
@@ -157,51 +152,21 @@ void Module::emit(Context& ctx, Batch& batch, Gate gate) {
 
 void Module::emit_by_gate(Context& ctx, Batch& batch, const Gate* gates) {
   if (batch.empty()) return;
-  uint32_t differs = 0;
-  for (uint32_t i = 1; i < batch.size; ++i) differs |= gates[i] ^ gates[0];
-  if (differs == 0) {
+  const GateSplit& split = gate_split();
+  PacketMask left = mask_of(batch.size);
+  PacketMask taken = left & split.match(gates, gates[0]);
+  if (taken == left) {
     emit(ctx, batch, gates[0]);
-  } else {
-    emit_mixed(ctx, batch, gates);
+    return;
   }
-}
-
-void Module::emit_mixed(Context& ctx, Batch& batch, const Gate* gates) {
-  // One pass moves each packet to its gate's batch. Which batch that is, a sparse set knows:
-  // slot_of[gate] is right only where gate_of[slot] names that gate, so nothing needs clearing.
-  // Gates beyond the first few (the stack has to stay small) wait for a further pass.
-  Packet* left[kMaxBatch];
-  Gate left_gates[kMaxBatch];
-  uint32_t count = batch.size;
-  Packet* const* packets = batch.packets;
-  uint8_t* const slot_of = ctx.gate_slots;
-  Batch out[kEmitSlots];
-  while (count > 0) {
-    Gate gate_of[kEmitSlots + 1];
-    uint32_t used = 0;
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < count; ++i) {
-      const Gate gate = gates[i];
-      Packet* packet = packets[i];
-      uint8_t& known = slot_of[gate % Context::kGateSlots];
-      uint32_t slot = known;
-      if (slot >= used || gate_of[slot] != gate) {
-        if (used == kEmitSlots) {
-          left[kept] = packet;
-          left_gates[kept++] = gate;
-          continue;
-        }
-        slot = used++;
-        known = static_cast<uint8_t>(slot);
-        gate_of[slot] = gate;
-        out[slot].clear();
-      }
-      out[slot].add(packet);
-    }
-    for (uint32_t slot = 0; slot < used; ++slot) emit(ctx, out[slot], gate_of[slot]);
-    packets = left;
-    gates = left_gates;
-    count = kept;
+  // The gate of the first packet left, all of its packets at once, until none is left.
+  Batch out;
+  while (left != 0) {
+    const Gate gate = gates[__builtin_ctz(left)];
+    taken = left & split.match(gates, gate);
+    split.take(batch, taken, out);
+    left &= ~taken;
+    emit(ctx, out, gate);
   }
   batch.clear();
 }

@@ -29,7 +29,7 @@ Worker::Worker(uint32_t wid, int core, PacketPool& pool)
   ctx_.pool = &pool;
   ctx_.pool_cache = cache_.get();
   ns_per_tick_ = 1e9 / tsc_hz();
-  ctx_.rng_state ^= (wid + 1) * 0x2545f4914f6cdd1dULL;
+  ctx_.random.state ^= (wid + 1) * Random::kFactor;
   thread_ = std::thread(&Worker::loop, this);
   if (core >= 0) {
     cpu_set_t set;

@@ -23,4 +23,11 @@ struct Batch {
   Packet** end() { return packets + size; }
 };
 
+// Bit i stands for packet i of a batch.
+using PacketMask = uint32_t;
+static_assert(kMaxBatch == 32, "one bit per packet");
+inline PacketMask mask_of(uint32_t count) {
+  return static_cast<PacketMask>((uint64_t{1} << count) - 1);
+}
+
 }  // namespace e2

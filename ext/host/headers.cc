@@ -171,13 +171,11 @@ void parse_ipv6(const uint8_t* data, uint32_t len, Headers& h) {
 
 }  // namespace
 
-Headers parse_any_headers(const uint8_t* data, uint32_t len) {
-  Headers h;
+void parse_any_headers(const uint8_t* data, uint32_t len, Headers& h) {
   if (len > kMaxFrame) len = kMaxFrame;
-  if (!parse_l2(data, len, h)) return h;
+  if (!parse_l2(data, len, h)) return;
   if (h.ether_type == kEtherIpv4) parse_ipv4(data, len, h);
   if (h.ether_type == kEtherIpv6) parse_ipv6(data, len, h);
-  return h;
 }
 
 // The destination of an IPv6 packet as its receiver sees it: behind a routing header with segments

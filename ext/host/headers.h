@@ -90,8 +90,33 @@ struct Headers {
   uint16_t ip_total_len = 0;  // as claimed: IPv4 total length, IPv6 payload length + 40 (capped)
 };
 
-// Any frame, field by field; parse_headers() calls it where its short cut doesn't hold.
-Headers parse_any_headers(const uint8_t* data, uint32_t len);
+// Any frame, field by field, into a new Headers; parse_headers() calls it where its short cut does
+// not hold.
+void parse_any_headers(const uint8_t* data, uint32_t len, Headers& h);
+
+// The same, field by field into registers: a copy of the whole would keep the caller's fields in
+// memory on the short cut too.
+inline void parse_uncommon_headers(const uint8_t* data, uint32_t len, Headers& h) {
+  Headers any;
+  parse_any_headers(data, len, any);
+  h.l2_len = any.l2_len;
+  h.ether_type = any.ether_type;
+  h.vlan_tci = any.vlan_tci;
+  h.has_vlan = any.has_vlan;
+  h.ip_version = any.ip_version;
+  h.ip_proto = any.ip_proto;
+  h.fragment = any.fragment;
+  h.more_fragments = any.more_fragments;
+  h.l3_off = any.l3_off;
+  h.l4_off = any.l4_off;
+  h.payload_off = any.payload_off;
+  h.payload_len = any.payload_len;
+  h.sport = any.sport;
+  h.dport = any.dport;
+  h.tcp_flags = any.tcp_flags;
+  h.l3_len = any.l3_len;
+  h.ip_total_len = any.ip_total_len;
+}
 
 // Untagged IPv4 without options, whole, over TCP or UDP: a handful of compares. False, and nothing
 // is set, for all else.
@@ -135,45 +160,68 @@ inline bool parse_common_headers(const uint8_t* data, uint32_t len, Headers& h) 
   return true;
 }
 
-// Inline, so that a module pays only for the fields that it reads.
+// Inline, so that a module pays only for the fields that it reads. Keep the result in a variable
+// that is not const: g++ 12 keeps a const one in memory, every field of it.
 inline Headers parse_headers(const uint8_t* data, uint32_t len) {
   Headers h;
-  if (!parse_common_headers(data, len, h)) h = parse_any_headers(data, len);
+  if (!parse_common_headers(data, len, h)) {
+    parse_uncommon_headers(data, len, h);
+  }
   return h;
+}
+
+// The same for modules that look no further than IP: behind l3_len, fields may be left at zero.
+inline Headers parse_ip_headers(const uint8_t* data, uint32_t len) {
+  Headers h;
+  if (len >= 34 && load_be32(data + 12) >> 8 == 0x080045) {
+    h.l2_len = 14;
+    h.ether_type = kEtherIpv4;
+    h.ip_version = 4;
+    h.l3_off = 14;
+    h.l3_len = 20;
+  } else {
+    parse_uncommon_headers(data, len, h);
+  }
+  return h;
+}
+
+// One's complement sums of words as they lie in memory: such sums commute with byte swaps, so that
+// only their end, ones_fold(), has an order. The upper half of a sum counts the carries of the
+// lower one. Every piece but the last must have an even length.
+__extension__ using OnesSum = unsigned __int128;
+
+inline OnesSum ones_add_bytes(OnesSum sum, const uint8_t* bytes, size_t len) {
+  size_t rest = len;
+  for (; rest >= 8; rest -= 8, bytes += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes, sizeof word);
+    sum += word;
+  }
+  if (rest == 0) return sum;
+  uint64_t word = 0;
+  if (len >= 8) {
+    std::memcpy(&word, bytes + rest - 8, sizeof word);
+    word >>= 64 - 8 * rest;
+  } else {
+    std::memcpy(&word, bytes, rest);
+  }
+  return sum + word;
+}
+// In host order.
+inline uint16_t ones_fold(OnesSum sum) {
+  auto wide = static_cast<uint64_t>(sum) + static_cast<uint64_t>(sum >> 64);
+  wide += wide < static_cast<uint64_t>(sum);
+  wide += wide << 32 | wide >> 32;
+  auto half = static_cast<uint32_t>(wide >> 32);
+  half += half << 16 | half >> 16;
+  return __builtin_bswap16(static_cast<uint16_t>(half >> 16));
 }
 
 // The Internet checksum in two steps. checksum_add sums big-endian 16-bit words; every piece but
 // the last must have an even length. checksum_fold gives the complement, ready for store_be16. Over
 // a region that includes its own right checksum it gives 0.
 inline uint32_t checksum_add(const void* data, size_t len, uint32_t sum = 0) {
-  const uint8_t* bytes = static_cast<const uint8_t*>(data);
-  // Words of 8 bytes are summed as they lie in memory, with end-around carry: one's complement
-  // addition commutes with byte swaps.
-  uint64_t wide = 0;
-  const auto add = [&wide](uint64_t word) {
-    wide += word;
-    wide += wide < word;
-  };
-  size_t rest = len;
-  for (; rest >= 8; rest -= 8, bytes += 8) {
-    uint64_t word;
-    std::memcpy(&word, bytes, sizeof word);
-    add(word);
-  }
-  if (rest != 0) {
-    uint64_t word = 0;
-    if (len >= 8) {
-      std::memcpy(&word, bytes + rest - 8, sizeof word);
-      word >>= 64 - 8 * rest;
-    } else {
-      std::memcpy(&word, bytes, rest);
-    }
-    add(word);
-  }
-  wide = (wide & 0xffffffff) + (wide >> 32);
-  wide = (wide & 0xffff) + (wide >> 16 & 0xffff) + (wide >> 32);
-  wide = (wide & 0xffff) + (wide >> 16);
-  return sum + __builtin_bswap16(static_cast<uint16_t>(wide));
+  return sum + ones_fold(ones_add_bytes(0, static_cast<const uint8_t*>(data), len));
 }
 inline uint16_t checksum_fold(uint32_t sum) {
   sum = (sum & 0xffff) + (sum >> 16);
@@ -184,18 +232,17 @@ inline uint16_t checksum_fold(uint32_t sum) {
 // What belongs in the checksum field of an IPv4 header of `bytes` bytes (20..60), for store_be16;
 // what the field holds now does not matter.
 inline uint16_t ipv4_checksum(const uint8_t* ip, uint32_t bytes) {
-  uint32_t words[5];
+  uint64_t words[2];
+  uint32_t destination;
+  uint16_t field;
   std::memcpy(words, ip, sizeof words);
-  // As in checksum_add, words count as they lie in memory and the sum is swapped.
-  uint64_t wide = static_cast<uint64_t>(words[0]) + words[1] + words[3] + words[4];
-  uint16_t ttl_and_proto;
-  std::memcpy(&ttl_and_proto, ip + 8, sizeof ttl_and_proto);
-  wide += ttl_and_proto;
-  wide = (wide & 0xffff) + (wide >> 16 & 0xffff) + (wide >> 32);
-  const auto folded = static_cast<uint32_t>((wide & 0xffff) + (wide >> 16));
-  uint32_t sum = __builtin_bswap16(static_cast<uint16_t>((folded & 0xffff) + (folded >> 16)));
-  if (bytes > sizeof words) sum = checksum_add(ip + sizeof words, bytes - sizeof words, sum);
-  return checksum_fold(sum);
+  std::memcpy(&field, ip + 10, sizeof field);
+  std::memcpy(&destination, ip + 16, sizeof destination);
+  OnesSum sum = words[0];
+  sum += words[1] - (static_cast<uint64_t>(field) << 16);
+  sum += destination;
+  if (bytes > 20) sum = ones_add_bytes(sum, ip + 20, bytes - 20);
+  return static_cast<uint16_t>(~ones_fold(sum));
 }
 
 // The destination of an IPv6 packet as its receiver sees it: behind a routing header with segments
@@ -225,19 +272,22 @@ inline uint32_t l4_checksum_off(const Headers& h) {
 }
 
 // The sum over pseudo header and segment without the checksum field, which is at `field`.
-inline uint32_t l4_checksum_sum(const uint8_t* packet, const Headers& h, uint32_t field) {
+inline OnesSum l4_ones_sum(const uint8_t* packet, const Headers& h, uint32_t field) {
   const uint32_t bytes = h.payload_off - h.l4_off + h.payload_len;
+  uint16_t present;
+  std::memcpy(&present, packet + field, sizeof present);
   // Adding the complement takes the field out again.
-  uint32_t sum = static_cast<uint16_t>(~load_be16(packet + field));
+  OnesSum sum = static_cast<uint16_t>(~present);
   const uint8_t* ip = packet + h.l3_off;
   if (h.ip_version == 6) {
-    sum = checksum_add(ip + 8, 16, sum + bytes + h.ip_proto);
-    sum = checksum_add(ipv6_final_destination(packet, h), 16, sum);
+    sum += __builtin_bswap32(bytes) + __builtin_bswap16(h.ip_proto);
+    sum = ones_add_bytes(sum, ip + 8, 16);
+    sum = ones_add_bytes(sum, ipv6_final_destination(packet, h), 16);
   } else if (h.ip_proto != kProtoIcmp) {
-    sum += bytes + h.ip_proto + load_be16(ip + 12) + load_be16(ip + 14) + load_be16(ip + 16) +
-           load_be16(ip + 18);
+    sum += __builtin_bswap32(bytes) + __builtin_bswap16(h.ip_proto);
+    sum = ones_add_bytes(sum, ip + 12, 8);
   }
-  return checksum_add(packet + h.l4_off, bytes, sum);
+  return ones_add_bytes(sum, packet + h.l4_off, bytes);
 }
 
 // What belongs in that field, for store_be16; what the field holds now does not matter. 0 where it
@@ -246,7 +296,7 @@ inline uint16_t l4_checksum(const uint8_t* packet, const Headers& h) {
   const uint32_t off = l4_checksum_off(h);
   if (off == 0) return 0;
   if (h.ip_proto == kProtoUdp && load_be16(packet + h.l4_off + 4) != h.payload_len + 8) return 0;
-  const uint16_t value = checksum_fold(l4_checksum_sum(packet, h, off));
+  const auto value = static_cast<uint16_t>(~ones_fold(l4_ones_sum(packet, h, off)));
   return value == 0 && h.ip_proto == kProtoUdp ? 0xffff : value;
 }
 
@@ -259,7 +309,7 @@ inline bool l4_checksum_ok(const uint8_t* packet, const Headers& h) {
     if (load_be16(packet + h.l4_off + 4) != h.payload_len + 8) return true;
     if (load_be16(packet + off) == 0) return h.ip_version == 4;
   }
-  return checksum_fold(l4_checksum_sum(packet, h, off) + load_be16(packet + off)) == 0;
+  return checksum_fold(ones_fold(l4_ones_sum(packet, h, off)) + load_be16(packet + off)) == 0;
 }
 
 // A flow's identity. IPv4 addresses take the first 4 bytes, the rest is zero. No padding.

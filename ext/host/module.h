@@ -50,6 +50,25 @@ constexpr uint32_t kReasonNoGate = 0;
 constexpr uint32_t kReasonLoop = 1;
 constexpr Gate drop_gate(uint32_t reason) { return static_cast<Gate>(kDropBase + reason); }
 
+// xorshift64*: uniform, fast, and good enough for load splitting; never for secrets. A loop works
+// on a copy, which stays in a register, and puts it back.
+struct Random {
+  uint64_t state = kGolden;
+
+  static constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
+  static constexpr uint64_t kFactor = 0x2545f4914f6cdd1dULL;
+  uint64_t next() {
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return state * kFactor;
+  }
+  // In [0, 1).
+  double real() { return static_cast<double>(next() >> 11) * 0x1p-53; }
+  // Below `range`, which is at most 2^32.
+  uint32_t below(uint64_t range) { return static_cast<uint32_t>((next() >> 32) * range >> 32); }
+};
+
 // What a worker lends to the modules that it runs.
 struct Context {
   uint64_t tsc = 0;           // at the start of the current task round
@@ -58,11 +77,9 @@ struct Context {
   uint32_t depth = 0;         // modules on the call stack
   bool profile = false;       // account cycles to modules
   uint64_t child_cycles = 0;  // spent below the module that runs, while profiling
-  uint64_t rng_state = 0x9e3779b97f4a7c15ULL;
+  Random random;
   PacketPool* pool = nullptr;
   PoolCache* pool_cache = nullptr;
-  static constexpr uint32_t kGateSlots = 1u << 14;
-  uint8_t gate_slots[kGateSlots] = {};  // scratch of emit_by_gate
 
   // Appends up to `count` new packets of `len` undefined bytes to the batch; returns how many.
   uint32_t alloc(Batch& batch, uint32_t count, uint32_t len);
@@ -70,13 +87,6 @@ struct Context {
   void free(Batch& batch) {
     free(batch.packets, batch.size);
     batch.clear();
-  }
-  // xorshift64*: uniform, fast, and good enough for load splitting; never for secrets.
-  uint64_t random() {
-    rng_state ^= rng_state >> 12;
-    rng_state ^= rng_state << 25;
-    rng_state ^= rng_state >> 27;
-    return rng_state * 0x2545f4914f6cdd1dULL;
   }
 };
 
@@ -208,7 +218,8 @@ class Module {
 
   // All packets go to one gate; the batch is empty afterwards.
   void emit(Context& ctx, Batch& batch, Gate gate = 0);
-  // Packet i goes to gates[i], in order within each gate; the batch is empty afterwards.
+  // Packet i goes to gates[i], in order within each gate; the batch is empty afterwards. `gates`
+  // has kMaxBatch entries, of which those past the end of the batch don't matter.
   void emit_by_gate(Context& ctx, Batch& batch, const Gate* gates);
   // Each packet goes to the gate that `gate_of(Packet&)` answers; it may change the packet.
   template <typename GateOf>
@@ -235,7 +246,6 @@ class Module {
   };
 
   void deliver(Context& ctx, Batch& batch, OutGate& gate);
-  void emit_mixed(Context& ctx, Batch& batch, const Gate* gates);
 
   std::string name_;
   const ModuleClass* class_ = nullptr;

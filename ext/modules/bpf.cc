@@ -34,7 +34,16 @@ class BPF final : public Module {
       emit(ctx, batch);
       return;
     }
-    emit_each(ctx, batch, [this](Packet& packet) { return classify(packet); });
+    const Frames frames(batch);
+    Gate gates[kMaxBatch] = {};
+    PacketMask left = mask_of(batch.size);
+    for (const Filter& filter : filters_) {
+      PacketMask hits = filter.program.match(frames, left);
+      left &= ~hits;
+      for (; hits != 0; hits &= hits - 1) gates[__builtin_ctz(hits)] = filter.gate;
+      if (left == 0) break;
+    }
+    emit_by_gate(ctx, batch, gates);
   }
 
   std::string description() const override { return std::to_string(filters_.size()) + " filters"; }
@@ -77,15 +86,6 @@ class BPF final : public Module {
     Gate gate = 0;
     BpfFilter program;
   };
-
-  Gate classify(const Packet& packet) const {
-    const uint8_t* data = packet.data();
-    const Headers headers = parse_headers(data, packet.len());
-    for (const Filter& filter : filters_) {
-      if (filter.program.match(data, packet.len(), headers)) return filter.gate;
-    }
-    return 0;
-  }
 
   Status add_filters(const Args& args, const std::string& where) {
     std::vector<Filter> filters = filters_;

@@ -16,7 +16,6 @@ using Direction = BpfFilter::Direction;
 using Node = BpfFilter::Node;
 
 constexpr uint32_t kMaxDepth = 100;
-constexpr size_t kMaxNodes = 4096;
 
 enum class Type : uint8_t { kNone, kHost, kNet, kPort, kPortRange, kProto };
 
@@ -79,7 +78,7 @@ class Compiler {
   }
 
   bool emit(const Node& node, Piece& piece) {
-    if (nodes_.size() >= kMaxNodes) return fail("too many tests; split the filter");
+    if (nodes_.size() >= BpfFilter::kMaxNodes) return fail("too many tests; split the filter");
     piece.entry = static_cast<uint32_t>(nodes_.size());
     piece.trues = {2 * piece.entry};
     piece.falses = {2 * piece.entry + 1};

@@ -2,12 +2,15 @@
 // BpfFilter's evaluator; the compiler is in bpf_compiler.cc.
 #include "modules/bpf_filter.h"
 
+#include <algorithm>
+
 #include "modules/bpf_text.h"
 
 namespace e2 {
 namespace {
 
 using Direction = BpfFilter::Direction;
+using Kind = BpfFilter::Kind;
 using Node = BpfFilter::Node;
 
 constexpr uint32_t kArpBytes = 28;
@@ -15,7 +18,7 @@ constexpr uint32_t kArpSender = 14;
 constexpr uint32_t kArpTarget = 24;
 constexpr uint32_t kMacsBytes = 12;
 
-bool either_way(Direction direction, bool source, bool destination) {
+inline bool either_way(Direction direction, bool source, bool destination) {
   switch (direction) {
     case Direction::kSource:
       return source;
@@ -57,35 +60,103 @@ bool test_address(const Node& node, const uint8_t* data, uint32_t len, const Hea
   return either_way(node.direction, same_bits(node, source, 4), same_bits(node, destination, 4));
 }
 
-}  // namespace
+// Calls test(i) for each packet of the mask; returns those where it is true.
+template <typename Test>
+inline PacketMask those(PacketMask packets, Test test) {
+  PacketMask hits = 0;
+  for (PacketMask left = packets; left != 0; left &= left - 1) {
+    const auto i = static_cast<uint32_t>(__builtin_ctz(left));
+    hits |= static_cast<PacketMask>(test(i)) << i;
+  }
+  return hits;
+}
 
-bool BpfFilter::test(const Node& node, const uint8_t* data, uint32_t len, const Headers& headers) {
+PacketMask test_ports(const Node& node, const Frames& frames, PacketMask packets) {
+  const Node own = node;
+  const auto inside = [&own](uint32_t port) { return port - own.low <= own.high - own.low; };
+  const auto test_in = [&](auto either) {
+    return those(packets, [&](uint32_t i) {
+      const Headers& h = frames.headers[i];
+      const bool ports =
+          h.ip_proto == kProtoTcp || h.ip_proto == kProtoUdp || h.ip_proto == kProtoSctp;
+      return h.l4_off != 0 && ports && (own.proto == 0 || own.proto == h.ip_proto) &&
+             either(inside(h.sport), inside(h.dport));
+    });
+  };
+  switch (own.direction) {
+    case Direction::kSource:
+      return test_in([](bool source, bool) { return source; });
+    case Direction::kDestination:
+      return test_in([](bool, bool destination) { return destination; });
+    default:
+      return test_in([&own](bool source, bool destination) {
+        return either_way(own.direction, source, destination);
+      });
+  }
+}
+
+PacketMask test(const Node& node, const Frames& frames, PacketMask packets) {
   const auto inside = [&node](uint32_t value) { return value >= node.low && value <= node.high; };
+  const Headers* const headers = frames.headers;
   switch (node.kind) {
     case Kind::kAll:
-      return true;
+      return packets;
     case Kind::kEtherType:
-      return headers.l2_len != 0 && inside(headers.ether_type);
+      return those(packets, [&](uint32_t i) {
+        return headers[i].l2_len != 0 && inside(headers[i].ether_type);
+      });
     case Kind::kIpProto:
-      return headers.ip_version != 0 && headers.l3_len != 0 && inside(headers.ip_proto) &&
-             (node.version == 0 || node.version == headers.ip_version);
+      return those(packets, [&](uint32_t i) {
+        const Headers& h = headers[i];
+        return h.ip_version != 0 && h.l3_len != 0 && inside(h.ip_proto) &&
+               (node.version == 0 || node.version == h.ip_version);
+      });
     case Kind::kVlan:
-      return headers.has_vlan && inside(headers.vlan_tci & BpfFilter::kMaxVid);
+      return those(packets, [&](uint32_t i) {
+        return headers[i].has_vlan && inside(headers[i].vlan_tci & BpfFilter::kMaxVid);
+      });
     case Kind::kMac:
-      return len >= kMacsBytes &&
-             either_way(node.direction, same_bits(node, data + 6, 6), same_bits(node, data, 6));
+      return those(packets, [&](uint32_t i) {
+        const uint8_t* data = frames.data[i];
+        return frames.len[i] >= kMacsBytes &&
+               either_way(node.direction, same_bits(node, data + 6, 6), same_bits(node, data, 6));
+      });
     case Kind::kAddress:
-      return test_address(node, data, len, headers);
-    case Kind::kPort: {
-      const uint8_t proto = headers.ip_proto;
-      const bool ports = proto == kProtoTcp || proto == kProtoUdp || proto == kProtoSctp;
-      return headers.l4_off != 0 && ports && (node.proto == 0 || node.proto == proto) &&
-             either_way(node.direction, inside(headers.sport), inside(headers.dport));
-    }
+      return those(packets, [&](uint32_t i) {
+        return test_address(node, frames.data[i], frames.len[i], headers[i]);
+      });
+    case Kind::kPort:
+      return test_ports(node, frames, packets);
     case Kind::kLength:
-      return inside(len);
+      return those(packets, [&](uint32_t i) { return inside(frames.len[i]); });
   }
-  return false;
+  return 0;
+}
+
+}  // namespace
+
+// One test at a time over all packets that have reached it: jumps lead forward only, so that a
+// test's packets are complete when its turn comes.
+PacketMask BpfFilter::match(const Frames& frames, PacketMask packets) const {
+  PacketMask at[kMaxNodes];
+  const size_t count = nodes_.size();
+  std::fill_n(at, count, 0);
+  at[0] = packets;
+  PacketMask accepted = 0;
+  const auto send = [&](uint32_t to, PacketMask which) {
+    if (to < count) {
+      at[to] |= which;
+    } else if (to == kAccept) {
+      accepted |= which;
+    }
+  };
+  for (size_t n = 0; n < count; ++n) {
+    if (at[n] == 0) continue;
+    const PacketMask hits = test(nodes_[n], frames, at[n]);
+    send(nodes_[n].on_true, hits);
+    send(nodes_[n].on_false, at[n] & ~hits);
+  }
+  return accepted;
 }
 
 }  // namespace e2

@@ -32,10 +32,26 @@
 #include <string>
 #include <vector>
 
+#include "host/batch.h"
 #include "host/headers.h"
 #include "host/status.h"
 
 namespace e2 {
+
+// A batch as filters see it.
+struct Frames {
+  const uint8_t* data[kMaxBatch];
+  uint32_t len[kMaxBatch];
+  Headers headers[kMaxBatch];
+
+  explicit Frames(const Batch& batch) {
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      data[i] = batch[i]->data();
+      len[i] = batch[i]->len();
+      headers[i] = parse_headers(data[i], len[i]);
+    }
+  }
+};
 
 class BpfFilter {
  public:
@@ -59,23 +75,15 @@ class BpfFilter {
   static constexpr uint32_t kAccept = 0xffffffff;
   static constexpr uint32_t kReject = 0xfffffffe;
   static constexpr uint32_t kMaxVid = 0xfff;
+  static constexpr uint32_t kMaxNodes = 4096;
 
   // Errors name the column, from 1.
   static Status compile(const std::string& text, BpfFilter& filter);
 
-  // Only after a successful compile.
-  bool match(const uint8_t* data, uint32_t len, const Headers& headers) const {
-    uint32_t at = 0;
-    while (at < kReject) {
-      const Node& node = nodes_[at];
-      at = test(node, data, len, headers) ? node.on_true : node.on_false;
-    }
-    return at == kAccept;
-  }
+  // Which packets of the mask match. Only after a successful compile.
+  PacketMask match(const Frames& frames, PacketMask packets) const;
 
  private:
-  static bool test(const Node& node, const uint8_t* data, uint32_t len, const Headers& headers);
-
   std::vector<Node> nodes_;  // every jump is forward
 };
 

@@ -254,17 +254,6 @@ class FlowGen final : public Module {
     for (size_t i = capacity; i > old; --i) free_.push_back(static_cast<uint32_t>(i - 1));
   }
 
-  uint64_t random() {
-    rng_ ^= rng_ >> 12;
-    rng_ ^= rng_ << 25;
-    rng_ ^= rng_ >> 27;
-    return rng_ * 0x2545f4914f6cdd1dULL;
-  }
-  double random_real() { return static_cast<double>(random() >> 11) * 0x1p-53; }
-  uint32_t random_below(uint32_t range) {
-    return static_cast<uint32_t>((random() >> 32) * range >> 32);
-  }
-
   static double packets_at(const Load& load, double y) {
     const double mean = load.flow_packets();
     return load.pareto ? 1.0 + (pareto(y) - 1.0) / (kParetoMean - 1.0) * (mean - 1.0) : mean;
@@ -287,12 +276,12 @@ class FlowGen final : public Module {
     const uint8_t* ip = frame.bytes + frame.headers.l3_off;
     flow.first = true;
     flow.seq = kFirstSeq;
-    flow.src = load_be32(ip + 12) + random_below(src_range_);
-    flow.dst = load_be32(ip + 16) + random_below(dst_range_);
-    flow.sport = static_cast<uint16_t>(frame.headers.sport + random_below(sport_range_));
-    flow.dport = static_cast<uint16_t>(frame.headers.dport + random_below(dport_range_));
+    flow.src = load_be32(ip + 12) + random_.below(src_range_);
+    flow.dst = load_be32(ip + 16) + random_.below(dst_range_);
+    flow.sport = static_cast<uint16_t>(frame.headers.sport + random_.below(sport_range_));
+    flow.dport = static_cast<uint16_t>(frame.headers.dport + random_.below(dport_range_));
     // The fraction of a packet comes up as a whole one that often.
-    flow.packets_left = std::floor(packets_at(load_, random_real()) + random_real());
+    flow.packets_left = std::floor(packets_at(load_, random_.real()) + random_.real());
     active_.fetch_add(1, std::memory_order_relaxed);
     schedule(at_ns, index);
     return &flow;
@@ -302,9 +291,9 @@ class FlowGen final : public Module {
     if (load_.flow_pps() < 1.0 || load_.flow_rate < 1.0) return;
     const double oldest = packets_at(load_, 1.0) / load_.flow_pps();
     for (double age = 1.0 / load_.flow_rate; age < oldest; age += 1.0 / load_.flow_rate) {
-      const double left = packets_at(load_, random_real()) - load_.flow_pps() * age;
+      const double left = packets_at(load_, random_.real()) - load_.flow_pps() * age;
       if (left <= 0.0) continue;
-      Flow* flow = add_flow(to_ns(1e9 * random_real() / load_.flow_pps()));
+      Flow* flow = add_flow(to_ns(1e9 * random_.real() / load_.flow_pps()));
       if (flow == nullptr) return;
       flow->first = false;
       flow->seq = kOldFlowSeq;
@@ -318,7 +307,7 @@ class FlowGen final : public Module {
       add_flow(next_arrival_ns_);
       const double gap_ns = 1e9 / load_.flow_rate;
       next_arrival_ns_ +=
-          to_ns(load_.exponential ? -std::log(1.0 - random_real()) * gap_ns : gap_ns);
+          to_ns(load_.exponential ? -std::log(1.0 - random_.real()) * gap_ns : gap_ns);
     }
   }
 
@@ -378,7 +367,7 @@ class FlowGen final : public Module {
   std::atomic<uint32_t> burst_{kMaxBatch};
   uint64_t origin_ns_ = 0;  // of the times in events_
   uint64_t next_arrival_ns_ = 0;
-  uint64_t rng_ = 0xbaadf00ddeadbeefULL;
+  Random random_;
 };
 
 const ModuleClass kClass = {

@@ -55,20 +55,17 @@ uint64_t hash_l2(const Packet& packet) {
 template <bool kWithPorts>
 uint64_t hash_ip(const Packet& packet) {
   const uint8_t* data = packet.data();
-  const Headers h = parse_headers(data, packet.len());
+  Headers h = kWithPorts ? parse_headers(data, packet.len()) : parse_ip_headers(data, packet.len());
   if (h.ip_version == 0) return hash_l2(packet);
   const uint8_t* ip = data + h.l3_off;
-  uint64_t sum = kSeed;
-  if (h.ip_version == 4) {
-    sum = mix(sum, load_be32(ip + 12) ^ load_be32(ip + 16));
-  } else {
-    sum = mix(sum, load_word(ip + 8) ^ load_word(ip + 24));
-    sum = mix(sum, load_word(ip + 16) ^ load_word(ip + 32));
+  uint64_t l4 = 0;
+  if (kWithPorts) {
+    const bool whole = !h.fragment && !h.more_fragments;
+    l4 = static_cast<uint64_t>(h.ip_proto) << 16 | (whole ? h.sport ^ h.dport : 0);
   }
-  if (!kWithPorts) return sum;
-  const bool whole = !h.fragment && !h.more_fragments;
-  const uint32_t ports = whole ? h.sport ^ h.dport : 0;
-  return mix(sum, static_cast<uint64_t>(h.ip_proto) << 16 | ports);
+  if (h.ip_version == 4) return mix(kSeed, l4 << 32 | (load_be32(ip + 12) ^ load_be32(ip + 16)));
+  const uint64_t high = mix(kSeed, load_word(ip + 8) ^ load_word(ip + 24));
+  return mix(mix(high, load_word(ip + 16) ^ load_word(ip + 32)), l4);
 }
 
 class HashLB final : public Module {

@@ -33,7 +33,7 @@ class IpChecksum final : public Module {
 
  private:
   Gate handle(Packet& packet) const {
-    const Headers h = parse_headers(packet.data(), packet.len());
+    Headers h = parse_ip_headers(packet.data(), packet.len());
     if (h.ip_version != 4) {
       const bool cut = h.l2_len == 0 || h.ether_type == kEtherIpv4;
       return cut ? drop_gate(too_short_) : kForwardGate;

@@ -91,7 +91,7 @@ class IPLookup final : public Module {
     uint32_t v6_count = 0;
     for (uint32_t i = 0; i < batch.size; ++i) {
       const uint8_t* data = batch[i]->data();
-      const Headers headers = parse_headers(data, batch[i]->len());
+      Headers headers = parse_ip_headers(data, batch[i]->len());
       gates[i] = not_ip_;
       if (headers.ip_version == 4) {
         v4[v4_count] = load_be32(data + headers.l3_off + 16);

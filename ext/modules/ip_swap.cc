@@ -45,7 +45,7 @@ class IpSwap final : public Module {
  private:
   static bool swap(Packet& packet) {
     uint8_t* data = packet.data();
-    const Headers h = parse_headers(data, packet.len());
+    Headers h = parse_headers(data, packet.len());
     if (h.ip_version == 0) {
       return h.l2_len != 0 && h.ether_type != kEtherIpv4 && h.ether_type != kEtherIpv6;
     }

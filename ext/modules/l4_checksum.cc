@@ -40,7 +40,7 @@ class L4Checksum final : public Module {
  private:
   Gate handle(Packet& packet) const {
     uint8_t* data = packet.data();
-    const Headers h = parse_headers(data, packet.len());
+    Headers h = parse_headers(data, packet.len());
     if (h.ip_version == 0) {
       const bool cut = h.l2_len == 0 || h.ether_type == kEtherIpv4 || h.ether_type == kEtherIpv6;
       return cut ? drop_gate(too_short_) : kForwardGate;

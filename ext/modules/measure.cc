@@ -48,9 +48,9 @@ class Histogram {
     counts_ = std::vector<std::atomic<uint64_t>>(buckets + 1);  // the last one: above range
     width_ns_ = width_ns;
   }
-  void add(uint64_t value_ns) {
+  void add(uint64_t value_ns, uint64_t times) {
     const uint64_t bucket = std::min<uint64_t>(value_ns / width_ns_, counts_.size() - 1);
-    counts_[bucket].fetch_add(1, kRelaxed);
+    counts_[bucket].fetch_add(times, kRelaxed);
   }
   void clear() {
     for (auto& count : counts_) count.store(0, kRelaxed);
@@ -150,12 +150,24 @@ class Measure final : public Module {
   void process(Context& ctx, Batch& batch, Gate) override {
     const uint64_t now_ns = stamp_clock_ns();
     uint64_t bytes = 0;
+    uint64_t run_ns = 0;  // the latency of the last packets
+    uint64_t run = 0;  // how many of them share it: packets of a batch were mostly stamped together
+    Random random = ctx.random;
     for (uint32_t i = 0; i < batch.size; ++i) {
       const uint64_t stamp_ns = stamp_of(*batch[i]);
       if (stamp_ns == 0 || stamp_ns > now_ns) continue;
       bytes += batch[i]->len();
-      sample(ctx, now_ns - stamp_ns);
+      const uint64_t latency_ns = now_ns - stamp_ns;
+      if (latency_ns != run_ns) {
+        if (run != 0) latency_.add(run_ns, run);
+        run_ns = latency_ns;
+        run = 0;
+      }
+      ++run;
+      if (random.next() >> 11 < sample_below_) sample_jitter(latency_ns);
     }
+    if (run != 0) latency_.add(run_ns, run);
+    ctx.random = random;
     packets_.fetch_add(batch.size, kRelaxed);
     bytes_.fetch_add(bytes, kRelaxed);
     emit(ctx, batch);
@@ -204,11 +216,9 @@ class Measure final : public Module {
     return stamp_ns;
   }
 
-  void sample(Context& ctx, uint64_t latency_ns) {
-    latency_.add(latency_ns);
-    if (ctx.random() >> 11 >= sample_below_) return;
+  void sample_jitter(uint64_t latency_ns) {
     const uint64_t last = last_ns_.exchange(latency_ns, kRelaxed);
-    if (last != 0) jitter_.add(latency_ns > last ? latency_ns - last : last - latency_ns);
+    if (last != 0) jitter_.add(latency_ns > last ? latency_ns - last : last - latency_ns, 1);
   }
 
   uint32_t offset_ = 0;

@@ -271,8 +271,7 @@ class NAT final : public Module {
           any || privileged ? range.begin : std::max(range.begin, kPrivilegedEnd);
       const uint32_t end = any || !privileged ? range.end : std::min(range.end, kPrivilegedEnd);
       if (begin >= end) continue;
-      const uint32_t start =
-          begin + static_cast<uint32_t>((ctx.random() >> 32) * (end - begin) >> 32);
+      const uint32_t start = begin + ctx.random.below(end - begin);
       const uint32_t upper = ports.first_free(start, end);
       if (upper != end) return upper;
       const uint32_t lower = ports.first_free(begin, start);

@@ -36,12 +36,16 @@ class RandomSplit final : public Module {
       return;
     }
     Gate gates[kMaxBatch];
+    const Gate* const list = gates_.data();
     const uint64_t count = gates_.size();
+    const uint64_t drop_below = drop_below_;
+    Random random = ctx.random;
     for (uint32_t i = 0; i < batch.size; ++i) {
-      const bool dropped = ctx.random() >> 11 < drop_below_;
-      const Gate gate = gates_[(ctx.random() >> 32) * count >> 32];
+      const bool dropped = random.next() >> 11 < drop_below;
+      const Gate gate = list[random.below(count)];
       gates[i] = dropped ? random_drop_ : gate;
     }
+    ctx.random = random;
     emit_by_gate(ctx, batch, gates);
   }
 

@@ -17,6 +17,7 @@
 
 #include "host/headers.h"
 #include "host/module.h"
+#include "modules/field_value.h"
 
 namespace e2 {
 namespace {
@@ -41,17 +42,21 @@ class RandomUpdate final : public Module {
 
   void process(Context& ctx, Batch& batch, Gate) override {
     Gate gates[kMaxBatch];
+    const uint32_t need_len = need_len_;
     for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = batch[i]->len() >= need_len_ ? 0 : drop_gate(too_short_);
+      gates[i] = batch[i]->len() >= need_len ? 0 : drop_gate(too_short_);
     }
+    Random random = ctx.random;
     for (uint32_t f = 0; f < count_; ++f) {
       const Field field = fields_[f];
-      for (uint32_t i = 0; i < batch.size; ++i) {
-        if (gates[i] != 0) continue;
-        const uint64_t draw = (ctx.random() >> 32) * field.range >> 32;
-        put(batch[i]->data() + field.offset, field.size, field.min + static_cast<uint32_t>(draw));
-      }
+      with_size(field.size, [&](auto size) {
+        for (uint32_t i = 0; i < batch.size; ++i) {
+          if (gates[i] != 0) continue;
+          put(batch[i]->data() + field.offset, size, field.min + random.below(field.range));
+        }
+      });
     }
+    ctx.random = random;
     emit_by_gate(ctx, batch, gates);
   }
 

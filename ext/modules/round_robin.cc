@@ -34,19 +34,20 @@ class RoundRobin final : public Module {
       drop(ctx, batch, no_gates_);
       return;
     }
-    uint32_t& next = turns_[ctx.wid].next;
-    if (!per_packet_) {
-      const Gate gate = gates_[next];
-      advance(next);
-      emit(ctx, batch, gate);
-      return;
-    }
+    const Gate* const list = gates_.data();
+    const auto count = static_cast<uint32_t>(gates_.size());
+    uint32_t next = turns_[ctx.wid].next;
     Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = gates_[next];
-      advance(next);
+    for (uint32_t i = 0; i < (per_packet_ ? batch.size : 1); ++i) {
+      gates[i] = list[next];
+      next = next + 1 < count ? next + 1 : 0;
     }
-    emit_by_gate(ctx, batch, gates);
+    turns_[ctx.wid].next = next;
+    if (per_packet_) {
+      emit_by_gate(ctx, batch, gates);
+    } else {
+      emit(ctx, batch, gates[0]);
+    }
   }
 
   std::string description() const override {
@@ -70,8 +71,6 @@ class RoundRobin final : public Module {
   struct alignas(kCacheLineBytes) Turn {
     uint32_t next = 0;
   };
-
-  void advance(uint32_t& next) const { next = next + 1 < gates_.size() ? next + 1 : 0; }
 
   Status read_mode(const std::string& mode, const std::string& where) {
     if (mode != "packet" && mode != "batch") {

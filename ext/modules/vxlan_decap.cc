@@ -43,7 +43,7 @@ class VxlanDecap final : public Module {
 
   Gate decapsulate(Packet& packet, const Places& at) const {
     const uint8_t* data = packet.data();
-    const Headers h = parse_headers(data, packet.len());
+    Headers h = parse_headers(data, packet.len());
     if (h.ip_version != 4) {
       const bool cut = h.l2_len == 0 || h.ether_type == kEtherIpv4;
       return drop_gate(cut ? too_short_ : not_vxlan_);

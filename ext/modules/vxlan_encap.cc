@@ -28,7 +28,7 @@ constexpr uint64_t kVniPresent = 0x08000000;
 constexpr uint32_t kFirstPrivatePort = 0xc000;
 
 uint64_t inner_hash(const Packet& packet) {
-  const Headers h = parse_headers(packet.data(), packet.len());
+  Headers h = parse_headers(packet.data(), packet.len());
   if (h.ip_version != 0) return flow_hash(packet.data(), h);
   FiveTuple macs = {};
   std::memcpy(macs.src, packet.data(), std::min<uint32_t>(packet.len(), 12));
