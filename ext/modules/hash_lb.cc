@@ -31,9 +31,11 @@ namespace {
 
 constexpr size_t kMaxListedGates = 16384;
 
+// Both halves of the product, so that the upper bits of a word count as much as the lower ones.
 uint64_t mix(uint64_t sum, uint64_t word) {
-  sum = (sum ^ word) * 0xd6e8feb86659fd93ULL;
-  return sum ^ sum >> 32;
+  __extension__ using Product = unsigned __int128;
+  const Product product = static_cast<Product>(sum ^ word) * 0xd6e8feb86659fd93ULL;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
 constexpr uint64_t kSeed = 0x9e3779b97f4a7c15ULL;
