@@ -246,6 +246,7 @@ Status Engine::run_packets(const std::string& name, Gate in_gate,
                            std::map<int, std::vector<std::string>>& out) {
   std::lock_guard<std::mutex> lock(mutex_);
   const Paused paused(*this);
+  control_.stack_floor = find_stack_floor();
   control_.tsc = read_tsc();
   control_.now_ns = monotonic_ns();
   return graph_.run_packets(name, in_gate, packets, control_, out);

@@ -11,9 +11,6 @@
 namespace e2 {
 namespace {
 
-// Deeper than any sane graph; one level costs about 400 bytes of stack.
-constexpr uint32_t kMaxDepth = 256;
-
 // Function-local so that registrations in other files may run before anything here is initialised.
 std::map<std::string, ModuleClass>& module_registry() {
   static std::map<std::string, ModuleClass> registry;
@@ -102,52 +99,53 @@ void Module::drop(Context& ctx, Batch& batch, uint32_t reason) {
   ctx.free(batch);
 }
 
-void Module::deliver(Context& ctx, Batch& batch, OutGate& gate) {
-  const uint32_t size = batch.size;
-  if (gate.count_packets) {
-    GateCount& count = gate.counts[ctx.wid];
-    ++count.batches;
-    count.packets += size;
-    if (gate.count_bytes) {
-      uint64_t bytes = 0;
-      for (uint32_t i = 0; i < size; ++i) bytes += batch[i]->len();
-      count.bytes += bytes;
-    }
+void Module::deliver_watched(Context& ctx, Batch& batch, OutGate& gate) {
+  if (gate.count_bytes) {
+    uint64_t bytes = 0;
+    for (const Packet* packet : batch) bytes += packet->len();
+    gate.counts[ctx.wid].bytes += bytes;
   }
-  if (gate.hooked) {
-    for (const auto& hook : gate.hooks) hook->process(ctx, batch);
-    for (const auto& hook : gate.in->hooks) hook->process(ctx, batch);
-  }
-  if (ctx.depth >= kMaxDepth) {
-    drop(ctx, batch, kReasonLoop);
-    return;
-  }
+  for (const auto& hook : gate.hooks) hook->process(ctx, batch);
+  for (const auto& hook : gate.in->hooks) hook->process(ctx, batch);
   Module& next = *gate.next;
-  ++ctx.depth;
   if (!ctx.profile) {
     next.process(ctx, batch, gate.in->index);
-  } else {
-    WorkerCount& count = next.counts_[ctx.wid];
-    const uint64_t above = ctx.child_cycles;
-    ctx.child_cycles = 0;
-    const uint64_t start = read_tsc();
-    next.process(ctx, batch, gate.in->index);
-    const uint64_t spent = read_tsc() - start;
-    count.cycles += spent - ctx.child_cycles;
-    count.packets += size;
-    ctx.child_cycles = above + spent;
+    return;
   }
-  --ctx.depth;
+  WorkerCount& count = next.counts_[ctx.wid];
+  const uint32_t size = batch.size;
+  const uint64_t above = ctx.child_cycles;
+  ctx.child_cycles = 0;
+  const uint64_t start = read_tsc();
+  next.process(ctx, batch, gate.in->index);
+  const uint64_t spent = read_tsc() - start;
+  count.cycles += spent - ctx.child_cycles;
+  count.packets += size;
+  ctx.child_cycles = above + spent;
 }
 
 void Module::emit(Context& ctx, Batch& batch, Gate gate) {
   if (batch.empty()) return;
-  if (gate < out_gates_.size() && out_gates_[gate] != nullptr) {
-    deliver(ctx, batch, *out_gates_[gate]);
-    batch.clear();
-  } else {
+  if (gate >= out_gates_.size() || out_gates_[gate] == nullptr) {
     drop(ctx, batch, gate >= kDropBase ? gate - kDropBase : kReasonNoGate);
+    return;
   }
+  if (__builtin_frame_address(0) < ctx.stack_floor) {
+    drop(ctx, batch, kReasonLoop);
+    return;
+  }
+  OutGate& out = *out_gates_[gate];
+  if (out.count_packets) {
+    GateCount& count = out.counts[ctx.wid];
+    ++count.batches;
+    count.packets += batch.size;
+  }
+  if (out.hooked || out.count_bytes || ctx.profile) {
+    deliver_watched(ctx, batch, out);
+  } else {
+    out.next->process(ctx, batch, out.in->index);
+  }
+  batch.clear();
 }
 
 void Module::emit_by_gate(Context& ctx, Batch& batch, const Gate* gates) {

@@ -120,9 +120,7 @@ uint32_t Context::alloc(Batch& batch, uint32_t count, uint32_t len) {
   Packet** from = cache.packets + cache.size;
   for (uint32_t i = 0; i < count; ++i) {
     Packet* packet = from[i];
-    packet->reset(len);
-    packet->set_time_ns(0);
-    packet->set_wire_len(0);
+    packet->start_over(len);
     batch.packets[batch.size + i] = packet;
   }
   batch.size += count;
@@ -132,7 +130,10 @@ uint32_t Context::alloc(Batch& batch, uint32_t count, uint32_t len) {
 void Context::free(Packet* const* packets, uint32_t count) {
   PoolCache& cache = *pool_cache;
   if (cache.size + count > kCachePackets) pool->spill(cache, count);
-  std::memcpy(cache.packets + cache.size, packets, count * sizeof(Packet*));
+  Packet** const to = cache.packets + cache.size;
+  uint32_t done = 0;
+  for (; done + 8 <= count; done += 8) std::memcpy(to + done, packets + done, 8 * sizeof(Packet*));
+  for (; done < count; ++done) to[done] = packets[done];
   cache.size += count;
 }
 

@@ -15,6 +15,9 @@ namespace {
 constexpr uint32_t kSpinRuns = 2000;
 constexpr uint32_t kLongestSleepUs = 500;
 
+// Stack that a chain of modules may use; a graph that needs more has a loop.
+constexpr size_t kMostStackBytes = 1u << 20;
+
 void relax() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -23,12 +26,22 @@ void relax() {
 
 }  // namespace
 
+const void* find_stack_floor() {
+  pthread_attr_t attributes;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return nullptr;
+  void* lowest = nullptr;
+  size_t bytes = 0;
+  pthread_attr_getstack(&attributes, &lowest, &bytes);
+  pthread_attr_destroy(&attributes);
+  return static_cast<uint8_t*>(lowest) + bytes - std::min(kMostStackBytes, bytes / 2);
+}
+
 Worker::Worker(uint32_t wid, int core, PacketPool& pool)
     : wid_(wid), core_(core), pool_(pool), cache_(new PoolCache) {
   ctx_.wid = wid;
   ctx_.pool = &pool;
   ctx_.pool_cache = cache_.get();
-  ns_per_tick_ = 1e9 / tsc_hz();
+  ns_per_tick_2_32_ = static_cast<uint64_t>(1e9 / tsc_hz() * 0x1p32);
   ctx_.random.state ^= (wid + 1) * Random::kFactor;
   thread_ = std::thread(&Worker::loop, this);
   if (core >= 0) {
@@ -67,6 +80,7 @@ void Worker::resume() {
 }
 
 void Worker::loop() {
+  ctx_.stack_floor = find_stack_floor();
   for (;;) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -92,8 +106,10 @@ void Worker::run_once() {
     idle();
     return;
   }
+  __extension__ using Product = unsigned __int128;
   ctx_.now_ns =
-      start_ns_ + static_cast<uint64_t>(static_cast<double>(ctx_.tsc - start_tsc_) * ns_per_tick_);
+      start_ns_ +
+      static_cast<uint64_t>(static_cast<Product>(ctx_.tsc - start_tsc_) * ns_per_tick_2_32_ >> 32);
   ctx_.child_cycles = 0;
   const TaskResult result =
       leaf->module->run_task(ctx_, leaf->module->task_args()[leaf->task_index]);

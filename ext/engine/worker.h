@@ -17,6 +17,9 @@
 
 namespace e2 {
 
+// The lowest stack address that a module on the calling thread may start at.
+const void* find_stack_floor();
+
 class Worker {
  public:
   // `core` < 0 leaves the thread unpinned.
@@ -46,7 +49,7 @@ class Worker {
   std::unique_ptr<PoolCache> cache_;
   Context ctx_;
   uint32_t idle_runs_ = 0;
-  double ns_per_tick_ = 1;
+  uint64_t ns_per_tick_2_32_ = 0;  // in units of 2^-32 ns
   uint64_t start_ns_ = 0;  // both clocks at the last resume
   uint64_t start_tsc_ = 0;
 

@@ -71,10 +71,11 @@ struct Random {
 
 // What a worker lends to the modules that it runs.
 struct Context {
-  uint64_t tsc = 0;           // at the start of the current task round
-  uint64_t now_ns = 0;        // monotonic, at the start of the current task round
-  uint32_t wid = 0;           // worker id, < kMaxWorkers
-  uint32_t depth = 0;         // modules on the call stack
+  uint64_t tsc = 0;     // at the start of the current task round
+  uint64_t now_ns = 0;  // monotonic, at the start of the current task round
+  uint32_t wid = 0;     // worker id, < kMaxWorkers
+  // Modules below this address of the stack are too deep: the graph has a loop without a queue.
+  const void* stack_floor = nullptr;
   bool profile = false;       // account cycles to modules
   uint64_t child_cycles = 0;  // spent below the module that runs, while profiling
   Random random;
@@ -245,7 +246,7 @@ class Module {
     uint64_t packets = 0;
   };
 
-  void deliver(Context& ctx, Batch& batch, OutGate& gate);
+  void deliver_watched(Context& ctx, Batch& batch, OutGate& gate);
 
   std::string name_;
   const ModuleClass* class_ = nullptr;

@@ -75,6 +75,12 @@ class alignas(kCacheLineBytes) Packet {
     data_off_ = kHeadroomBytes;
     len_ = len;
   }
+  // The same for a packet that is new in all respects: without times and wire length.
+  void start_over(uint32_t len) {
+    reset(len);
+    static_assert(offsetof(Packet, capacity_) - offsetof(Packet, wire_len_) == 16, "one move");
+    std::memset(&wire_len_, 0, 16);
+  }
   // Copies bytes, metadata and times of `from`; false when they do not fit this buffer.
   bool copy_from(const Packet& from) {
     if (from.data_off_ + from.len_ > capacity_) return false;
@@ -95,12 +101,14 @@ class alignas(kCacheLineBytes) Packet {
   uint8_t* base() { return reinterpret_cast<uint8_t*>(this) + sizeof(Packet); }
   const uint8_t* base() const { return reinterpret_cast<const uint8_t*>(this) + sizeof(Packet); }
 
+  // What a new packet starts with lies together, for start_over().
   uint32_t data_off_;
   uint32_t len_;
+  uint32_t wire_len_ = 0;
+  uint32_t reserved_ = 0;
+  uint64_t time_ns_ = 0;
   uint32_t capacity_;  // headroom + data bytes
   uint32_t index_;     // of the buffer in its pool: how other processes name it
-  uint64_t time_ns_ = 0;
-  uint32_t wire_len_ = 0;
   alignas(kCacheLineBytes) uint8_t metadata_[kMetadataBytes];
 };
 

@@ -31,11 +31,11 @@ namespace {
 
 constexpr size_t kMaxListedGates = 16384;
 
-// Both halves of the product, so that the upper bits of a word count as much as the lower ones.
+// The upper half of a hash is the part to use. Both halves of the factor are far from simple
+// fractions of 2^32, so that counting up in any byte of a word spreads evenly.
 uint64_t mix(uint64_t sum, uint64_t word) {
-  __extension__ using Product = unsigned __int128;
-  const Product product = static_cast<Product>(sum ^ word) * 0xd6e8feb86659fd93ULL;
-  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+  sum = (sum ^ word) * 0xd6e8feb89e3779b1ULL;
+  return sum ^ sum >> 32;
 }
 
 constexpr uint64_t kSeed = 0x9e3779b97f4a7c15ULL;
@@ -106,7 +106,7 @@ class HashLB final : public Module {
     const uint64_t count = gates_.size();
     const Gate* const list = gates_.data();
     for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = list[(hashes[i] & 0xffffffff) * count >> 32];
+      gates[i] = list[(hashes[i] >> 32) * count >> 32];
     }
     emit_by_gate(ctx, batch, gates);
   }
