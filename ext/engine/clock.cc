@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "engine/clock.h"
 
+#include "host/module.h"
+
 namespace e2 {
 namespace {
 
@@ -17,6 +19,17 @@ double measure_tsc_hz() {
 double tsc_hz() {
   static const double hz = measure_tsc_hz();
   return hz;
+}
+
+uint64_t clock_ns() {
+  struct Anchor {
+    uint64_t ns = monotonic_ns();
+    uint64_t tsc = read_tsc();
+    double ns_per_tick = 1e9 / tsc_hz();
+  };
+  static const Anchor anchor;
+  const auto ticks = static_cast<double>(read_tsc() - anchor.tsc);
+  return anchor.ns + static_cast<uint64_t>(ticks * anchor.ns_per_tick);
 }
 
 }  // namespace e2

@@ -42,7 +42,7 @@ Worker::Worker(uint32_t wid, int core, PacketPool& pool)
   ctx_.pool = &pool;
   ctx_.pool_cache = cache_.get();
   ns_per_tick_2_32_ = static_cast<uint64_t>(1e9 / tsc_hz() * 0x1p32);
-  ctx_.random.state ^= (wid + 1) * Random::kFactor;
+  ctx_.random.state ^= (wid + 1) * 0x2545f4914f6cdd1dULL;
   thread_ = std::thread(&Worker::loop, this);
   if (core >= 0) {
     cpu_set_t set;

@@ -178,12 +178,10 @@ void parse_any_headers(const uint8_t* data, uint32_t len, Headers& h) {
   if (h.ether_type == kEtherIpv6) parse_ipv6(data, len, h);
 }
 
-// The destination of an IPv6 packet as its receiver sees it: behind a routing header with segments
-// left, the last stop is there and not in the fixed header.
-const uint8_t* ipv6_final_destination(const uint8_t* packet, const Headers& h) {
-  const uint8_t* ip = packet + h.l3_off;
+const uint8_t* ipv6_final_destination(const uint8_t* packet, uint32_t l3_off, uint32_t l4_off) {
+  const uint8_t* ip = packet + l3_off;
   const uint8_t* header = ip + kIpv6Bytes;
-  const uint8_t* l4 = packet + h.l4_off;
+  const uint8_t* l4 = packet + l4_off;
   uint8_t proto = ip[6];
   while (header < l4 && is_extension(proto)) {
     uint32_t bytes = extension_bytes(proto, header);

@@ -70,24 +70,25 @@ inline void store_be64(void* to, uint64_t value) {
   std::memcpy(to, &value, sizeof value);
 }
 
+// Fields that are alike in most packets come first: filling one in takes few stores.
 struct Headers {
   uint16_t l2_len = 0;      // Ethernet header with its VLAN tags
   uint16_t ether_type = 0;  // host order, innermost after VLAN
   uint16_t vlan_tci = 0;    // outermost, host order
   bool has_vlan = false;
   uint8_t ip_version = 0;       // 0, 4, 6
-  uint8_t ip_proto = 0;         // final, after IPv6 extensions
   bool fragment = false;        // a fragment other than the first: it has no L4 header
   bool more_fragments = false;  // the datagram goes on in another fragment
   uint16_t l3_off = 0;
-  uint16_t l4_off = 0;  // 0 if none
+  uint16_t l3_len = 0;   // IP header incl. options or extensions
+  uint16_t l4_off = 0;   // 0 if none
+  uint8_t ip_proto = 0;  // final, after IPv6 extensions
+  uint8_t tcp_flags = 0;
   uint16_t payload_off = 0;
   uint16_t payload_len = 0;
-  uint16_t sport = 0;  // host order; TCP, UDP and SCTP
-  uint16_t dport = 0;
-  uint8_t tcp_flags = 0;
-  uint16_t l3_len = 0;        // IP header incl. options or extensions
   uint16_t ip_total_len = 0;  // as claimed: IPv4 total length, IPv6 payload length + 40 (capped)
+  uint16_t sport = 0;         // host order; TCP, UDP and SCTP
+  uint16_t dport = 0;
 };
 
 // Any frame, field by field, into a new Headers; parse_headers() calls it where its short cut does
@@ -185,34 +186,33 @@ inline Headers parse_ip_headers(const uint8_t* data, uint32_t len) {
   return h;
 }
 
-// One's complement sums of words as they lie in memory: such sums commute with byte swaps, so that
-// only their end, ones_fold(), has an order. The upper half of a sum counts the carries of the
-// lower one. Every piece but the last must have an even length.
-__extension__ using OnesSum = unsigned __int128;
-
-inline OnesSum ones_add_bytes(OnesSum sum, const uint8_t* bytes, size_t len) {
+// One's complement sums of 32-bit words as they lie in memory: such sums commute with byte swaps,
+// so that only their end, ones_fold(), has an order. Every piece but the last must have an even
+// length.
+inline uint64_t ones_word(const uint8_t* bytes) {
+  uint32_t word;
+  std::memcpy(&word, bytes, sizeof word);
+  return word;
+}
+inline uint64_t ones_add_bytes(uint64_t sum, const uint8_t* bytes, size_t len) {
   size_t rest = len;
-  for (; rest >= 8; rest -= 8, bytes += 8) {
-    uint64_t word;
+  for (; rest >= 8; rest -= 8, bytes += 8) sum += ones_word(bytes) + ones_word(bytes + 4);
+  if ((rest & 4) != 0) {
+    sum += ones_word(bytes);
+    bytes += 4;
+  }
+  if ((rest & 2) != 0) {
+    uint16_t word;
     std::memcpy(&word, bytes, sizeof word);
     sum += word;
+    bytes += 2;
   }
-  if (rest == 0) return sum;
-  uint64_t word = 0;
-  if (len >= 8) {
-    std::memcpy(&word, bytes + rest - 8, sizeof word);
-    word >>= 64 - 8 * rest;
-  } else {
-    std::memcpy(&word, bytes, rest);
-  }
-  return sum + word;
+  return (rest & 1) != 0 ? sum + *bytes : sum;
 }
 // In host order.
-inline uint16_t ones_fold(OnesSum sum) {
-  auto wide = static_cast<uint64_t>(sum) + static_cast<uint64_t>(sum >> 64);
-  wide += wide < static_cast<uint64_t>(sum);
-  wide += wide << 32 | wide >> 32;
-  auto half = static_cast<uint32_t>(wide >> 32);
+inline uint16_t ones_fold(uint64_t sum) {
+  sum += sum << 32 | sum >> 32;
+  auto half = static_cast<uint32_t>(sum >> 32);
   half += half << 16 | half >> 16;
   return __builtin_bswap16(static_cast<uint16_t>(half >> 16));
 }
@@ -232,22 +232,17 @@ inline uint16_t checksum_fold(uint32_t sum) {
 // What belongs in the checksum field of an IPv4 header of `bytes` bytes (20..60), for store_be16;
 // what the field holds now does not matter.
 inline uint16_t ipv4_checksum(const uint8_t* ip, uint32_t bytes) {
-  uint64_t words[2];
-  uint32_t destination;
-  uint16_t field;
-  std::memcpy(words, ip, sizeof words);
-  std::memcpy(&field, ip + 10, sizeof field);
-  std::memcpy(&destination, ip + 16, sizeof destination);
-  OnesSum sum = words[0];
-  sum += words[1] - (static_cast<uint64_t>(field) << 16);
-  sum += destination;
+  uint16_t ttl_and_proto;
+  std::memcpy(&ttl_and_proto, ip + 8, sizeof ttl_and_proto);
+  uint64_t sum =
+      ones_word(ip) + ones_word(ip + 4) + ttl_and_proto + ones_word(ip + 12) + ones_word(ip + 16);
   if (bytes > 20) sum = ones_add_bytes(sum, ip + 20, bytes - 20);
   return static_cast<uint16_t>(~ones_fold(sum));
 }
 
 // The destination of an IPv6 packet as its receiver sees it: behind a routing header with segments
 // left, the last stop is there and not in the fixed header.
-const uint8_t* ipv6_final_destination(const uint8_t* packet, const Headers& headers);
+const uint8_t* ipv6_final_destination(const uint8_t* packet, uint32_t l3_off, uint32_t l4_off);
 
 // Where the checksum field of TCP, UDP, ICMP or ICMPv6 is; 0 where the checksum cannot be known: no
 // such header, any fragment, or lengths that disagree.
@@ -272,17 +267,17 @@ inline uint32_t l4_checksum_off(const Headers& h) {
 }
 
 // The sum over pseudo header and segment without the checksum field, which is at `field`.
-inline OnesSum l4_ones_sum(const uint8_t* packet, const Headers& h, uint32_t field) {
+inline uint64_t l4_ones_sum(const uint8_t* packet, const Headers& h, uint32_t field) {
   const uint32_t bytes = h.payload_off - h.l4_off + h.payload_len;
   uint16_t present;
   std::memcpy(&present, packet + field, sizeof present);
   // Adding the complement takes the field out again.
-  OnesSum sum = static_cast<uint16_t>(~present);
+  uint64_t sum = static_cast<uint16_t>(~present);
   const uint8_t* ip = packet + h.l3_off;
   if (h.ip_version == 6) {
     sum += __builtin_bswap32(bytes) + __builtin_bswap16(h.ip_proto);
     sum = ones_add_bytes(sum, ip + 8, 16);
-    sum = ones_add_bytes(sum, ipv6_final_destination(packet, h), 16);
+    sum = ones_add_bytes(sum, ipv6_final_destination(packet, h.l3_off, h.l4_off), 16);
   } else if (h.ip_proto != kProtoIcmp) {
     sum += __builtin_bswap32(bytes) + __builtin_bswap16(h.ip_proto);
     sum = ones_add_bytes(sum, ip + 12, 8);

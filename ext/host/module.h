@@ -50,24 +50,27 @@ constexpr uint32_t kReasonNoGate = 0;
 constexpr uint32_t kReasonLoop = 1;
 constexpr Gate drop_gate(uint32_t reason) { return static_cast<Gate>(kDropBase + reason); }
 
-// xorshift64*: uniform, fast, and good enough for load splitting; never for secrets. A loop works
-// on a copy, which stays in a register, and puts it back.
+// wyrand: uniform, fast, and good enough for load splitting; never for secrets. Draws depend on
+// each other by one addition only. A loop works on a copy, which stays in a register, and puts it
+// back.
 struct Random {
-  uint64_t state = kGolden;
+  static constexpr uint64_t kStep = 0xa0761d6478bd642fULL;
+  uint64_t state = kStep;
 
-  static constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
-  static constexpr uint64_t kFactor = 0x2545f4914f6cdd1dULL;
   uint64_t next() {
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    return state * kFactor;
+    __extension__ using Product = unsigned __int128;
+    state += kStep;
+    const Product product = static_cast<Product>(state) * (state ^ 0xe7037ed1a0b428dbULL);
+    return static_cast<uint64_t>(product >> 64) ^ static_cast<uint64_t>(product);
   }
   // In [0, 1).
   double real() { return static_cast<double>(next() >> 11) * 0x1p-53; }
   // Below `range`, which is at most 2^32.
   uint32_t below(uint64_t range) { return static_cast<uint32_t>((next() >> 32) * range >> 32); }
 };
+
+// Nanoseconds on a monotonic clock that all workers share; cheap enough for once a batch.
+uint64_t clock_ns();
 
 // What a worker lends to the modules that it runs.
 struct Context {

@@ -39,7 +39,6 @@ constexpr uint64_t kDefaultResolutionNs = 100;
 constexpr double kDefaultSampleProb = 0.05;
 constexpr uint64_t kMaxBuckets = 5'000'000;
 constexpr uint64_t kWireOverheadBytes = 24;
-constexpr uint64_t kRandomSpan = uint64_t{1} << 53;
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 class Histogram {
@@ -136,7 +135,7 @@ class Measure final : public Module {
                                       std::to_string(buckets) + " buckets; at most " +
                                       std::to_string(kMaxBuckets) + " are possible");
     }
-    sample_below_ = static_cast<uint64_t>(prob * static_cast<double>(kRandomSpan));
+    log_not_sampled_ = std::log1p(-prob);
     latency_.resize(buckets, width_ns);
     jitter_.resize(buckets, width_ns);
     offset_ = static_cast<uint32_t>(offset);
@@ -148,11 +147,11 @@ class Measure final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    const uint64_t now_ns = stamp_clock_ns();
+    const uint64_t now_ns = clock_ns();
     uint64_t bytes = 0;
     uint64_t run_ns = 0;  // the latency of the last packets
     uint64_t run = 0;  // how many of them share it: packets of a batch were mostly stamped together
-    Random random = ctx.random;
+    uint64_t skip = unsampled_[ctx.wid].packets;
     for (uint32_t i = 0; i < batch.size; ++i) {
       const uint64_t stamp_ns = stamp_of(*batch[i]);
       if (stamp_ns == 0 || stamp_ns > now_ns) continue;
@@ -164,10 +163,13 @@ class Measure final : public Module {
         run = 0;
       }
       ++run;
-      if (random.next() >> 11 < sample_below_) sample_jitter(latency_ns);
+      if (skip-- == 0) {
+        sample_jitter(latency_ns);
+        skip = draw_skip(ctx.random);
+      }
     }
     if (run != 0) latency_.add(run_ns, run);
-    ctx.random = random;
+    unsampled_[ctx.wid].packets = skip;
     packets_.fetch_add(batch.size, kRelaxed);
     bytes_.fetch_add(bytes, kRelaxed);
     emit(ctx, batch);
@@ -216,6 +218,12 @@ class Measure final : public Module {
     return stamp_ns;
   }
 
+  // How many packets to pass over before the next sample, where each is one with the probability
+  // asked for.
+  uint64_t draw_skip(Random& random) const {
+    return static_cast<uint64_t>(std::log1p(-random.real()) / log_not_sampled_);
+  }
+
   void sample_jitter(uint64_t latency_ns) {
     const uint64_t last = last_ns_.exchange(latency_ns, kRelaxed);
     if (last != 0) jitter_.add(latency_ns > last ? latency_ns - last : last - latency_ns, 1);
@@ -223,7 +231,11 @@ class Measure final : public Module {
 
   uint32_t offset_ = 0;
   size_t attr_ = 0;
-  uint64_t sample_below_ = 0;
+  double log_not_sampled_ = 0;  // -infinity where each packet is sampled
+  struct alignas(kCacheLineBytes) Unsampled {
+    uint64_t packets = 0;  // until the next sample of jitter
+  };
+  Unsampled unsampled_[kMaxWorkers];
   Histogram latency_;
   Histogram jitter_;
   std::atomic<uint64_t> last_ns_{0};

@@ -38,7 +38,9 @@ class Timestamp final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    const uint64_t now_ns = stamp_clock_ns();
+    // Not the start of the task round: packets that are stamped and measured within one round still
+    // show how long they took.
+    const uint64_t now_ns = clock_ns();
     if (offset_ == 0) {
       const int place = attr_offset(attr_);
       for (uint32_t i = 0; i < batch.size; ++i) {
