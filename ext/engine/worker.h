@@ -29,6 +29,8 @@ class Worker {
   void pause();
   void resume();
   bool running() const { return running_; }
+  // As of some moment of late, while running.
+  uint32_t cached_packets() const { return cache_->size; }
 
   uint32_t wid() const { return wid_; }
   int core() const { return core_; }

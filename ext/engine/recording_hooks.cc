@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "engine/recording_hooks.h"
+
+#include <sys/stat.h>
+
+#include <ctime>
+
+#include "engine/clock.h"
+#include "ports/pcap_format.h"
+
+namespace e2 {
+namespace {
+
+void write_hex(char* to, const uint8_t* bytes, uint32_t count) {
+  static const char kDigits[] = "0123456789ABCDEF";
+  for (uint32_t i = 0; i < count; ++i) {
+    to[2 * i] = kDigits[bytes[i] >> 4];
+    to[2 * i + 1] = kDigits[bytes[i] & 15];
+  }
+}
+
+}  // namespace
+
+RecordingHook::RecordingHook() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  epoch_ns_ = static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u +
+              static_cast<uint64_t>(now.tv_nsec) - monotonic_ns();
+}
+
+void RecordingHook::process(Context& ctx, const Batch& batch) {
+  if (writing_.test_and_set(std::memory_order_acquire)) {
+    lost_packets_.fetch_add(batch.size, std::memory_order_relaxed);
+    return;
+  }
+  uint64_t done = 0;
+  uint64_t lost = 0;
+  for (uint32_t i = 0; i < batch.size; ++i) {
+    const Packet& packet = *batch[i];
+    const Record result =
+        record(packet.time_ns() != 0 ? packet.time_ns() : epoch_ns_ + ctx.now_ns, packet);
+    done += result == Record::kDone;
+    lost += result == Record::kLost;
+  }
+  finish_batch();
+  writing_.clear(std::memory_order_release);
+  packets_.fetch_add(done, std::memory_order_relaxed);
+  lost_packets_.fetch_add(lost, std::memory_order_relaxed);
+}
+
+Status RecordingHook::command(const std::string& command, const Args& args, Args& response) {
+  if (command != kGetStats) return GateHook::command(command, args, response);
+  response.set("packets", packets_.load(std::memory_order_relaxed));
+  response.set("lost_packets", lost_packets_.load(std::memory_order_relaxed));
+  return {};
+}
+
+Status CaptureHook::init(const Module&, const Args& args) {
+  path_ = args["path"].as_string();
+  filter_text_ = args["filter"].as_string();
+  if (path_.empty()) return Status::invalid("'path' must name the file to write");
+  struct stat at;
+  if (::stat(path_.c_str(), &at) == 0 && !S_ISREG(at.st_mode)) {
+    return Status::invalid("'" + path_ + "' is not a regular file");
+  }
+  if (!filter_text_.empty()) {
+    Status status = BpfFilter::compile(filter_text_, filter_);
+    if (!status.ok()) return status;
+  }
+  return writer_.open(path_);
+}
+
+RecordingHook::Record CaptureHook::record(uint64_t time_ns, const Packet& packet) {
+  if (!filter_text_.empty()) {
+    const Headers headers = parse_headers(packet.data(), packet.len());
+    if (!filter_.match(packet.data(), packet.len(), headers)) return Record::kSkipped;
+  }
+  const bool done = writer_.write(time_ns, packet.data(), packet.len(), packet.wire_len());
+  return done ? Record::kDone : Record::kLost;
+}
+
+Args CaptureHook::describe() const {
+  Args args;
+  args.set("path", path_);
+  args.set("filter", filter_text_);
+  return args;
+}
+
+Status FifoHook::init(const Module& module, const Args& args) {
+  args_ = args;
+  return fifo_.open(args["fifo"].as_string(), file_header(module), args["defer"].as_bool(),
+                    args["reconnect"].as_bool());
+}
+
+Status FifoHook::close() {
+  fifo_.close();
+  return {};
+}
+
+std::vector<uint8_t> TcpdumpHook::file_header(const Module&) {
+  std::vector<uint8_t> bytes(sizeof(PcapFileHeader));
+  write_pcap_header(bytes.data());
+  return bytes;
+}
+
+RecordingHook::Record TcpdumpHook::record(uint64_t time_ns, const Packet& packet) {
+  uint8_t* to = fifo_.reserve(pcap_record_bytes(packet.len()));
+  if (to == nullptr) return Record::kLost;
+  write_pcap_record(to, time_ns, packet.data(), packet.len(), packet.wire_len());
+  return Record::kDone;
+}
+
+std::vector<uint8_t> PcapngHook::file_header(const Module& module) {
+  module_ = &module;
+  for (size_t i = 0; i < module.attributes().size(); ++i) {
+    const Attribute& attr = module.attributes()[i];
+    if (!comment_.empty()) comment_ += ' ';
+    comment_ += attr.name + " = ";
+    const size_t digits = 2 * size_t{attr.size_bytes};
+    if (comment_.size() + digits > kMostPcapngComment) break;
+    fields_.push_back({i, attr.size_bytes, comment_.size()});
+    comment_.append(digits, 'X');
+  }
+  if (comment_.size() > kMostPcapngComment) comment_.resize(kMostPcapngComment);
+  std::vector<uint8_t> bytes(kPcapngHeaderBytes);
+  write_pcapng_header(bytes.data());
+  return bytes;
+}
+
+RecordingHook::Record PcapngHook::record(uint64_t time_ns, const Packet& packet) {
+  const auto comment_len = static_cast<uint32_t>(comment_.size());
+  uint8_t* to = fifo_.reserve(pcapng_packet_bytes(packet.len(), comment_len));
+  if (to == nullptr) return Record::kLost;
+  for (const Field& field : fields_) {
+    const int offset = module_->attr_offset(field.attr);
+    if (offset < 0) continue;  // stays XX: nobody has given the attribute a place
+    write_hex(&comment_[field.text_at], packet.metadata(offset), field.size_bytes);
+  }
+  write_pcapng_packet(to, time_ns, packet.data(), packet.len(), packet.wire_len(), comment_.data(),
+                      comment_len);
+  return Record::kDone;
+}
+
+}  // namespace e2
