@@ -13,7 +13,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from bess_plugins import _proto
 
 MAX_WORKERS = 64
-MAX_QUEUES = 128
+MAX_QUEUES = 32
 MAX_QUEUE_SIZE = 4096
 
 

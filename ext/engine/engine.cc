@@ -313,7 +313,11 @@ Args Engine::workers() {
     worker.set("core", entry.second->core());
     worker.set("running", entry.second->running());
     worker.set("num_tcs", classes);
-    worker.set("silent_drops", uint64_t{0});
+    uint64_t silent_drops = 0;
+    for (const auto& module : graph_.modules()) {
+      silent_drops += module.second->drops_by(entry.second->wid(), kReasonNoGate);
+    }
+    worker.set("silent_drops", silent_drops);
     list.push_back(std::move(worker));
   }
   return list;

@@ -136,6 +136,7 @@ class Engine : public Host {
   Status start_worker(uint64_t wid, int64_t core);
   Placement placement() const;
   std::vector<Violation> violations() const;
+  size_t fatal_violations();
   Status check_placement();
   void tell_placement();
   void link_tasks();

@@ -93,7 +93,7 @@ uint32_t Module::add_drop_reason(std::string reason) {
 
 uint64_t Module::drops(uint32_t reason) const {
   uint64_t sum = 0;
-  for (uint32_t w = 0; w < kMaxWorkers; ++w) sum += counts_[w].drops[reason];
+  for (uint32_t w = 0; w < kMaxWorkers; ++w) sum += drops_by(w, reason);
   return sum;
 }
 

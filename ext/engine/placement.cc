@@ -99,8 +99,15 @@ std::vector<Engine::Violation> Engine::violations() const {
   return found;
 }
 
-Status Engine::check_placement() {
+size_t Engine::fatal_violations() {
   tell_placement();  // what a module uses may depend on who runs it
+  size_t count = 0;
+  for (const Violation& violation : violations()) count += violation.fatal;
+  return count;
+}
+
+Status Engine::check_placement() {
+  tell_placement();
   for (const Violation& violation : violations()) {
     if (violation.fatal) return Status::error(EBUSY, violation.message);
   }
@@ -130,8 +137,8 @@ void Engine::link_tasks() {
 
 Args Engine::scheduling_violations() {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (!any_running()) (void)attach_orphans();
   const Paused paused(*this);
+  if (!paused.any()) (void)attach_orphans();
   tell_placement();
   Args::List list;
   for (const Violation& violation : violations()) {

@@ -33,19 +33,24 @@ void RecordingHook::process(Context& ctx, const Batch& batch) {
     lost_packets_.fetch_add(batch.size, std::memory_order_relaxed);
     return;
   }
+  const uint64_t now_ns = epoch_ns_ + ctx.now_ns;
   uint64_t done = 0;
   uint64_t lost = 0;
-  for (uint32_t i = 0; i < batch.size; ++i) {
-    const Packet& packet = *batch[i];
-    const Record result =
-        record(packet.time_ns() != 0 ? packet.time_ns() : epoch_ns_ + ctx.now_ns, packet);
-    done += result == Record::kDone;
-    lost += result == Record::kLost;
+  for (uint32_t left = choose(batch); left != 0; left &= left - 1) {
+    const Packet& packet = *batch[static_cast<uint32_t>(__builtin_ctz(left))];
+    const bool recorded = record(packet.time_ns() != 0 ? packet.time_ns() : now_ns, packet);
+    done += recorded;
+    lost += !recorded;
   }
   finish_batch();
   writing_.clear(std::memory_order_release);
   packets_.fetch_add(done, std::memory_order_relaxed);
   lost_packets_.fetch_add(lost, std::memory_order_relaxed);
+}
+
+uint32_t RecordingHook::choose(const Batch& batch) {
+  static_assert(kMaxBatch == 32, "a bit for each packet");
+  return batch.empty() ? 0 : UINT32_MAX >> (kMaxBatch - batch.size);
 }
 
 Status RecordingHook::command(const std::string& command, const Args& args, Args& response) {
@@ -70,13 +75,19 @@ Status CaptureHook::init(const Module&, const Args& args) {
   return writer_.open(path_);
 }
 
-RecordingHook::Record CaptureHook::record(uint64_t time_ns, const Packet& packet) {
-  if (!filter_text_.empty()) {
+uint32_t CaptureHook::choose(const Batch& batch) {
+  if (filter_text_.empty()) return RecordingHook::choose(batch);
+  uint32_t chosen = 0;
+  for (uint32_t i = 0; i < batch.size; ++i) {
+    const Packet& packet = *batch[i];
     const Headers headers = parse_headers(packet.data(), packet.len());
-    if (!filter_.match(packet.data(), packet.len(), headers)) return Record::kSkipped;
+    if (filter_.match(packet.data(), packet.len(), headers)) chosen |= 1u << i;
   }
-  const bool done = writer_.write(time_ns, packet.data(), packet.len(), packet.wire_len());
-  return done ? Record::kDone : Record::kLost;
+  return chosen;
+}
+
+bool CaptureHook::record(uint64_t time_ns, const Packet& packet) {
+  return writer_.write(time_ns, packet.data(), packet.len(), packet.wire_len());
 }
 
 Args CaptureHook::describe() const {
@@ -103,11 +114,11 @@ std::vector<uint8_t> TcpdumpHook::file_header(const Module&) {
   return bytes;
 }
 
-RecordingHook::Record TcpdumpHook::record(uint64_t time_ns, const Packet& packet) {
+bool TcpdumpHook::record(uint64_t time_ns, const Packet& packet) {
   uint8_t* to = fifo_.reserve(pcap_record_bytes(packet.len()));
-  if (to == nullptr) return Record::kLost;
+  if (to == nullptr) return false;
   write_pcap_record(to, time_ns, packet.data(), packet.len(), packet.wire_len());
-  return Record::kDone;
+  return true;
 }
 
 std::vector<uint8_t> PcapngHook::file_header(const Module& module) {
@@ -127,10 +138,10 @@ std::vector<uint8_t> PcapngHook::file_header(const Module& module) {
   return bytes;
 }
 
-RecordingHook::Record PcapngHook::record(uint64_t time_ns, const Packet& packet) {
+bool PcapngHook::record(uint64_t time_ns, const Packet& packet) {
   const auto comment_len = static_cast<uint32_t>(comment_.size());
   uint8_t* to = fifo_.reserve(pcapng_packet_bytes(packet.len(), comment_len));
-  if (to == nullptr) return Record::kLost;
+  if (to == nullptr) return false;
   for (const Field& field : fields_) {
     const int offset = module_->attr_offset(field.attr);
     if (offset < 0) continue;  // stays XX: nobody has given the attribute a place
@@ -138,7 +149,7 @@ RecordingHook::Record PcapngHook::record(uint64_t time_ns, const Packet& packet)
   }
   write_pcapng_packet(to, time_ns, packet.data(), packet.len(), packet.wire_len(), comment_.data(),
                       comment_len);
-  return Record::kDone;
+  return true;
 }
 
 }  // namespace e2

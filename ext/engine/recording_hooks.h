@@ -39,8 +39,10 @@ class RecordingHook : public GateHook {
   Status command(const std::string& command, const Args& args, Args& response) final;
 
  protected:
-  enum class Record : uint8_t { kDone, kLost, kSkipped };
-  virtual Record record(uint64_t time_ns, const Packet& packet) = 0;
+  // Bit i: whether packet i is to be recorded.
+  virtual uint32_t choose(const Batch& batch);
+  // False where the packet is lost.
+  virtual bool record(uint64_t time_ns, const Packet& packet) = 0;
   virtual void finish_batch() {}
 
  private:
@@ -57,7 +59,8 @@ class CaptureHook final : public RecordingHook {
   Args describe() const override;
 
  protected:
-  Record record(uint64_t time_ns, const Packet& packet) override;
+  uint32_t choose(const Batch& batch) override;
+  bool record(uint64_t time_ns, const Packet& packet) override;
 
  private:
   std::string path_;
@@ -85,13 +88,13 @@ class FifoHook : public RecordingHook {
 class TcpdumpHook final : public FifoHook {
  protected:
   std::vector<uint8_t> file_header(const Module& module) override;
-  Record record(uint64_t time_ns, const Packet& packet) override;
+  bool record(uint64_t time_ns, const Packet& packet) override;
 };
 
 class PcapngHook final : public FifoHook {
  protected:
   std::vector<uint8_t> file_header(const Module& module) override;
-  Record record(uint64_t time_ns, const Packet& packet) override;
+  bool record(uint64_t time_ns, const Packet& packet) override;
 
  private:
   struct Field {

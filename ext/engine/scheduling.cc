@@ -257,10 +257,17 @@ Status Engine::attach_orphans() {
       Status status = start_worker(0, -1);
       if (!status.ok()) return status;
     }
+    // Workers take turns; one where the task would break a constraint is passed over, if it can be.
     auto it = workers_.begin();
     std::advance(it, next_orphan_worker_++ % workers_.size());
-    Status status = attach_to_worker(tc, static_cast<int64_t>(it->first));
-    if (!status.ok()) return status;
+    const size_t broken = fatal_violations();
+    for (size_t left = workers_.size(); left > 0; --left) {
+      Status status = attach_to_worker(tc, static_cast<int64_t>(it->first));
+      if (!status.ok()) return status;
+      if (left == 1 || fatal_violations() <= broken) break;
+      detach(tc);
+      if (++it == workers_.end()) it = workers_.begin();
+    }
   }
   return {};
 }

@@ -213,6 +213,7 @@ class Module {
   const std::vector<uint64_t>& task_args() const { return task_args_; }
   const std::vector<std::string>& drop_reasons() const { return drop_reasons_; }
   uint64_t drops(uint32_t reason) const;
+  uint64_t drops_by(uint32_t wid, uint32_t reason) const { return counts_[wid].drops[reason]; }
   uint64_t cycles() const;
   uint64_t packets_in() const;
 

@@ -64,7 +64,7 @@ uint8_t* FifoWriter::reserve(size_t bytes) {
     next_try_ns_ = now_ns + kRetryNs;
     if (connect() != 0) return nullptr;
   }
-  if (bytes > buffer_.size() - buffer_len_) flush();
+  if (bytes > buffer_.size() - buffer_len_ && !stuck_) flush();
   if (fd_ < 0 || bytes > buffer_.size() - buffer_len_) return nullptr;
   uint8_t* at = buffer_.data() + buffer_len_;
   buffer_len_ += bytes;
@@ -73,11 +73,13 @@ uint8_t* FifoWriter::reserve(size_t bytes) {
 
 void FifoWriter::flush() {
   size_t done = 0;
+  stuck_ = false;
   while (fd_ >= 0 && done < buffer_len_) {
     const ssize_t n = ::write(fd_, buffer_.data() + done, buffer_len_ - done);
     if (n > 0) {
       done += static_cast<size_t>(n);
     } else if (n < 0 && errno == EAGAIN) {
+      stuck_ = true;
       break;
     } else if (n == 0 || errno != EINTR) {
       ::close(fd_);  // the reader has left

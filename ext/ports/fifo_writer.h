@@ -36,6 +36,7 @@ class FifoWriter {
   std::vector<uint8_t> header_;
   bool reconnect_ = false;
   bool waiting_ = false;  // for a reader
+  bool stuck_ = false;    // the pipe was full at the last write
   int fd_ = -1;
   uint64_t next_try_ns_ = 0;
   std::vector<uint8_t> buffer_;

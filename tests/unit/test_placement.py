@@ -70,6 +70,20 @@ def test_it_is_reached_through_other_modules_but_not_through_a_queue() -> None:
     assert fatal(engine) == ["nat"]
 
 
+def test_tasks_without_a_place_go_where_they_break_nothing() -> None:
+    engine = two_workers()
+    engine.create_module("nat", "NAT", NAT)
+    engine.create_module("merge", "Merge", {})
+    for i, (to, in_gate) in enumerate([("nat", 0), ("nat", 1), ("merge", 0), ("merge", 1)]):
+        engine.create_module(f"source{i}", "Source", {})
+        engine.connect(f"source{i}", 0, to, in_gate)
+    engine.resume_all()
+    engine.pause_all()
+    wids = {tc["leaf_module_name"]: tc["wid"] for tc in engine.tcs() if tc["policy"] == "leaf"}
+    assert wids["source0"] == wids["source1"]
+    assert set(wids.values()) == {0, 1}
+
+
 def test_nobody_gets_there_while_workers_run() -> None:
     engine = two_workers()
     engine.create_module("nat", "NAT", NAT)
@@ -166,6 +180,17 @@ def test_a_queue_of_a_port_has_one_receiver() -> None:
     assert sorted(fatal(engine)) == ["in0", "in1"]
     place(engine, "in1", 0)
     assert fatal(engine) == []
+
+
+def test_packets_to_open_gates_count_for_their_worker() -> None:
+    engine = two_workers()
+    engine.create_module("source", "Source", {})
+    place(engine, "source", 1)
+    engine.resume_all()
+    wait_until(lambda: engine.tc_stats("!leaf_source:0")["packets"] > 100)
+    engine.pause_all()
+    sent = engine.tc_stats("!leaf_source:0")["packets"]
+    assert [worker["silent_drops"] for worker in engine.workers()] == [0, sent]
 
 
 def test_a_queue_that_nothing_fills_is_told_but_not_refused() -> None:

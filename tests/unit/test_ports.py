@@ -199,7 +199,7 @@ def test_memory_port_passes_packets_on(tmp_path: Path) -> None:
     pipe.port("source", "PCAPPort", {"dev": str(tmp_path / "in.pcap")}, (1, 0))
     pipe.port("loop", "MemoryPort", {}, (1, 1))
     pipe.port("sink", "PCAPPort", {"write_path": str(tmp_path / "out.pcap")}, (0, 1))
-    pipe.engine.create_module("in2", "PortInc", {"port": "loop"})
+    pipe.engine.create_module("in2", "PortInc", {"port": "loop", "prefetch": True})
     pipe.engine.create_module("out2", "PortOut", {"port": "sink"})
     pipe.engine.connect("in2", 0, "out2", 0)
     pipe.start("source", "loop")
