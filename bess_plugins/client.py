@@ -34,7 +34,7 @@ Values = Mapping[str, Any]
 Direction = Literal["igate", "ogate"]
 
 # Classes that take more than the message named after them holds.
-_ARG_TYPES = {"PCAPPort": "PCAPFilePortArg"}
+_ARG_TYPES = {"PCAPPort": "PCAPFilePortArg", "TcpDump": "TcpdumpArg", "PcapNg": "PcapngArg"}
 
 
 class BessError(Exception):
@@ -517,9 +517,12 @@ class Client:
         response = self.call("GateHookCommand", pb.GateHookCommandRequest(hook=hook, cmd=cmd))
         return _proto.unpack_any(response.data)
 
-    def configure_resume_hook(self, hook_name: str, enable: bool = True) -> None:
+    def configure_resume_hook(
+        self, hook_name: str, enable: bool = True, arg: Values | Message | None = None
+    ) -> None:
         """Install or remove a hook that runs before workers resume."""
-        request = pb.ConfigureResumeHookRequest(hook_name=hook_name, enable=enable)
+        packed = self._arg("ConfigureResumeHook", "EmptyArg", arg)
+        request = pb.ConfigureResumeHookRequest(hook_name=hook_name, enable=enable, arg=packed)
         self.call("ConfigureResumeHook", request)
 
     # Conversion.

@@ -82,4 +82,8 @@ class MiscCalls(ServiceBase):
             mp_populated_size=pool["size"],
             mp_available_count=pool["available"],
             mp_in_use_count=pool["in_use"],
+            # What bessd keeps free packets in is a ring; here it is a store of chunks.
+            ring_count=pool["store_available"],
+            ring_free_count=pool["store_size"] - pool["store_available"],
+            ring_bytes=pool["store_bytes"],
         )

@@ -171,9 +171,9 @@ class HookCalls(ServiceBase):
         info = lookup(self.engine.hook_classes(), name, f"No gatehook class '{name}' found")
         response.name = info["name"]
         response.help = info["help"]
-        if name == _TRACK:
-            response.cmds.append("reset")
-            response.cmd_args.append("EmptyArg")
+        for command in info["commands"]:
+            response.cmds.append(command["name"])
+            response.cmd_args.append(command["arg_type"])
 
     def ConfigureGateHook(
         self, request: pb.ConfigureGateHookRequest, response: pb.ConfigureGateHookResponse
@@ -216,34 +216,28 @@ class HookCalls(ServiceBase):
     ) -> None:
         wanted = request.hook
         direction, gate = _hook_gate(wanted)
-        where = f"{wanted.module_name}: {direction} {gate}"
-        info = self.engine.module_info(require(wanted.module_name, _NO_NAME))
-        if gate not in {entry[direction] for entry in info[f"{direction}s"]}:
-            raise RpcError(errno.EINVAL, f"{where} does not exist")
-        for hook in self.engine.hooks():
-            if (
-                hook["module_name"] == wanted.module_name
-                and hook["direction"] == direction
-                and hook["gate"] == gate
-                and hook["hook_name"] == wanted.hook_name
-            ):
-                break
-        else:
-            raise RpcError(errno.ENOENT, f"{where} has no hook named '{wanted.hook_name}'")
-        if hook["class_name"] != _TRACK or request.cmd != "reset":
-            raise RpcError(
-                errno.ENOTSUP,
-                f"'{hook['class_name']}' does not support command '{request.cmd}'",
-            )
-        unpack_arg(wanted.arg, "EmptyArg")
-        # A hook installed anew starts to count from zero.
-        fresh = {**hook, "args": hook.get("args") or {}}
-        self.engine.configure_hook(fresh, False)
-        self.engine.configure_hook(fresh, True)
+        require(wanted.module_name, _NO_NAME)
+        where = {
+            "module_name": wanted.module_name,
+            "direction": direction,
+            "gate": gate,
+            "hook_name": wanted.hook_name,
+        }
+        installed = (
+            hook["class_name"]
+            for hook in self.engine.hooks()
+            if all(hook[key] == value for key, value in where.items())
+        )
+        info = self.engine.hook_classes().get(next(installed, ""), {"commands": []})
+        command = next((c for c in info["commands"] if c["name"] == request.cmd), None)
+        # What is not there, or not known there, is for the engine to say.
+        args = unpack_arg(wanted.arg, command["arg_type"]) if command else {}
+        result = self.engine.hook_command(where, request.cmd, args)
+        if command and command["response_type"] != "EmptyArg":
+            response.data.Pack(_proto.from_dict(command["response_type"], result))
 
     def ConfigureResumeHook(
         self, request: pb.ConfigureResumeHookRequest, response: pb.CommandResponse
     ) -> None:
-        # No hook can be installed, so removing one has nothing to do.
-        if request.enable:
-            raise RpcError(errno.ENOENT, f"No such resume hook '{request.hook_name}'")
+        unpack_arg(request.arg, "EmptyArg")
+        self.engine.configure_resume_hook(request.hook_name, request.enable)

@@ -77,9 +77,9 @@ class PortCalls(ServiceBase):
         )
         num_inc_q, num_out_q = request.num_inc_q or 1, request.num_out_q or 1
         if max(num_inc_q, num_out_q) > MAX_QUEUES:
-            raise RpcError(errno.EINVAL, "Invalid number of queues")
+            raise RpcError(errno.EINVAL, f"A port has at most {MAX_QUEUES} queues each way")
         if max(request.size_inc_q, request.size_out_q) > MAX_QUEUE_SIZE:
-            raise RpcError(errno.EINVAL, "Invalid queue size")
+            raise RpcError(errno.EINVAL, f"A queue holds at most {MAX_QUEUE_SIZE} packets")
         taken = {port["name"] for port in self.engine.ports()}
         if request.name in taken:
             raise RpcError(errno.EEXIST, f"Port '{request.name}' already exists")

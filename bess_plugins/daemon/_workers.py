@@ -101,9 +101,12 @@ class TrafficClassCalls(ServiceBase):
     def CheckSchedulingConstraints(
         self, request: pb.EmptyRequest, response: pb.CheckSchedulingConstraintsResponse
     ) -> None:
-        # There is one memory node and modules are safe on every worker, so
-        # no placement can violate anything.
-        response.fatal = False
+        # No class can be on a wrong socket: packet memory has none.
+        for violation in self.engine.scheduling_violations():
+            log.warning("scheduling constraints: %s", violation["message"])
+            response.fatal |= violation["fatal"]
+            if all(module.name != violation["name"] for module in response.modules):
+                response.modules.add(name=violation["name"])
 
     def AddTc(self, request: pb.AddTcRequest, response: pb.EmptyResponse) -> None:
         tc = _proto.to_dict(getattr(request, "class"))

@@ -7,6 +7,8 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
+from google.protobuf.message import Message
+
 from bess_plugins import _proto
 from bess_plugins.client import BessError, Client, PortStats, TcStats
 
@@ -357,8 +359,26 @@ class Bess:
         gate: int = 0,
         fifo: str | None = None,
     ) -> str:
-        """Copy what passes a gate to a named pipe."""
-        return self._hook("TcpDump", enable, name, m, direction, gate, fifo=fifo)
+        """Copy what passes a gate to a named pipe that is being read, as pcap."""
+        return self._hook("TcpDump", enable, name, m, direction, gate, fifo=fifo or "")
+
+    def pcapng_gate(
+        self,
+        enable: bool,
+        name: str,
+        m: str | Module,
+        direction: HookDirection = "out",
+        gate: int = 0,
+        fifo: str | None = None,
+    ) -> str:
+        """Copy what passes a gate, and its metadata, to a named pipe, as pcapng."""
+        return self._hook("PcapNg", enable, name, m, direction, gate, fifo=fifo or "")
+
+    def configure_resume_hook(
+        self, name: str, arg: Message | None = None, enable: bool = True
+    ) -> None:
+        """Install or remove what runs before workers resume."""
+        self.client.configure_resume_hook(name, enable, arg)
 
     def _hook(
         self,

@@ -109,12 +109,12 @@ py::object read(Call call) {
   return from_args(result);
 }
 
-py::dict describe_command(const e2::Command& command) {
+template <typename Command>
+py::dict describe_command(const Command& command) {
   py::dict entry;
   entry["name"] = command.name;
   entry["arg_type"] = command.arg_type;
   entry["response_type"] = command.response_type;
-  entry["thread_safe"] = command.thread_safe;
   return entry;
 }
 
@@ -148,6 +148,21 @@ py::dict describe_ports() {
     entry["name_template"] = c->name_template;
     entry["commands"] = py::list();
     all[c->name] = entry;
+  }
+  return all;
+}
+
+py::dict describe_hooks() {
+  py::dict all;
+  for (const e2::GateHookClass& c : e2::gate_hook_classes()) {
+    py::list commands;
+    for (const auto& command : c.commands) commands.append(describe_command(command));
+    py::dict entry;
+    entry["name"] = c.name;
+    entry["help"] = c.help;
+    entry["arg_type"] = c.arg_type;
+    entry["commands"] = commands;
+    all[c.name] = entry;
   }
   return all;
 }
@@ -254,6 +269,8 @@ PYBIND11_MODULE(_engine, m) {
       .def("pause_worker", [](Engine& e, int64_t wid) { run([&] { return e.pause(wid); }); })
       .def("resume_all", [](Engine& e) { run([&] { return e.resume(-1); }); })
       .def("resume_worker", [](Engine& e, int64_t wid) { run([&] { return e.resume(wid); }); })
+      .def("scheduling_violations",
+           [](Engine& e) { return read([&] { return e.scheduling_violations(); }); })
       .def("add_tc",
            [](Engine& e, const py::dict& tc) {
              const Args converted = to_args(tc);
@@ -284,17 +301,16 @@ PYBIND11_MODULE(_engine, m) {
           },
           "hook"_a, "enable"_a)
       .def("hooks", [](Engine& e) { return read([&] { return e.hooks(); }); })
-      .def("hook_classes",
-           [](Engine&) {
-             py::dict all;
-             for (const e2::GateHookClass& c : Engine::hook_classes()) {
-               py::dict entry;
-               entry["name"] = c.name;
-               entry["help"] = c.help;
-               entry["arg_type"] = c.arg_type;
-               all[c.name] = entry;
-             }
-             return all;
+      .def("hook_classes", [](Engine&) { return describe_hooks(); })
+      .def("hook_command",
+           [](Engine& e, const py::dict& hook, const std::string& cmd, const py::dict& args) {
+             const Args where = to_args(hook);
+             const Args converted = to_args(args);
+             return query([&](Args& out) { return e.hook_command(where, cmd, converted, out); });
+           })
+      .def("configure_resume_hook",
+           [](Engine& e, const std::string& name, bool enable) {
+             run([&] { return e.configure_resume_hook(name, enable); });
            })
       .def("import_plugin",
            [](Engine& e, const std::string& path) { run([&] { return e.import_plugin(path); }); })

@@ -77,7 +77,7 @@ Engine::~Engine() {
   for (auto& entry : ports_) (void)entry.second->close();
 }
 
-Engine::Paused::Paused(Engine& engine) {
+Engine::Paused::Paused(Engine& engine) : engine_(engine) {
   for (auto& entry : engine.workers_) {
     if (!entry.second->running()) continue;
     entry.second->pause();
@@ -86,6 +86,9 @@ Engine::Paused::Paused(Engine& engine) {
 }
 
 Engine::Paused::~Paused() {
+  if (paused_.empty()) return;
+  engine_.tell_placement();
+  if (engine_.resume_hooks_.count(kSetupTaskGraph) != 0) engine_.link_tasks();
   for (Worker* worker : paused_) worker->resume();
 }
 
@@ -126,8 +129,11 @@ Status Engine::connect(const std::string& from, uint64_t out_gate, const std::st
   std::lock_guard<std::mutex> lock(mutex_);
   const Paused paused(*this);
   Status status = graph_.connect(from, out_gate, to, in_gate, count);
-  if (!status.ok() || !any_running()) return status;
-  return graph_.assign_metadata(false);
+  if (!status.ok() || !paused.any()) return status;
+  status = check_placement();
+  if (status.ok()) status = graph_.assign_metadata(false);
+  if (!status.ok()) (void)graph_.disconnect(from, out_gate);
+  return status;
 }
 
 Status Engine::disconnect(const std::string& name, uint64_t out_gate) {
@@ -308,7 +314,11 @@ Args Engine::workers() {
     worker.set("core", entry.second->core());
     worker.set("running", entry.second->running());
     worker.set("num_tcs", classes);
-    worker.set("silent_drops", uint64_t{0});
+    uint64_t silent_drops = 0;
+    for (const auto& module : graph_.modules()) {
+      silent_drops += module.second->drops_by(entry.second->wid(), kReasonNoGate);
+    }
+    worker.set("silent_drops", silent_drops);
     list.push_back(std::move(worker));
   }
   return list;
@@ -334,8 +344,9 @@ Status Engine::resume(int64_t wid) {
   }
   {
     const Paused paused(*this);
-    Status status = graph_.assign_metadata(true);
-    if (status.ok()) status = attach_orphans();
+    Status status = attach_orphans();
+    if (status.ok()) status = check_placement();
+    if (status.ok()) status = run_resume_hooks();
     if (!status.ok()) return status;
   }
   for (auto& entry : workers_) {
@@ -368,12 +379,16 @@ Status Engine::reset_workers() {
 Args Engine::mempool() {
   std::lock_guard<std::mutex> lock(mutex_);
   Args args;
-  const uint64_t available = pool_.available() + control_cache_->size;
+  uint64_t available = pool_.available() + control_cache_->size;
+  for (const auto& entry : workers_) available += entry.second->cached_packets();
   args.set("size", static_cast<uint64_t>(pool_.size()));
   args.set("available", available);
   args.set("in_use", pool_.size() - available);
   args.set("element_size", static_cast<uint64_t>(pool_.stride_bytes()));
   args.set("cache_size", static_cast<uint64_t>(kCachePackets));
+  args.set("store_size", static_cast<uint64_t>(pool_.store_slots()));
+  args.set("store_available", static_cast<uint64_t>(pool_.available()));
+  args.set("store_bytes", static_cast<uint64_t>(pool_.store_bytes()));
   return args;
 }
 

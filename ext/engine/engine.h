@@ -10,9 +10,11 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "engine/gate_hooks.h"
 #include "engine/graph.h"
 #include "engine/pool.h"
 #include "engine/traffic_class.h"
@@ -21,11 +23,9 @@
 
 namespace e2 {
 
-struct GateHookClass {
-  const char* name;
-  const char* help;
-  const char* arg_type;
-};
+// The resume hooks: what runs before workers resume. Both are installed from the start.
+constexpr const char* kSetupMetadata = "setup_metadata";    // gives attributes their offsets
+constexpr const char* kSetupTaskGraph = "setup_taskgraph";  // links queues to the tasks they stop
 
 class Engine : public Host {
  public:
@@ -58,8 +58,12 @@ class Engine : public Host {
   Status add_worker(uint64_t wid, int64_t core);
   Status destroy_worker(uint64_t wid);
   Args workers();
-  Status pause(int64_t wid);   // -1: all
-  Status resume(int64_t wid);  // -1: all; checks and assigns metadata first
+  Status pause(int64_t wid);  // -1: all
+  // -1: all. Refused where a module would run on more workers than it can, or reads metadata that
+  // nobody writes.
+  Status resume(int64_t wid);
+  // {name, fatal, message} of each module that is not where it may be; `resume` refuses fatal ones.
+  Args scheduling_violations();
 
   Status add_tc(const Args& tc);
   Status update_tc_params(const Args& tc);
@@ -69,7 +73,9 @@ class Engine : public Host {
 
   Status configure_hook(const Args& hook, bool enable, std::string& name);
   Args hooks();
-  static std::vector<GateHookClass> hook_classes();
+  Status hook_command(const Args& hook, const std::string& command, const Args& args,
+                      Args& response);
+  Status configure_resume_hook(const std::string& name, bool enable);
 
   // Loads a shared object whose modules and ports register themselves as it is opened.
   Status import_plugin(const std::string& path);
@@ -91,13 +97,26 @@ class Engine : public Host {
    public:
     explicit Paused(Engine& engine);
     ~Paused();
+    bool any() const { return !paused_.empty(); }
     Paused(const Paused&) = delete;
     Paused& operator=(const Paused&) = delete;
 
    private:
+    Engine& engine_;
     std::vector<Worker*> paused_;
   };
 
+  struct Reach {
+    // Workers that run the module, with the arguments of its own tasks there.
+    std::map<uint32_t, std::vector<uint64_t>> tasks;
+    std::vector<TrafficClass*> upstream;  // the tasks of others that lead here
+  };
+  using Placement = std::map<Module*, Reach>;
+  struct Violation {
+    std::string module;
+    bool fatal;
+    std::string message;
+  };
   struct Plugin {
     void* handle = nullptr;
     std::vector<std::string> classes;  // of modules and ports
@@ -115,8 +134,16 @@ class Engine : public Host {
   Args describe_tc(const TrafficClass& tc) const;
   bool any_running() const;
   Status start_worker(uint64_t wid, int64_t core);
-  Status track_gate(const Args& hook, Module& module, bool out, uint64_t gate, bool enable);
-  Status capture_gate(const Args& hook, bool enable, std::string& name);
+  Placement placement() const;
+  std::vector<Violation> violations() const;
+  size_t fatal_violations();
+  Status check_placement();
+  void tell_placement();
+  void link_tasks();
+  Status run_resume_hooks();
+  Status track_gates(const Args& hook, bool enable);
+  Status hook_gate(const GateHookClass& hook_class, const Args& hook, bool enable,
+                   std::string& name);
 
   std::mutex mutex_;
   PacketPool pool_;
@@ -127,6 +154,7 @@ class Engine : public Host {
   std::map<std::string, TcPtr> tcs_;  // user's and leaves
   std::map<uint64_t, std::unique_ptr<Worker>> workers_;
   uint64_t next_orphan_worker_ = 0;
+  std::set<std::string> resume_hooks_{kSetupMetadata, kSetupTaskGraph};
   std::map<std::string, Plugin> plugins_;
 };
 

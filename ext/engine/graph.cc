@@ -136,6 +136,12 @@ Status Graph::disconnect(const std::string& name, uint64_t out_gate) {
   return {};
 }
 
+void Graph::set_upstream(Module& module, Upstream upstream) {
+  module.upstream_ = std::move(upstream);
+  if (!module.overloaded()) return;
+  for (const auto& task : module.upstream_) ++*task;
+}
+
 std::vector<std::unique_ptr<GateHook>>* Graph::hooks_at(Module& module, bool out, uint64_t gate) {
   if (out) {
     const bool wired = gate < module.out_gates_.size() && module.out_gates_[gate] != nullptr;

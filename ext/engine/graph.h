@@ -40,6 +40,10 @@ class Graph {
   static const std::vector<std::unique_ptr<InGate>>& in_gates(const Module& module) {
     return module.in_gates_;
   }
+  using Upstream = std::vector<Module::Pressure>;
+  static bool may_overload(const Module& module) { return module.may_overload_; }
+  // The tasks that `module` stops while it is overloaded, from now on.
+  static void set_upstream(Module& module, Upstream upstream);
   // The hooks at a gate, or nullptr where nothing is connected; after a change, `hooks_changed`.
   static std::vector<std::unique_ptr<GateHook>>* hooks_at(Module& module, bool out, uint64_t gate);
   static void hooks_changed(Module& module, bool out, uint64_t gate);

@@ -55,6 +55,24 @@ std::vector<const PortClass*> port_classes() { return values(port_registry()); }
 
 Module::Module() : drop_reasons_{"no gate", "loop"}, counts_(new WorkerCount[kMaxWorkers]) {}
 
+Module::~Module() { set_overloaded(false); }
+
+void Module::set_overloaded(bool overloaded) {
+  if (overloaded_.load(std::memory_order_relaxed) == overloaded) return;
+  if (overloaded_.exchange(overloaded, std::memory_order_relaxed) == overloaded) return;
+  for (const Pressure& task : upstream_) {
+    task->fetch_add(overloaded ? 1 : -1, std::memory_order_relaxed);
+  }
+}
+
+std::vector<std::string> Module::exclusive(uint32_t, const std::vector<uint64_t>&) const {
+  return {};
+}
+
+Status GateHook::command(const std::string& command, const Args&, Args&) {
+  return Status::error(ENOTSUP, "'" + class_name + "' does not support command '" + command + "'");
+}
+
 Status Module::init(Host&, const Args&) { return {}; }
 void Module::process(Context& ctx, Batch& batch, Gate) { drop(ctx, batch, kReasonNoGate); }
 TaskResult Module::run_task(Context&, uint64_t) { return {true, 0, 0}; }
@@ -73,7 +91,7 @@ uint32_t Module::add_drop_reason(std::string reason) {
 
 uint64_t Module::drops(uint32_t reason) const {
   uint64_t sum = 0;
-  for (uint32_t w = 0; w < kMaxWorkers; ++w) sum += counts_[w].drops[reason];
+  for (uint32_t w = 0; w < kMaxWorkers; ++w) sum += drops_by(w, reason);
   return sum;
 }
 

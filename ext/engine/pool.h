@@ -45,6 +45,9 @@ class PacketPool {
   Packet* packet(uint32_t index) {
     return reinterpret_cast<Packet*>(region_ + static_cast<size_t>(index) * stride_bytes_);
   }
+  // The stacks of chunks: how many packets they could hold, and their bytes.
+  size_t store_slots() const { return chunks_.size() * kChunkPackets; }
+  size_t store_bytes() const { return chunks_.size() * sizeof(Chunk); }
   int memory_fd() const { return memory_fd_; }
 
  private:

@@ -5,15 +5,29 @@
 namespace e2 {
 namespace {
 
-Args direction(const PortCount& count) {
+Args direction(const PortCount (&counts)[kMaxQueues]) {
+  uint64_t packets = 0;
+  uint64_t dropped = 0;
+  uint64_t bytes = 0;
+  for (const PortCount& count : counts) {
+    packets += count.packets.load(std::memory_order_relaxed);
+    dropped += count.dropped.load(std::memory_order_relaxed);
+    bytes += count.bytes.load(std::memory_order_relaxed);
+  }
   Args args;
-  args.set("packets", count.packets.load(std::memory_order_relaxed));
-  args.set("dropped", count.dropped.load(std::memory_order_relaxed));
-  args.set("bytes", count.bytes.load(std::memory_order_relaxed));
+  args.set("packets", packets);
+  args.set("dropped", dropped);
+  args.set("bytes", bytes);
   return args;
 }
 
 }  // namespace
+
+Status Port::configure(const PortConfig& wanted) {
+  if (wanted.mac_addr == config.mac_addr && wanted.mtu_bytes == config.mtu_bytes) return {};
+  return Status::error(ENOTSUP, std::string("a port of the driver ") + port_class->name +
+                                    " can't change its MAC address or MTU");
+}
 
 Port* Engine::find_port(const std::string& name) {
   const auto it = ports_.find(name);
@@ -30,8 +44,12 @@ Status Engine::create_port(const std::string& name, const std::string& driver,
   if (find_port(name) != nullptr) {
     return Status::error(EEXIST, "Port '" + name + "' already exists");
   }
-  if (shape.in_queues > 32 || shape.out_queues > 32) {
-    return Status::invalid("Invalid number of queues: at most 32 each way");
+  const uint32_t most = port_class->max_queues;
+  if (shape.in_queues > most || shape.out_queues > most) {
+    return Status::invalid(driver + " has at most " +
+                           (most == 1 ? "one queue" : std::to_string(most) + " queues") +
+                           " each way, but num_inc_q is " + std::to_string(shape.in_queues) +
+                           " and num_out_q is " + std::to_string(shape.out_queues));
   }
   std::unique_ptr<Port> port = port_class->make();
   port->name = name;
@@ -113,11 +131,15 @@ Status Engine::set_port_conf(const std::string& name, const Args& conf) {
   if (mtu_bytes != 0 && (mtu_bytes < 68 || mtu_bytes > 65535)) {
     return Status::invalid("MTU " + std::to_string(mtu_bytes) + " is not within 68..65535 bytes");
   }
-  if (mtu_bytes != 0) port->config.mtu_bytes = static_cast<uint32_t>(mtu_bytes);
+  PortConfig wanted = port->config;
+  if (mtu_bytes != 0) wanted.mtu_bytes = static_cast<uint32_t>(mtu_bytes);
   const std::string& mac_addr = conf["mac_addr"].as_string();
-  if (!mac_addr.empty()) port->config.mac_addr = mac_addr;
-  port->config.admin_up = conf["admin_up"].as_bool(port->config.admin_up);
-  return {};
+  if (!mac_addr.empty()) wanted.mac_addr = mac_addr;
+  wanted.admin_up = conf["admin_up"].as_bool(wanted.admin_up);
+  const Paused paused(*this);
+  Status status = port->configure(wanted);
+  if (status.ok()) port->config = std::move(wanted);
+  return status;
 }
 
 Status Engine::reset_ports() {

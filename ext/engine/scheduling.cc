@@ -236,7 +236,11 @@ Status Engine::update_tc_parent(const Args& args) {
   }
   detach(tc);
   Status status = place_tc(tc, args);
-  if (status.ok()) return status;
+  if (status.ok()) {
+    if (paused.any()) status = check_placement();
+    if (status.ok()) return status;
+    detach(tc);
+  }
   if (TrafficClass* parent = find_tc(old_parent_name)) {
     parent->add_child(tc, old_priority, old_share);
   } else if (old_wid >= 0) {
@@ -253,10 +257,17 @@ Status Engine::attach_orphans() {
       Status status = start_worker(0, -1);
       if (!status.ok()) return status;
     }
+    // Workers take turns; one where the task would break a constraint is passed over, if it can be.
     auto it = workers_.begin();
     std::advance(it, next_orphan_worker_++ % workers_.size());
-    Status status = attach_to_worker(tc, static_cast<int64_t>(it->first));
-    if (!status.ok()) return status;
+    const size_t broken = fatal_violations();
+    for (size_t left = workers_.size(); left > 0; --left) {
+      Status status = attach_to_worker(tc, static_cast<int64_t>(it->first));
+      if (!status.ok()) return status;
+      if (left == 1 || fatal_violations() <= broken) break;
+      detach(tc);
+      if (++it == workers_.end()) it = workers_.begin();
+    }
   }
   return {};
 }
@@ -265,11 +276,8 @@ Args Engine::describe_tc(const TrafficClass& tc) const {
   Args args;
   args.set("name", tc.name());
   args.set("policy", policy_name(tc.policy()));
-  args.set("blocked", false);
-  args.set("wid", -1);
-  for (const TrafficClass* at = &tc; at != nullptr; at = at->parent()) {
-    if (at->parent() == nullptr) args.set("wid", at->wid);
-  }
+  args.set("blocked", tc.blocked());
+  args.set("wid", tc.root()->wid);
   args.set("parent", tc.parent() == nullptr ? std::string() : tc.parent()->name());
   if (tc.policy() == Policy::kWeightedFair || tc.policy() == Policy::kRateLimit) {
     args.set("resource", resource_name(tc.resource()));

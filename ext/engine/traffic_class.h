@@ -12,10 +12,15 @@
 // Usage is counted as runs, cycles, packets or bits. A child that comes back from being unable to
 // run starts level with its siblings: it earns no credit while away. An idle run (no usage) also
 // costs a child its turn, so that a queue that is empty can't hold up the others.
-// Picking costs O(children) per level. Source: stride scheduling, Waldspurger & Weihl 1995.
+// A weighted_fair level costs O(log children): its children wait in two heaps, those that ran by
+// pass, those that could not by the time at which they may again. That a child can't run is noticed
+// when its turn comes. Other levels cost O(children).
+// A leaf is also held back while a queue that it leads to is overloaded (`pressure`).
+// Source: stride scheduling, Waldspurger & Weihl 1995.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -43,8 +48,6 @@ class TrafficClass {
     int64_t share = 1;
     double stride = 0;  // pass per unit of usage
     double pass = 0;
-    bool idle = false;     // could not run at the last pick
-    bool returns = false;  // can again since this pick
   };
 
   TrafficClass(std::string name, Policy policy) : name_(std::move(name)), policy_(policy) {}
@@ -74,18 +77,41 @@ class TrafficClass {
   uint64_t limit_per_s() const { return limit_per_s_; }
   uint64_t max_burst() const { return max_burst_; }
   bool is_under(const TrafficClass* ancestor) const;
+  const TrafficClass* root() const;
+  // A leaf: held back by an overloaded queue. Others: a rate limit of 0.
+  bool blocked() const;
 
   // Leaves only.
   Module* module = nullptr;
   size_t task_index = 0;
+  std::shared_ptr<std::atomic<int32_t>>
+      pressure;  // overloaded queues downstream; null: none can be
   // The worker at whose root this tree hangs; -1 while nowhere.
   int wid = -1;
 
  private:
-  bool can_run(uint64_t now_tsc);
+  bool leaf_can_run(uint64_t now_tsc) const {
+    return now_tsc >= throttled_until_tsc_ && !held_back();
+  }
+  bool can_run(uint64_t now_tsc) {
+    return policy_ == Policy::kLeaf ? leaf_can_run(now_tsc) : inner_can_run(now_tsc);
+  }
+  bool inner_can_run(uint64_t now_tsc);
+  bool held_back() const {
+    return pressure != nullptr && pressure->load(std::memory_order_relaxed) > 0;
+  }
+  // A time before which can_run is surely false, after it was.
+  uint64_t wake_tsc() const;
   TrafficClass* pick_weighted(uint64_t now_tsc);
+  void settle(uint64_t now_tsc);
+  void put_aside_top(uint64_t now_tsc);
+  void look_again();
+  bool before(uint32_t a, uint32_t b) const;
+  void sink(size_t at);
+  void insert_ready(uint32_t child);
+  void remove_ready_top();
   TrafficClass* pick_round_robin(uint64_t now_tsc);
-  void charge_child(const TrafficClass* child, const Usage& usage);
+  void charge_child(const TrafficClass* child, const Usage& usage, uint64_t now_tsc);
   void refill(uint64_t now_tsc);
 
   std::string name_;
@@ -94,6 +120,14 @@ class TrafficClass {
   TrafficClass* parent_ = nullptr;
   std::vector<Child> children_;
   size_t next_ = 0;
+  // weighted_fair: heaps of indices in children_.
+  struct Aside {
+    uint64_t wake_tsc;
+    uint32_t child;
+  };
+  std::vector<uint32_t> ready_;  // by pass, then by index
+  std::vector<Aside> aside_;     // by wake_tsc
+  std::vector<uint32_t> returning_;
   Usage usage_{};
 
   uint64_t limit_per_s_ = 0;

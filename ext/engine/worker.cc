@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <chrono>
@@ -81,6 +82,11 @@ void Worker::resume() {
 
 void Worker::loop() {
   ctx_.stack_floor = find_stack_floor();
+  // A pipe that nobody reads any more is an error of the write, not the end of the process.
+  sigset_t pipe;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
   for (;;) {
     {
       std::unique_lock<std::mutex> lock(mutex_);

@@ -32,6 +32,8 @@ class Worker {
   void pause();
   void resume();
   bool running() const { return running_; }
+  // As of some moment of late, while running.
+  uint32_t cached_packets() const { return cache_->size; }
 
   uint32_t wid() const { return wid_; }
   int core() const { return core_; }
@@ -50,7 +52,7 @@ class Worker {
   Context ctx_;
   uint32_t idle_runs_ = 0;
   uint64_t ns_per_tick_2_32_ = 0;  // in units of 2^-32 ns
-  uint64_t start_ns_ = 0;  // both clocks at the last resume
+  uint64_t start_ns_ = 0;          // both clocks at the last resume
   uint64_t start_tsc_ = 0;
 
   std::mutex mutex_;

@@ -18,6 +18,7 @@
 // | make packets                           | ctx.alloc(batch, n, len) in run_task            |
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -36,6 +37,7 @@ constexpr Gate kMaxGates = 8192;
 constexpr Gate kDropBase = 0xff00;  // gates at or above it are drop reasons
 constexpr uint32_t kMaxDropReasons = 32;
 constexpr uint32_t kMaxWorkers = 64;
+constexpr uint32_t kAnyWorkers = kMaxWorkers;
 constexpr int kNoOffset = -1;
 
 class Module;
@@ -120,11 +122,15 @@ struct alignas(kCacheLineBytes) GateCount {
 class GateHook {
  public:
   virtual ~GateHook() = default;
+  // `module` is the one whose gate it is.
+  virtual Status init(const Module& module, const Args& args) = 0;
   virtual void process(Context& ctx, const Batch& batch) = 0;
   // Finishes what the hook wrote, and reports what went wrong with it. No worker is running.
   virtual Status close() { return {}; }
-  // The hook's arguments and counters.
+  // The hook's arguments.
   virtual Args describe() const { return {}; }
+  // Runs one of the commands that its class lists. No worker is running.
+  virtual Status command(const std::string& command, const Args& args, Args& response);
   std::string class_name;
   std::string name;
 };
@@ -174,6 +180,11 @@ struct ModuleClass {
   Gate max_out_gates;
   std::vector<Command> commands;
   std::function<std::unique_ptr<Module>()> make;
+  // How many workers may run one module at a time. More than 1 only where all that `process` and
+  // `run_task` change is kept per worker or atomic: whoever resumes more is refused.
+  uint32_t max_workers = 1;
+  // Only its own tasks run what follows it: whoever delivers to it goes no further (a queue).
+  bool ends_tasks = false;
 };
 
 template <typename M>
@@ -192,7 +203,7 @@ class Host {
 class Module {
  public:
   Module();
-  virtual ~Module() = default;
+  virtual ~Module();
   Module(const Module&) = delete;
   Module& operator=(const Module&) = delete;
 
@@ -204,6 +215,12 @@ class Module {
   // Frees packets that the module still holds; no worker runs it any more.
   virtual void release(Context& ctx);
   virtual std::string description() const { return ""; }
+  // Told before workers start: which of them run this module, in ascending order.
+  virtual void placed(const std::vector<uint32_t>&) {}
+  // What else only one worker may use at a time and `wid` uses through this module, in words such
+  // as "queue 0 of port 'p', outgoing"; `tasks` are the arguments of this module's tasks there.
+  virtual std::vector<std::string> exclusive(uint32_t wid,
+                                             const std::vector<uint64_t>& tasks) const;
 
   const std::string& name() const { return name_; }
   const ModuleClass& module_class() const { return *class_; }
@@ -212,6 +229,7 @@ class Module {
   const std::vector<uint64_t>& task_args() const { return task_args_; }
   const std::vector<std::string>& drop_reasons() const { return drop_reasons_; }
   uint64_t drops(uint32_t reason) const;
+  uint64_t drops_by(uint32_t wid, uint32_t reason) const { return counts_[wid].drops[reason]; }
   uint64_t cycles() const;
   uint64_t packets_in() const;
 
@@ -240,8 +258,15 @@ class Module {
   void drop(Context& ctx, Packet* packet, uint32_t reason);
   void drop(Context& ctx, Batch& batch, uint32_t reason);
 
+  // Stops the tasks that lead here, or lets them go on. Any worker may call it at any time; `init`
+  // has to set `may_overload_` first.
+  void set_overloaded(bool overloaded);
+  bool overloaded() const { return overloaded_.load(std::memory_order_relaxed); }
+  bool may_overload_ = false;
+
  private:
   friend class Graph;
+  using Pressure = std::shared_ptr<std::atomic<int32_t>>;
 
   struct alignas(kCacheLineBytes) WorkerCount {
     uint64_t drops[kMaxDropReasons] = {};
@@ -260,6 +285,8 @@ class Module {
   std::vector<uint64_t> task_args_;
   std::vector<std::string> drop_reasons_;
   std::unique_ptr<WorkerCount[]> counts_;
+  std::atomic<bool> overloaded_{false};
+  std::vector<Pressure> upstream_;  // of the tasks that lead here
 };
 
 // Every class linked into this host, by name.

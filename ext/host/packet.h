@@ -35,7 +35,8 @@ class alignas(kCacheLineBytes) Packet {
   uint64_t time_ns() const { return time_ns_; }
   void set_time_ns(uint64_t time_ns) { time_ns_ = time_ns; }
 
-  // Length on the wire where a capture cut the packet short; 0 where it did not.
+  // Length on the wire where a capture cut the packet short; 0 where it did not. It follows what is
+  // put before the packet or taken off its front; the missing end stays missing.
   uint32_t wire_len() const { return wire_len_; }
   void set_wire_len(uint32_t bytes) { wire_len_ = bytes; }
 
@@ -48,6 +49,7 @@ class alignas(kCacheLineBytes) Packet {
     if (bytes > data_off_) return nullptr;
     data_off_ -= bytes;
     len_ += bytes;
+    if (wire_len_ != 0) wire_len_ += bytes;
     return data();
   }
   // Removes bytes at the front. Returns the new start, or nullptr when the packet is shorter.
@@ -55,6 +57,7 @@ class alignas(kCacheLineBytes) Packet {
     if (bytes > len_) return nullptr;
     data_off_ += bytes;
     len_ -= bytes;
+    if (wire_len_ != 0) wire_len_ = wire_len_ > bytes ? wire_len_ - bytes : 0;
     return data();
   }
   // Grows the packet at its end. Returns the start of the new bytes, or nullptr when full.

@@ -16,9 +16,10 @@ namespace e2 {
 struct PortConfig {
   std::string mac_addr = "02:00:00:00:00:00";
   uint32_t mtu_bytes = 1500;
-  bool admin_up = true;
+  bool admin_up = true;  // modules neither receive from nor send to a port that is down
 };
 
+// Sizes are wishes: a driver whose queues are the kernel's, or a file, has no use for them.
 struct PortShape {
   uint32_t in_queues = 1;
   uint32_t out_queues = 1;
@@ -26,8 +27,10 @@ struct PortShape {
   uint32_t out_queue_packets = 1024;
 };
 
-// One direction's totals. One thread writes at a time; anybody may read.
-struct PortCount {
+constexpr uint32_t kMaxQueues = 32;  // each way
+
+// The totals of one queue. One thread writes at a time; anybody may read.
+struct alignas(kCacheLineBytes) PortCount {
   std::atomic<uint64_t> packets{0};
   std::atomic<uint64_t> dropped{0};
   std::atomic<uint64_t> bytes{0};
@@ -45,7 +48,7 @@ class Port {
  public:
   virtual ~Port() = default;
 
-  // Opens the port; on failure nothing stays open.
+  // Opens the port; on failure nothing stays open. The shape is within what the class allows.
   virtual Status init(const PortShape& shape, const Args& args) = 0;
   // Appends up to `max` packets to the batch. Called by one worker at a time and queue.
   virtual void receive(Context& ctx, uint32_t queue, Batch& batch, uint32_t max) = 0;
@@ -54,9 +57,12 @@ class Port {
   // Flushes and closes; reports a failure such as a full disk. No worker uses the port any more.
   virtual Status close() { return {}; }
   virtual bool link_up() const { return true; }
+  // Takes over an address and an MTU that differ from `config`; the caller stores them then, and
+  // sees to `admin_up`. No worker uses the port meanwhile.
+  virtual Status configure(const PortConfig& wanted);
 
-  PortCount in;
-  PortCount out;
+  PortCount in[kMaxQueues];  // by queue
+  PortCount out[kMaxQueues];
   PortConfig config;
   PortShape shape;
   std::string name;
@@ -70,6 +76,7 @@ struct PortClass {
   const char* help;
   const char* arg_type;
   std::function<std::unique_ptr<Port>()> make;
+  uint32_t max_queues = 1;  // each way
 };
 
 class PortRegistration {

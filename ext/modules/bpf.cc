@@ -126,7 +126,8 @@ const ModuleClass kClass = {
      {"delete", "BPFArg", "EmptyArg", false, command(&BPF::remove)},
      {"clear", "EmptyArg", "EmptyArg", false, command(&BPF::clear)},
      {"get_initial_arg", "EmptyArg", "BPFArg", true, command(&BPF::get_initial_arg)}},
-    make_module<BPF>};
+    make_module<BPF>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -159,7 +159,8 @@ const ModuleClass kClass = {
     1,
     1,
     {{"set_interval", "DumpArg", "EmptyArg", false, command(&Dump::set_interval)}},
-    make_module<Dump>};
+    make_module<Dump>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -51,7 +51,8 @@ const ModuleClass kClass = {"EtherEncap",
                             1,
                             1,
                             {},
-                            make_module<EtherEncap>};
+                            make_module<EtherEncap>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -228,7 +228,8 @@ const ModuleClass kClass = {
      {"clear", "EmptyArg", "EmptyArg", false, command(&ExactMatch::clear)},
      {"set_default_gate", "ExactMatchCommandSetDefaultGateArg", "EmptyArg", true,
       command(&ExactMatch::set_default_gate)}},
-    make_module<ExactMatch>};
+    make_module<ExactMatch>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

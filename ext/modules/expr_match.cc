@@ -377,7 +377,8 @@ const ModuleClass kClass = {
      {"clear", "EmptyArg", "EmptyArg", false, command(&ExprMatch::clear)},
      {"set_default_gate", "ExprMatchCommandSetDefaultGateArg", "EmptyArg", true,
       command(&ExprMatch::set_default_gate)}},
-    make_module<ExprMatch>};
+    make_module<ExprMatch>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -45,7 +45,8 @@ const ModuleClass kClass = {"GenericDecap",
                             1,
                             1,
                             {},
-                            make_module<GenericDecap>};
+                            make_module<GenericDecap>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

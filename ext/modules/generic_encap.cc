@@ -110,7 +110,8 @@ const ModuleClass kClass = {"GenericEncap",
                             1,
                             1,
                             {},
-                            make_module<GenericEncap>};
+                            make_module<GenericEncap>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -173,7 +173,8 @@ const ModuleClass kClass = {
     kMaxGates,
     {{"set_mode", "HashLBCommandSetModeArg", "EmptyArg", false, command(&HashLB::set_mode)},
      {"set_gates", "HashLBCommandSetGatesArg", "EmptyArg", false, command(&HashLB::set_gates)}},
-    make_module<HashLB>};
+    make_module<HashLB>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

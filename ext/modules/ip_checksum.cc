@@ -4,7 +4,8 @@
 // Gates: in 1, out 2: 0 computed, right, or not IPv4 (unchanged); 1 wrong (only with `verify`).
 // Arguments (IPChecksumArg):
 //   verify  verify instead of compute (false)
-//   hw      accepted; the sum is always computed here, as packets carry no verdict of a NIC
+//   hw      leave the work to a NIC that can; no port here can, so the sum is computed all the
+//           same and the packets come out right (BESS then trusts a verdict that nobody gave)
 // Commands: none. Metadata: none. Works behind VLAN tags and over IP options.
 // Drop reasons: "packet too short" - no whole Ethernet or IPv4 header, or an impossible length in
 // it.
@@ -50,9 +51,15 @@ class IpChecksum final : public Module {
   uint32_t too_short_ = 0;
 };
 
-const ModuleClass kClass = {
-    "IPChecksum", "ip_checksum",          "recomputes the IPv4 checksum", "IPChecksumArg", 1, 2,
-    {},           make_module<IpChecksum>};
+const ModuleClass kClass = {"IPChecksum",
+                            "ip_checksum",
+                            "recomputes the IPv4 checksum",
+                            "IPChecksumArg",
+                            1,
+                            2,
+                            {},
+                            make_module<IpChecksum>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -79,9 +79,15 @@ class IpEncap final : public Module {
   uint32_t too_long_ = 0;
 };
 
-const ModuleClass kClass = {
-    "IPEncap", "ip_encap",          "encapsulates packets with an IPv4 header", "IPEncapArg", 1, 1,
-    {},        make_module<IpEncap>};
+const ModuleClass kClass = {"IPEncap",
+                            "ip_encap",
+                            "encapsulates packets with an IPv4 header",
+                            "IPEncapArg",
+                            1,
+                            1,
+                            {},
+                            make_module<IpEncap>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -189,7 +189,8 @@ const ModuleClass kClass = {
     {{"add", "IPLookupCommandAddArg", "EmptyArg", false, command(&IPLookup::add)},
      {"delete", "IPLookupCommandDeleteArg", "EmptyArg", false, command(&IPLookup::remove)},
      {"clear", "EmptyArg", "EmptyArg", false, command(&IPLookup::clear)}},
-    make_module<IPLookup>};
+    make_module<IPLookup>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

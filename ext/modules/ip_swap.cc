@@ -71,7 +71,8 @@ const ModuleClass kClass = {"IPSwap",
                             1,
                             1,
                             {},
-                            make_module<IpSwap>};
+                            make_module<IpSwap>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

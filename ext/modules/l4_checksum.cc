@@ -5,7 +5,8 @@
 // (only with `verify`).
 // Arguments (L4ChecksumArg):
 //   verify  verify instead of compute (false)
-//   hw      accepted; the sum is always computed here, as packets carry no verdict of a NIC
+//   hw      leave the work to a NIC that can; no port here can, so the sum is computed all the
+//           same and the packets come out right (BESS then trusts a verdict that nobody gave)
 // Commands: none. Metadata: none.
 //
 // IPv4 and IPv6, behind any VLAN tags. There is nothing to compute on other protocols and on
@@ -71,7 +72,8 @@ const ModuleClass kClass = {"L4Checksum",
                             kMaxGates,
                             2,
                             {},
-                            make_module<L4Checksum>};
+                            make_module<L4Checksum>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

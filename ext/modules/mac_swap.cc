@@ -44,9 +44,15 @@ class MacSwap final : public Module {
   uint32_t too_short_ = 0;
 };
 
-const ModuleClass kClass = {
-    "MACSwap", "macswap",           "swaps source/destination MAC addresses", "MACSwapArg", 1, 1,
-    {},        make_module<MacSwap>};
+const ModuleClass kClass = {"MACSwap",
+                            "macswap",
+                            "swaps source/destination MAC addresses",
+                            "MACSwapArg",
+                            1,
+                            1,
+                            {},
+                            make_module<MacSwap>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -253,7 +253,8 @@ const ModuleClass kClass = {
     {{"get_summary", "MeasureCommandGetSummaryArg", "MeasureCommandGetSummaryResponse", true,
       command(&Measure::get_summary)},
      {"clear", "EmptyArg", "EmptyArg", true, command(&Measure::clear)}},
-    make_module<Measure>};
+    make_module<Measure>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

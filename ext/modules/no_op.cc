@@ -20,7 +20,8 @@ class NoOp final : public Module {
 };
 
 const ModuleClass kClass = {
-    "NoOP", "noop", "creates a task that does nothing", "EmptyArg", 0, 0, {}, make_module<NoOp>};
+    "NoOP",     "noop", "creates a task that does nothing", "EmptyArg", 0, 0, {}, make_module<NoOp>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

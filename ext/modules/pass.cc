@@ -54,13 +54,19 @@ class Bypass final : public Module {
   bool burns_ = false;
 };
 
-const ModuleClass kSink = {"Sink", "sink", "frees every packet", "SinkArg", 1,
-                           0,      {},     make_module<Sink>};
-const ModuleClass kMerge = {"Merge",    "merge",           "joins many inputs to one output",
-                            "MergeArg", kMaxGates,         1,
-                            {},         make_module<Merge>};
+const ModuleClass kSink = {"Sink", "sink", "frees every packet", "SinkArg",  1,
+                           0,      {},     make_module<Sink>,    kAnyWorkers};
+const ModuleClass kMerge = {"Merge",
+                            "merge",
+                            "joins many inputs to one output",
+                            "MergeArg",
+                            kMaxGates,
+                            1,
+                            {},
+                            make_module<Merge>,
+                            kAnyWorkers};
 const ModuleClass kBypass = {"Bypass", "bypass", "forwards packets unchanged", "BypassArg", 1,
-                             1,        {},       make_module<Bypass>};
+                             1,        {},       make_module<Bypass>,          kAnyWorkers};
 const ModuleRegistration kSinkRegistered{kSink};
 const ModuleRegistration kMergeRegistered{kMerge};
 const ModuleRegistration kBypassRegistered{kBypass};

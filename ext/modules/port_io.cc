@@ -2,13 +2,15 @@
 // PortInc, PortOut, QueueInc, QueueOut - between ports and the graph.
 //
 // PortInc  - receives from every queue of a port, one task a queue. Output 0.
-//            PortIncArg: port; prefetch (accepted for BESS's scripts; the packets are always in
-//            cache here). Command set_burst{burst} (thread safe), 1 to 32.
+//            PortIncArg: port; prefetch: touch the headers of a burst before it goes on. Command
+//            set_burst{burst} (thread safe), 1 to 32.
 // QueueInc - the same for one queue. QueueIncArg: port, qid, prefetch. Command set_burst.
-// PortOut  - sends to a port, the packets of a worker to queue `wid mod queues`. Input 0.
-//            PortOutArg: port. Only one worker may use a queue.
+// PortOut  - sends to a port; the workers that run it take its queues in turn, in the order of
+//            their ids. Input 0. PortOutArg: port.
 // QueueOut - sends to one queue. QueueOutArg: port, qid.
-// Drops: what a port doesn't take, counted by the port (`dropped`) and as "port full" here.
+// One worker at a time may receive from a queue, and one may send to it: resuming more is refused.
+// Drops: what a port doesn't take, counted by the port (`dropped`) and as "port full" here;
+// "port down" while the port's `admin_up` is false. Then nothing is received either.
 #include <atomic>
 
 #include "host/module.h"
@@ -24,6 +26,9 @@ class PortUser : public Module {
   }
 
  protected:
+  std::string queue_name(uint64_t queue, const char* direction) const {
+    return "queue " + std::to_string(queue) + " of port '" + port_->name + "' (" + direction + ")";
+  }
   Status use_port(Host& host, const Args& args) {
     const std::string& name = args["port"].as_string();
     if (name.empty()) return Status::invalid("Field 'port' must be specified");
@@ -46,13 +51,17 @@ class Input : public PortUser {
  public:
   TaskResult run_task(Context& ctx, uint64_t queue) override {
     Batch batch;
+    if (!port_->config.admin_up) return {true, 0, 0};
     port_->receive(ctx, static_cast<uint32_t>(queue), batch,
                    burst_.load(std::memory_order_relaxed));
     const uint32_t received = batch.size;
     if (received == 0) return {true, 0, 0};
     uint64_t bytes = 0;
+    if (prefetch_) {
+      for (const Packet* packet : batch) __builtin_prefetch(packet->data());
+    }
     for (const Packet* packet : batch) bytes += packet->len();
-    port_->in.add(received, bytes);
+    port_->in[queue].add(received, bytes);
     emit(ctx, batch);
     return {false, received, (bytes + received * 24) * 8};
   }
@@ -64,6 +73,15 @@ class Input : public PortUser {
     return {};
   }
   std::string description() const override { return port_->name + "/" + port_->port_class->name; }
+
+  std::vector<std::string> exclusive(uint32_t, const std::vector<uint64_t>& queues) const override {
+    std::vector<std::string> all;
+    for (const uint64_t queue : queues) all.push_back(queue_name(queue, "incoming"));
+    return all;
+  }
+
+ protected:
+  bool prefetch_ = false;
 
  private:
   std::atomic<uint32_t> burst_{kMaxBatch};
@@ -77,6 +95,7 @@ class PortInc final : public Input {
     if (port_->shape.in_queues == 0) {
       return Status::error(ENODEV, "Port '" + port_->name + "' has no incoming queue");
     }
+    prefetch_ = args["prefetch"].as_bool();
     for (uint32_t q = 0; q < port_->shape.in_queues; ++q) add_task(q);
     return {};
   }
@@ -87,6 +106,7 @@ class QueueInc final : public Input {
   Status init(Host& host, const Args& args) override {
     Status status = use_port(host, args);
     if (status.ok()) status = check_queue(args, port_->shape.in_queues);
+    prefetch_ = args["prefetch"].as_bool();
     if (status.ok()) add_task(args["qid"].as_uint());
     return status;
   }
@@ -98,17 +118,23 @@ class Output : public PortUser {
 
  protected:
   void send(Context& ctx, Batch& batch, uint32_t queue) {
+    if (!port_->config.admin_up) {
+      port_->out[queue].add_dropped(batch.size);
+      drop(ctx, batch, down_);
+      return;
+    }
     uint64_t bytes[kMaxBatch];
     for (uint32_t i = 0; i < batch.size; ++i) bytes[i] = batch[i]->len();
     const uint32_t sent = port_->send(ctx, queue, batch.packets, batch.size);
     uint64_t sent_bytes = 0;
     for (uint32_t i = 0; i < sent; ++i) sent_bytes += bytes[i];
-    port_->out.add(sent, sent_bytes);
+    port_->out[queue].add(sent, sent_bytes);
     if (sent == batch.size) return;
-    port_->out.add_dropped(batch.size - sent);
+    port_->out[queue].add_dropped(batch.size - sent);
     for (uint32_t i = sent; i < batch.size; ++i) drop(ctx, batch[i], full_);
   }
   uint32_t full_ = add_drop_reason("port full");
+  uint32_t down_ = add_drop_reason("port down");
 };
 
 class PortOut final : public Output {
@@ -120,9 +146,18 @@ class PortOut final : public Output {
     }
     return status;
   }
-  void process(Context& ctx, Batch& batch, Gate) override {
-    send(ctx, batch, ctx.wid % port_->shape.out_queues);
+  void process(Context& ctx, Batch& batch, Gate) override { send(ctx, batch, queue_of_[ctx.wid]); }
+  void placed(const std::vector<uint32_t>& workers) override {
+    for (size_t i = 0; i < workers.size(); ++i) {
+      queue_of_[workers[i]] = static_cast<uint32_t>(i % port_->shape.out_queues);
+    }
   }
+  std::vector<std::string> exclusive(uint32_t wid, const std::vector<uint64_t>&) const override {
+    return {queue_name(queue_of_[wid], "outgoing")};
+  }
+
+ private:
+  uint32_t queue_of_[kMaxWorkers] = {};
 };
 
 class QueueOut final : public Output {
@@ -134,6 +169,9 @@ class QueueOut final : public Output {
     return status;
   }
   void process(Context& ctx, Batch& batch, Gate) override { send(ctx, batch, queue_); }
+  std::vector<std::string> exclusive(uint32_t, const std::vector<uint64_t>&) const override {
+    return {queue_name(queue_, "outgoing")};
+  }
 
  private:
   uint32_t queue_ = 0;
@@ -147,7 +185,8 @@ const ModuleClass kPortInc = {
     0,
     1,
     {{"set_burst", "PortIncCommandSetBurstArg", "EmptyArg", true, command(&Input::set_burst)}},
-    make_module<PortInc>};
+    make_module<PortInc>,
+    kAnyWorkers};
 const ModuleClass kQueueInc = {
     "QueueInc",
     "queue_inc",
@@ -156,12 +195,19 @@ const ModuleClass kQueueInc = {
     0,
     1,
     {{"set_burst", "QueueIncCommandSetBurstArg", "EmptyArg", true, command(&Input::set_burst)}},
-    make_module<QueueInc>};
+    make_module<QueueInc>,
+    kAnyWorkers};
 const ModuleClass kPortOut = {"PortOut", "port_out", "sends packets to a port", "PortOutArg", 1,
-                              0,         {},         make_module<PortOut>};
-const ModuleClass kQueueOut = {
-    "QueueOut", "queue_out",          "sends packets to one queue of a port", "QueueOutArg", 1, 0,
-    {},         make_module<QueueOut>};
+                              0,         {},         make_module<PortOut>,      kAnyWorkers};
+const ModuleClass kQueueOut = {"QueueOut",
+                               "queue_out",
+                               "sends packets to one queue of a port",
+                               "QueueOutArg",
+                               1,
+                               0,
+                               {},
+                               make_module<QueueOut>,
+                               kAnyWorkers};
 const ModuleRegistration kPortIncRegistered{kPortInc};
 const ModuleRegistration kQueueIncRegistered{kQueueInc};
 const ModuleRegistration kPortOutRegistered{kPortOut};

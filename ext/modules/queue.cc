@@ -3,13 +3,15 @@
 //
 // Gates: input 0; output 0.
 // Arguments (QueueArg): size, packets, a power of two, 1024 by default; prefetch: touch headers
-//   before forwarding; backpressure (accepted for BESS's scripts: a producer here never runs ahead
-//   of a full queue, since its packets would be dropped and counted).
+//   before forwarding; backpressure: once the queue is more than 90 % full, or has no room for a
+//   whole batch, the tasks that lead here do not run until it is less than 15 % full. Batches on
+//   their way still arrive.
 // Commands: set_size{size} (not thread safe), set_burst{burst}, get_status{} (thread safe) ->
 //   {count, size, enqueued, dequeued, dropped}.
 // Drops: "queue full".
 // Any number of workers may enqueue: each reserves its slots with one compare-and-swap and
 // publishes them in order of reservation. One task dequeues.
+#include <algorithm>
 #include <atomic>
 #include <memory>
 
@@ -20,12 +22,15 @@ namespace {
 
 constexpr uint64_t kDefaultPackets = 1024;
 constexpr uint64_t kMostPackets = 1 << 20;
+constexpr uint64_t kHighPercent = 90;
+constexpr uint64_t kLowPercent = 15;
 
 class Queue final : public Module {
  public:
   Status init(Host&, const Args& args) override {
     add_task(0);
     prefetch_ = args["prefetch"].as_bool();
+    may_overload_ = args["backpressure"].as_bool();
     const uint64_t size = args["size"].as_uint();
     return resize(size == 0 ? kDefaultPackets : size);
   }
@@ -47,6 +52,7 @@ class Queue final : public Module {
         // An earlier producer is between reserving and publishing: a few stores away.
       }
       published_.store(head + count, std::memory_order_release);
+      if (may_overload_ && waiting() > high_) set_overloaded(true);
     }
     if (count != batch.size) {
       dropped_.fetch_add(batch.size - count, std::memory_order_relaxed);
@@ -59,6 +65,7 @@ class Queue final : public Module {
     const uint64_t ready = published_.load(std::memory_order_acquire) - tail;
     const uint32_t burst = burst_.load(std::memory_order_relaxed);
     const uint32_t count = ready < burst ? static_cast<uint32_t>(ready) : burst;
+    if (may_overload_ && ready - count < low_) set_overloaded(false);
     if (count == 0) return {true, 0, 0};
     Batch batch;
     const uint64_t at = tail & mask_;
@@ -106,6 +113,10 @@ class Queue final : public Module {
   }
 
  private:
+  uint64_t waiting() const {
+    return published_.load(std::memory_order_relaxed) - taken_.load(std::memory_order_relaxed);
+  }
+
   Status resize(uint64_t size) {
     if (size < 4 || size > kMostPackets || (size & (size - 1)) != 0) {
       return Status::invalid("'size' must be a power of two within 4..1048576");
@@ -120,12 +131,17 @@ class Queue final : public Module {
     slots_ = std::move(slots);
     size_ = size;
     mask_ = size - 1;
+    const uint64_t without_batch = size > kMaxBatch ? size - kMaxBatch : 0;
+    high_ = std::min(size * kHighPercent / 100, without_batch);
+    low_ = std::max<uint64_t>(1, size * kLowPercent / 100);
     return {};
   }
 
   std::unique_ptr<Packet*[]> slots_;
   uint64_t size_ = 0;
   uint64_t mask_ = 0;
+  uint64_t high_ = 0;
+  uint64_t low_ = 0;
   bool prefetch_ = false;
   std::atomic<uint32_t> burst_{kMaxBatch};
   std::atomic<uint64_t> dropped_{0};
@@ -146,7 +162,9 @@ const ModuleClass kClass = {
      {"set_burst", "QueueCommandSetBurstArg", "EmptyArg", true, command(&Queue::set_burst)},
      {"get_status", "QueueCommandGetStatusArg", "QueueCommandGetStatusResponse", true,
       command(&Queue::get_status)}},
-    make_module<Queue>};
+    make_module<Queue>,
+    kAnyWorkers,
+    true};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -87,7 +87,8 @@ const ModuleClass kClass = {"RandomSplit",
                               command(&RandomSplit::set_droprate)},
                              {"set_gates", "RandomSplitCommandSetGatesArg", "EmptyArg", false,
                               command(&RandomSplit::set_gates)}},
-                            make_module<RandomSplit>};
+                            make_module<RandomSplit>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

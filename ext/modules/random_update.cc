@@ -132,7 +132,8 @@ const ModuleClass kClass = {
     1,
     {{"add", "RandomUpdateArg", "EmptyArg", false, command(&RandomUpdate::add)},
      {"clear", "EmptyArg", "EmptyArg", false, command(&RandomUpdate::clear)}},
-    make_module<RandomUpdate>};
+    make_module<RandomUpdate>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

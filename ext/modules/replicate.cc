@@ -94,7 +94,8 @@ const ModuleClass kClass = {"Replicate",
                             kMaxCopies,
                             {{"set_gates", "ReplicateCommandSetGatesArg", "EmptyArg", false,
                               command(&Replicate::set_gates)}},
-                            make_module<Replicate>};
+                            make_module<Replicate>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -157,7 +157,8 @@ const ModuleClass kClass = {"Rewrite",
                             1,
                             {{"add", "RewriteArg", "EmptyArg", false, command(&Rewrite::add)},
                              {"clear", "EmptyArg", "EmptyArg", false, command(&Rewrite::clear)}},
-                            make_module<Rewrite>};
+                            make_module<Rewrite>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -97,7 +97,8 @@ const ModuleClass kClass = {
     {{"set_mode", "RoundRobinCommandSetModeArg", "EmptyArg", false, command(&RoundRobin::set_mode)},
      {"set_gates", "RoundRobinCommandSetGatesArg", "EmptyArg", false,
       command(&RoundRobin::set_gates)}},
-    make_module<RoundRobin>};
+    make_module<RoundRobin>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -173,7 +173,8 @@ const ModuleClass kClass = {"SetMetadata",
                             1,
                             {{"get_initial_arg", "EmptyArg", "SetMetadataArg", true,
                               command(&SetMetadata::get_initial_arg)}},
-                            make_module<SetMetadata>};
+                            make_module<SetMetadata>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

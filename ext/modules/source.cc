@@ -60,7 +60,8 @@ const ModuleClass kClass = {
     {{"set_pkt_size", "SourceCommandSetPktSizeArg", "EmptyArg", false,
       command(&Source::set_pkt_size)},
      {"set_burst", "SourceCommandSetBurstArg", "EmptyArg", true, command(&Source::set_burst)}},
-    make_module<Source>};
+    make_module<Source>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

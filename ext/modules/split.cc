@@ -64,7 +64,8 @@ const ModuleClass kClass = {"Split",
                             1,
                             kMaxGates,
                             {},
-                            make_module<Split>};
+                            make_module<Split>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

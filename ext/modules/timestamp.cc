@@ -80,7 +80,8 @@ const ModuleClass kClass = {"Timestamp",
                             1,
                             1,
                             {},
-                            make_module<Timestamp>};
+                            make_module<Timestamp>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -136,7 +136,8 @@ const ModuleClass kClass = {"Update",
                             1,
                             {{"add", "UpdateArg", "EmptyArg", false, command(&Update::add)},
                              {"clear", "EmptyArg", "EmptyArg", false, command(&Update::clear)}},
-                            make_module<Update>};
+                            make_module<Update>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

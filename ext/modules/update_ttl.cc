@@ -53,9 +53,15 @@ class UpdateTtl final : public Module {
   uint32_t too_short_ = 0;
 };
 
-const ModuleClass kClass = {
-    "UpdateTTL", "update_ttl",          "decreases the IP TTL field by 1", "EmptyArg", 1, 1,
-    {},          make_module<UpdateTtl>};
+const ModuleClass kClass = {"UpdateTTL",
+                            "update_ttl",
+                            "decreases the IP TTL field by 1",
+                            "EmptyArg",
+                            1,
+                            1,
+                            {},
+                            make_module<UpdateTtl>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -44,9 +44,15 @@ class VlanPop final : public Module {
   uint32_t too_short_ = 0;
 };
 
-const ModuleClass kClass = {
-    "VLANPop", "vlan_pop",          "removes 802.1Q/802.1ad VLAN tag", "VLANPopArg", 1, 1,
-    {},        make_module<VlanPop>};
+const ModuleClass kClass = {"VLANPop",
+                            "vlan_pop",
+                            "removes 802.1Q/802.1ad VLAN tag",
+                            "VLANPopArg",
+                            1,
+                            1,
+                            {},
+                            make_module<VlanPop>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

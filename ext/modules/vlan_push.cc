@@ -74,7 +74,8 @@ const ModuleClass kClass = {
     1,
     1,
     {{"set_tci", "VLANPushArg", "EmptyArg", false, command(&VlanPush::set_tci)}},
-    make_module<VlanPush>};
+    make_module<VlanPush>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -50,7 +50,8 @@ const ModuleClass kClass = {"VLANSplit",
                             1,
                             kVidMask + 1,
                             {},
-                            make_module<VLANSplit>};
+                            make_module<VLANSplit>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -75,7 +75,8 @@ const ModuleClass kClass = {"VXLANDecap",
                             1,
                             1,
                             {},
-                            make_module<VxlanDecap>};
+                            make_module<VxlanDecap>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

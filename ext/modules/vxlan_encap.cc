@@ -107,7 +107,8 @@ const ModuleClass kClass = {"VXLANEncap",
                             1,
                             1,
                             {},
-                            make_module<VxlanEncap>};
+                            make_module<VxlanEncap>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

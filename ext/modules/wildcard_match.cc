@@ -244,7 +244,8 @@ const ModuleClass kClass = {
      {"clear", "EmptyArg", "EmptyArg", false, command(&WildcardMatch::clear)},
      {"set_default_gate", "WildcardMatchCommandSetDefaultGateArg", "EmptyArg", true,
       command(&WildcardMatch::set_default_gate)}},
-    make_module<WildcardMatch>};
+    make_module<WildcardMatch>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

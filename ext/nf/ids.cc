@@ -210,7 +210,8 @@ const ModuleClass kClass = {"IDS",
                             2,
                             {{"get_alerts", "IDSCommandGetAlertsArg", "IDSCommandGetAlertsResponse",
                               true, command(&Ids::get_alerts)}},
-                            make_module<Ids>};
+                            make_module<Ids>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

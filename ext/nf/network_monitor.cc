@@ -187,7 +187,8 @@ const ModuleClass kClass = {
     1,
     {{"top", "NetworkMonitorCommandTopArg", "NetworkMonitorCommandTopResponse", true,
       command(&NetworkMonitor::top)}},
-    make_module<NetworkMonitor>};
+    make_module<NetworkMonitor>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -307,7 +307,8 @@ const ModuleClass kClass = {"TrafficNormalizer",
                             1,
                             1,
                             {},
-                            make_module<TrafficNormalizer>};
+                            make_module<TrafficNormalizer>,
+                            kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

@@ -180,7 +180,8 @@ const ModuleClass kClass = {
     1,
     {{"get_stats", "WebCacheCommandGetStatsArg", "WebCacheCommandGetStatsResponse", true,
       command(&WebCache::get_stats)}},
-    make_module<WebCache>};
+    make_module<WebCache>,
+    kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace

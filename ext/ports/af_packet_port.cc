@@ -8,7 +8,10 @@
 // Arguments (AFPacketPortArg):
 //   ifname       name of the interface, which must exist
 //   promiscuous  also receive frames that are addressed to other stations
-//   One queue each way. Needs the capability CAP_NET_RAW.
+//   Needs the capability CAP_NET_RAW.
+// Queues: up to 32 each way. The kernel keeps the frames of a flow in one in queue (PACKET_FANOUT
+// by
+//   hash).
 // Metadata: packets carry the kernel's arrival time. A VLAN tag that the kernel has taken off is
 //   put back. Frames from a local peer (veth) may have unfinished checksums, as the kernel leaves
 //   these to hardware.
@@ -17,10 +20,11 @@
 //   down) count as sent and as dropped, so that they don't hold up the rest of their batch. Where
 //   the interface's queue is full, packets are left to the sender.
 // Latency: the kernel hands over a block of frames when it is full, or 1 ms old.
-// Threads: one worker may receive while another sends.
+// Threads: one worker may receive from each in queue, and one may send to each out queue.
 // Source: original to this project.
 
 #include <arpa/inet.h>
+#include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
@@ -31,6 +35,8 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "host/port.h"
 
@@ -42,7 +48,8 @@ namespace e2 {
 namespace {
 
 constexpr uint32_t kBlockBytes = 256 << 10;
-constexpr uint32_t kBlocks = 64;
+constexpr uint32_t kBlocks = 64;  // of all in queues
+constexpr uint32_t kLeastBlocks = 8;
 constexpr uint32_t kFrameBytes = 2048;
 constexpr uint32_t kRetireMs = 1;
 constexpr uint64_t kNsPerSecond = 1000000000;
@@ -56,25 +63,36 @@ class AFPacketPort final : public Port {
   void receive(Context& ctx, uint32_t queue, Batch& batch, uint32_t max) override;
   uint32_t send(Context& ctx, uint32_t queue, Packet* const* packets, uint32_t count) override;
   Status close() override {
-    count_kernel_drops();
+    for (uint32_t q = 0; q < receivers_.size(); ++q) count_kernel_drops(q);
     shut();
     return {};
   }
 
  private:
-  Status open_sockets(const std::string& ifname, int ifindex, bool promiscuous);
-  bool open_block();
-  void release_block();
+  // An in queue: a socket with its receive ring.
+  struct Receiver {
+    int fd = -1;
+    uint8_t* ring = nullptr;
+    uint32_t blocks = 0;
+    uint32_t block_index = 0;
+    uint32_t frames_left = 0;             // in the current block
+    const tpacket3_hdr* frame = nullptr;  // the next one; nullptr: no block is held
+
+    bool open_block();
+    bool release_block();  // whether the kernel says that it loses frames
+  };
+
+  Status open_receiver(Receiver& receiver, sockaddr_ll address);
+  Status join(std::vector<Receiver>& receivers);
+  Status open_sockets(int ifindex, bool promiscuous, const PortShape& shape);
+  Status failed(const char* what) const;
   bool take_frame(const tpacket3_hdr& frame, Packet& packet);
-  void count_kernel_drops();
+  void count_kernel_drops(uint32_t queue);
   void shut();
 
-  int rx_fd_ = -1;
-  int tx_fd_ = -1;
-  uint8_t* ring_ = nullptr;
-  uint32_t block_index_ = 0;
-  uint32_t frames_left_ = 0;             // in the current block
-  const tpacket3_hdr* frame_ = nullptr;  // the next one; nullptr: no block is held
+  std::string ifname_;
+  std::vector<Receiver> receivers_;
+  std::vector<int> tx_fds_;
 };
 
 tpacket_hdr_v1& block_header(uint8_t* ring, uint32_t index) {
@@ -82,12 +100,7 @@ tpacket_hdr_v1& block_header(uint8_t* ring, uint32_t index) {
 }
 
 Status AFPacketPort::init(const PortShape& shape, const Args& args) {
-  if (shape.in_queues > 1 || shape.out_queues > 1) {
-    return Status::invalid("AFPacketPort has one queue each way, but num_inc_q is " +
-                           std::to_string(shape.in_queues) + " and num_out_q is " +
-                           std::to_string(shape.out_queues));
-  }
-  const std::string& ifname = args["ifname"].as_string();
+  const std::string& ifname = ifname_ = args["ifname"].as_string();
   if (ifname.empty()) {
     return Status::invalid("AFPacketPort needs 'ifname', the name of a network interface");
   }
@@ -95,98 +108,144 @@ Status AFPacketPort::init(const PortShape& shape, const Args& args) {
   if (ifindex == 0) {
     return Status::error(ENODEV, "there is no network interface '" + ifname + "' ('ifname')");
   }
-  Status status = open_sockets(ifname, static_cast<int>(ifindex), args["promiscuous"].as_bool());
+  Status status = open_sockets(static_cast<int>(ifindex), args["promiscuous"].as_bool(), shape);
   if (!status.ok()) shut();
   return status;
 }
 
-Status AFPacketPort::open_sockets(const std::string& ifname, int ifindex, bool promiscuous) {
-  const auto failed = [&ifname](const char* what) {
-    const int code = errno;
-    return Status::error(code, std::string("cannot ") + what + " for the interface '" + ifname +
-                                   "': " + std::strerror(code) +
-                                   (code == EPERM ? " (CAP_NET_RAW is needed)" : ""));
-  };
+Status AFPacketPort::failed(const char* what) const {
+  const int code = errno;
+  return Status::error(code, std::string("cannot ") + what + " for the interface '" + ifname_ +
+                                 "': " + std::strerror(code) +
+                                 (code == EPERM ? " (CAP_NET_RAW is needed)" : ""));
+}
+
+Status AFPacketPort::open_receiver(Receiver& receiver, sockaddr_ll address) {
   // Protocol 0: nothing arrives before the socket is bound to its interface.
-  rx_fd_ = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  tx_fd_ = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (rx_fd_ < 0 || tx_fd_ < 0) return failed("create packet sockets");
+  receiver.fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (receiver.fd < 0) return failed("create a packet socket");
   const int version = TPACKET_V3;
-  if (setsockopt(rx_fd_, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) != 0) {
+  if (setsockopt(receiver.fd, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) != 0) {
     return failed("use TPACKET_V3");
   }
   tpacket_req3 request{};
   request.tp_block_size = kBlockBytes;
-  request.tp_block_nr = kBlocks;
+  request.tp_block_nr = receiver.blocks;
   request.tp_frame_size = kFrameBytes;
-  request.tp_frame_nr = kBlockBytes / kFrameBytes * kBlocks;
+  request.tp_frame_nr = kBlockBytes / kFrameBytes * receiver.blocks;
   request.tp_retire_blk_tov = kRetireMs;
-  if (setsockopt(rx_fd_, SOL_PACKET, PACKET_RX_RING, &request, sizeof(request)) != 0) {
+  if (setsockopt(receiver.fd, SOL_PACKET, PACKET_RX_RING, &request, sizeof(request)) != 0) {
     return failed("set up a receive ring");
   }
-  void* ring = mmap(nullptr, size_t{kBlockBytes} * kBlocks, PROT_READ | PROT_WRITE,
-                    MAP_SHARED | MAP_POPULATE, rx_fd_, 0);
+  void* ring = mmap(nullptr, size_t{kBlockBytes} * receiver.blocks, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_POPULATE, receiver.fd, 0);
   if (ring == MAP_FAILED) return failed("map the receive ring");
-  ring_ = static_cast<uint8_t*>(ring);
+  receiver.ring = static_cast<uint8_t*>(ring);
   const int ignore = 1;  // older kernels lack it: receive looks at the packet type as well
-  (void)setsockopt(rx_fd_, SOL_PACKET, PACKET_IGNORE_OUTGOING, &ignore, sizeof(ignore));
-  if (promiscuous) {
-    packet_mreq membership{};
-    membership.mr_ifindex = ifindex;
-    membership.mr_type = PACKET_MR_PROMISC;
-    if (setsockopt(rx_fd_, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership, sizeof(membership))) {
-      return failed("turn on promiscuous mode");
-    }
-  }
-  sockaddr_ll address{};
-  address.sll_family = AF_PACKET;
-  address.sll_ifindex = ifindex;
-  if (bind(tx_fd_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    return failed("bind the sending socket");
+  (void)setsockopt(receiver.fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &ignore, sizeof(ignore));
+  // Until all have joined, each socket would get every frame: a filter keeps everything out.
+  sock_filter nothing[] = {{BPF_RET | BPF_K, 0, 0, 0}};
+  const sock_fprog filter = {1, nothing};
+  if (setsockopt(receiver.fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) != 0) {
+    return failed("filter a packet socket");
   }
   address.sll_protocol = htons(ETH_P_ALL);
-  if (bind(rx_fd_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    return failed("bind the receiving socket");
+  if (bind(receiver.fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    return failed("bind a receiving socket");
   }
   return {};
 }
 
-void AFPacketPort::shut() {
-  if (ring_ != nullptr) munmap(ring_, size_t{kBlockBytes} * kBlocks);
-  ring_ = nullptr;
-  frame_ = nullptr;
-  for (int* fd : {&rx_fd_, &tx_fd_}) {
-    if (*fd >= 0) ::close(*fd);
-    *fd = -1;
+// Has the kernel spread the frames over the sockets, each flow to one of them.
+Status AFPacketPort::join(std::vector<Receiver>& receivers) {
+  int group = 0;
+  for (size_t q = 0; q < receivers.size() && receivers.size() > 1; ++q) {
+    const int mode = PACKET_FANOUT_HASH | (q == 0 ? PACKET_FANOUT_FLAG_UNIQUEID : 0);
+    const int option = group | mode << 16;
+    if (setsockopt(receivers[q].fd, SOL_PACKET, PACKET_FANOUT, &option, sizeof(option)) != 0) {
+      return failed("spread frames over several queues");
+    }
+    socklen_t length = sizeof(group);
+    if (getsockopt(receivers[q].fd, SOL_PACKET, PACKET_FANOUT, &group, &length) != 0) {
+      return failed("name a group of queues");
+    }
+    group &= 0xffff;
   }
+  for (const Receiver& receiver : receivers) {
+    const int unused = 0;
+    if (setsockopt(receiver.fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused)) != 0) {
+      return failed("open a packet socket");
+    }
+  }
+  return {};
 }
 
-void AFPacketPort::count_kernel_drops() {
+Status AFPacketPort::open_sockets(int ifindex, bool promiscuous, const PortShape& shape) {
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_ifindex = ifindex;
+  receivers_.resize(shape.in_queues);
+  for (Receiver& receiver : receivers_) {
+    receiver.blocks = std::max(kLeastBlocks, kBlocks / shape.in_queues);
+    Status status = open_receiver(receiver, address);
+    if (!status.ok()) return status;
+  }
+  for (uint32_t q = 0; q < shape.out_queues; ++q) {
+    tx_fds_.push_back(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (tx_fds_.back() < 0) return failed("create a packet socket");
+    if (bind(tx_fds_.back(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+      return failed("bind a sending socket");
+    }
+  }
+  if (promiscuous && !receivers_.empty()) {
+    packet_mreq membership{};
+    membership.mr_ifindex = ifindex;
+    membership.mr_type = PACKET_MR_PROMISC;
+    if (setsockopt(receivers_[0].fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &membership,
+                   sizeof(membership)) != 0) {
+      return failed("turn on promiscuous mode");
+    }
+  }
+  return join(receivers_);
+}
+
+void AFPacketPort::shut() {
+  for (const Receiver& receiver : receivers_) {
+    if (receiver.ring != nullptr) munmap(receiver.ring, size_t{kBlockBytes} * receiver.blocks);
+    if (receiver.fd >= 0) ::close(receiver.fd);
+  }
+  receivers_.clear();
+  for (const int fd : tx_fds_) {
+    if (fd >= 0) ::close(fd);
+  }
+  tx_fds_.clear();
+}
+
+void AFPacketPort::count_kernel_drops(uint32_t queue) {
   tpacket_stats_v3 stats{};
   socklen_t length = sizeof(stats);
-  if (rx_fd_ >= 0 && getsockopt(rx_fd_, SOL_PACKET, PACKET_STATISTICS, &stats, &length) == 0 &&
+  if (getsockopt(receivers_[queue].fd, SOL_PACKET, PACKET_STATISTICS, &stats, &length) == 0 &&
       stats.tp_drops > 0) {
-    in.add_dropped(stats.tp_drops);
+    in[queue].add_dropped(stats.tp_drops);
   }
 }
 
-bool AFPacketPort::open_block() {
-  tpacket_hdr_v1& header = block_header(ring_, block_index_);
+bool AFPacketPort::Receiver::open_block() {
+  tpacket_hdr_v1& header = block_header(ring, block_index);
   if (!(__atomic_load_n(&header.block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER)) return false;
-  frames_left_ = header.num_pkts;
-  frame_ = reinterpret_cast<const tpacket3_hdr*>(reinterpret_cast<uint8_t*>(ring_) +
-                                                 size_t{block_index_} * kBlockBytes +
-                                                 header.offset_to_first_pkt);
+  frames_left = header.num_pkts;
+  frame = reinterpret_cast<const tpacket3_hdr*>(ring + size_t{block_index} * kBlockBytes +
+                                                header.offset_to_first_pkt);
   return true;
 }
 
-void AFPacketPort::release_block() {
-  const bool losing = block_header(ring_, block_index_).block_status & TP_STATUS_LOSING;
-  __atomic_store_n(&block_header(ring_, block_index_).block_status, uint32_t{TP_STATUS_KERNEL},
-                   __ATOMIC_RELEASE);
-  block_index_ = (block_index_ + 1) % kBlocks;
-  frame_ = nullptr;
-  if (losing) count_kernel_drops();
+bool AFPacketPort::Receiver::release_block() {
+  tpacket_hdr_v1& header = block_header(ring, block_index);
+  const bool losing = header.block_status & TP_STATUS_LOSING;
+  __atomic_store_n(&header.block_status, uint32_t{TP_STATUS_KERNEL}, __ATOMIC_RELEASE);
+  block_index = (block_index + 1) % blocks;
+  frame = nullptr;
+  return losing;
 }
 
 // Copies a frame of the ring into the packet; false when it is too long.
@@ -212,33 +271,36 @@ bool AFPacketPort::take_frame(const tpacket3_hdr& frame, Packet& packet) {
   return true;
 }
 
-void AFPacketPort::receive(Context& ctx, uint32_t, Batch& batch, uint32_t max) {
-  if (frame_ == nullptr && !open_block()) return;
+void AFPacketPort::receive(Context& ctx, uint32_t queue, Batch& batch, uint32_t max) {
+  Receiver& from = receivers_[queue];
+  if (from.frame == nullptr && !from.open_block()) return;
   Batch fresh;
   const uint32_t room = ctx.alloc(fresh, std::min(max, kMaxBatch - batch.size), 0);
   uint32_t used = 0;
-  while (used < room && (frame_ != nullptr || open_block())) {
-    if (frames_left_ == 0) {
-      release_block();
+  bool losing = false;
+  while (used < room && (from.frame != nullptr || from.open_block())) {
+    if (from.frames_left == 0) {
+      losing |= from.release_block();
       continue;
     }
-    const uint8_t* at = reinterpret_cast<const uint8_t*>(frame_);
-    const auto* from =
+    const uint8_t* at = reinterpret_cast<const uint8_t*>(from.frame);
+    const auto* link =
         reinterpret_cast<const sockaddr_ll*>(at + TPACKET_ALIGN(sizeof(tpacket3_hdr)));
-    if (from->sll_pkttype != PACKET_OUTGOING) {
-      if (take_frame(*frame_, *fresh[used])) {
+    if (link->sll_pkttype != PACKET_OUTGOING) {
+      if (take_frame(*from.frame, *fresh[used])) {
         batch.add(fresh[used++]);
       } else {
-        in.add_dropped(1);
+        in[queue].add_dropped(1);
       }
     }
-    frame_ = reinterpret_cast<const tpacket3_hdr*>(at + frame_->tp_next_offset);
-    if (--frames_left_ == 0) release_block();
+    from.frame = reinterpret_cast<const tpacket3_hdr*>(at + from.frame->tp_next_offset);
+    if (--from.frames_left == 0) losing |= from.release_block();
   }
+  if (losing) count_kernel_drops(queue);
   if (used < room) ctx.free(fresh.packets + used, room - used);
 }
 
-uint32_t AFPacketPort::send(Context& ctx, uint32_t, Packet* const* packets, uint32_t count) {
+uint32_t AFPacketPort::send(Context& ctx, uint32_t queue, Packet* const* packets, uint32_t count) {
   count = std::min(count, kMaxBatch);
   iovec vectors[kMaxBatch];
   mmsghdr messages[kMaxBatch];
@@ -250,13 +312,13 @@ uint32_t AFPacketPort::send(Context& ctx, uint32_t, Packet* const* packets, uint
   }
   uint32_t sent = 0;
   while (sent < count) {
-    const int n = sendmmsg(tx_fd_, messages + sent, count - sent, MSG_DONTWAIT);
+    const int n = sendmmsg(tx_fds_[queue], messages + sent, count - sent, MSG_DONTWAIT);
     if (n > 0) {
       sent += static_cast<uint32_t>(n);
     } else if (errno == EAGAIN || errno == ENOBUFS || errno == EINTR) {
       break;
     } else {
-      out.add_dropped(1);  // this one is refused: go on with the next
+      out[queue].add_dropped(1);  // this one is refused: go on with the next
       ++sent;
     }
   }
@@ -266,7 +328,7 @@ uint32_t AFPacketPort::send(Context& ctx, uint32_t, Packet* const* packets, uint
 
 const PortRegistration kRegistered{
     {"AFPacketPort", "af_packet_port", "sends and receives on a network interface of the kernel",
-     "AFPacketPortArg", [] { return std::make_unique<AFPacketPort>(); }}};
+     "AFPacketPortArg", [] { return std::make_unique<AFPacketPort>(); }, kMaxQueues}};
 
 }  // namespace
 }  // namespace e2

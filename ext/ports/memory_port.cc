@@ -82,7 +82,7 @@ Status MemoryPort::close() {
 
 const PortRegistration kRegistered{
     {"MemoryPort", "memory_port", "hands what is sent to it back, through a ring in memory",
-     "MemoryPortArg", [] { return std::make_unique<MemoryPort>(); }}};
+     "MemoryPortArg", [] { return std::make_unique<MemoryPort>(); }, kMaxQueues}};
 
 }  // namespace
 }  // namespace e2

@@ -66,12 +66,7 @@ class PCAPPort final : public Port {
   uint64_t start_ns_ = 0;
 };
 
-Status PCAPPort::init(const PortShape& shape, const Args& args) {
-  if (shape.in_queues > 1 || shape.out_queues > 1) {
-    return Status::invalid("PCAPPort has one queue each way, but num_inc_q is " +
-                           std::to_string(shape.in_queues) + " and num_out_q is " +
-                           std::to_string(shape.out_queues));
-  }
+Status PCAPPort::init(const PortShape&, const Args& args) {
   const std::string& read_path = args["dev"].as_string();
   const std::string& write_path = args["write_path"].as_string();
   loop_ = args["loop"].as_bool();
@@ -115,7 +110,7 @@ bool PCAPPort::advance() {
       ++pass_records_;
       return true;
     }
-    if (result == ReadResult::kError) in.add_dropped(1);
+    if (result == ReadResult::kError) in[0].add_dropped(1);
     const bool again = result == ReadResult::kEnd && loop_ && pass_records_ > 0;
     exhausted_ = !again || !reader_.rewind();
     pass_records_ = 0;
@@ -151,12 +146,12 @@ void PCAPPort::receive(Context& ctx, uint32_t, Batch& batch, uint32_t max) {
     const ReadResult result = fits ? reader_.read_data(packet->data(), record_.captured_len)
                                    : reader_.read_data(nullptr, 0);
     if (result != ReadResult::kPacket) {
-      in.add_dropped(1);
+      in[0].add_dropped(1);
       exhausted_ = true;
       break;
     }
     if (!fits) {
-      in.add_dropped(1);
+      in[0].add_dropped(1);
       ++taken;  // bounds the time spent here
       continue;
     }

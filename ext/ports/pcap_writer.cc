@@ -6,32 +6,12 @@
 #include <utility>
 
 #include "ports/pcap_file.h"
+#include "ports/pcap_format.h"
 
 namespace e2 {
 namespace {
 
 constexpr size_t kBufferBytes = 1 << 20;
-constexpr uint32_t kMagicNanoseconds = 0xa1b23c4d;
-constexpr uint32_t kSnaplen = 262144;
-constexpr uint32_t kEthernet = 1;
-constexpr uint64_t kNsPerSecond = 1000000000;
-
-struct FileHeader {
-  uint32_t magic = kMagicNanoseconds;
-  uint16_t major = 2;
-  uint16_t minor = 4;
-  uint32_t zone = 0;
-  uint32_t accuracy = 0;
-  uint32_t snaplen = kSnaplen;
-  uint32_t link_type = kEthernet;
-};
-
-struct RecordHeader {
-  uint32_t seconds;
-  uint32_t nanoseconds;
-  uint32_t captured_len;
-  uint32_t wire_len;
-};
 
 }  // namespace
 
@@ -49,27 +29,22 @@ Status CaptureWriter::open(const std::string& path) {
   error_code_ = 0;
   file_bytes_ = packets_lost_ = 0;
   buffer_.resize(kBufferBytes);
-  const FileHeader header;
-  std::memcpy(buffer_.data(), &header, sizeof(header));
-  buffer_len_ = sizeof(header);
+  write_pcap_header(buffer_.data());
+  buffer_len_ = sizeof(PcapFileHeader);
   return flush() ? Status{} : close();
 }
 
 bool CaptureWriter::write(uint64_t time_ns, const uint8_t* data, uint32_t len, uint32_t wire_len) {
-  if (error_code_ != 0 || len > kSnaplen) {
+  if (error_code_ != 0 || len > kPcapSnaplen) {
     ++packets_lost_;
     return false;
   }
-  const size_t needed = sizeof(RecordHeader) + len;
+  const size_t needed = pcap_record_bytes(len);
   if (buffer_len_ + needed > buffer_.size() && !flush()) {
     ++packets_lost_;
     return false;
   }
-  const RecordHeader header = {static_cast<uint32_t>(time_ns / kNsPerSecond),
-                               static_cast<uint32_t>(time_ns % kNsPerSecond), len,
-                               wire_len > len ? wire_len : len};
-  std::memcpy(buffer_.data() + buffer_len_, &header, sizeof(header));
-  std::memcpy(buffer_.data() + buffer_len_ + sizeof(header), data, len);
+  write_pcap_record(buffer_.data() + buffer_len_, time_ns, data, len, wire_len);
   buffer_len_ += needed;
   return true;
 }
@@ -89,7 +64,7 @@ bool CaptureWriter::flush() {
   if (error_code_ != 0 && file_bytes_ > 0) {  // the buffer starts with a packet
     size_t whole = 0;
     for (size_t at = 0; at < buffer_len_;) {
-      RecordHeader header;
+      PcapRecordHeader header;
       std::memcpy(&header, buffer_.data() + at, sizeof(header));
       at += sizeof(header) + header.captured_len;
       if (at <= done)

@@ -89,12 +89,7 @@ class UnixSocketPort final : public Port {
   alignas(kCacheLineBytes) std::atomic<bool> sending_{false};
 };
 
-Status UnixSocketPort::init(const PortShape& shape, const Args& args) {
-  if (shape.in_queues > 1 || shape.out_queues > 1) {
-    return Status::invalid("UnixSocketPort has one queue each way, but num_inc_q is " +
-                           std::to_string(shape.in_queues) + " and num_out_q is " +
-                           std::to_string(shape.out_queues));
-  }
+Status UnixSocketPort::init(const PortShape&, const Args& args) {
   const int64_t interval = args["min_rx_interval_ns"].as_int();
   if (interval != 0) min_interval_ns_ = static_cast<uint64_t>(std::max<int64_t>(interval, 0));
   confirm_ = args["confirm_connect"].as_bool();
@@ -255,7 +250,7 @@ void UnixSocketPort::receive(Context& ctx, uint32_t, Batch& batch, uint32_t max)
       batch.add(packet);
       ++added;
     } else {
-      if (filled) in.add_dropped(1);
+      if (filled) in[0].add_dropped(1);
       fresh.packets[unused++] = packet;
     }
   }

@@ -2,6 +2,7 @@
 // Every module class that takes packets, fed with frames that no sane host would send: each prefix
 // of valid frames, lying lengths, deep VLAN stacks, and random bytes. What is checked is that no
 // packet is lost or made up and, under sanitizers, that nothing is read or written out of bounds.
+// FlowGen, which takes none, gets the same frames as templates.
 #include <doctest/doctest.h>
 
 #include <string>
@@ -135,6 +136,7 @@ std::vector<Case> cases() {
       {"Timestamp", {}},
       {"Measure", {}},
       {"Dump", {}},
+      {"NoOP", {}},
   };
   return all;
 }
@@ -162,4 +164,38 @@ TEST_CASE("hostile frames through every module: none lost, none made up") {
     const Args pool = engine.mempool();
     CHECK(pool["in_use"].as_uint() == 0);
   }
+}
+
+TEST_CASE("hostile templates for FlowGen: refused, or made into packets of their length") {
+  e2::Engine host(64, 2048);
+  e2::PacketPool pool(256, 2048);
+  e2::PoolCache cache;
+  e2::Context ctx;
+  ctx.pool = &pool;
+  ctx.pool_cache = &cache;
+  uint32_t accepted = 0;
+  uint32_t refused = 0;
+  for (const std::string& frame : hostile_frames()) {
+    CAPTURE(frame.size());
+    const std::unique_ptr<e2::Module> module = e2::find_module_class("FlowGen")->make();
+    const Args args = map({{"template", frame}, {"pps", 1e6}, {"flow_rate", 1e4},
+                           {"flow_duration", 0.01}, {"port_src_range", 100}});
+    if (!module->init(host, args).ok()) {
+      ++refused;
+      continue;
+    }
+    ++accepted;
+    uint64_t made = 0;
+    for (int run = 0; run < 50; ++run) {
+      ctx.now_ns += 100'000;
+      made += module->run_task(ctx, 0).packets;
+    }
+    CHECK(made > 0);
+    CHECK(module->drops(e2::kReasonNoGate) == made);  // its gate leads nowhere
+    module->release(ctx);
+    pool.flush(cache);
+    CHECK(pool.available() == pool.size());
+  }
+  CHECK(accepted > 0);
+  CHECK(refused > 0);
 }

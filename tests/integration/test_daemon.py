@@ -9,27 +9,17 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
-from scapy.all import IP, UDP, Ether, Raw, rdpcap
 
 from bess_plugins import _proto
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
 from bess_plugins.daemon.server import Server, ServerError, make_engine
 from bess_plugins.pb import bess_msg_pb2 as pb
+from daemon_support import CORE, failure
 from harness import wait_until
-
-CORE = min(os.sched_getaffinity(0))
-
-
-def failure(call: Callable[[], object]) -> int:
-    with pytest.raises(BessError) as caught:
-        call()
-    assert caught.value.errmsg
-    return caught.value.code
 
 
 def test_version(client: Client) -> None:
@@ -191,72 +181,6 @@ def test_traffic_classes(client: Client) -> None:
     assert client.check_scheduling_constraints()["fatal"] is False
 
 
-def test_capture_of_a_running_gate(client: Client, tmp_path: Path) -> None:
-    """Only what the filter names is written, and the file is whole once the hook is gone."""
-    kept = bytes(Ether() / IP(dst="10.0.0.1") / UDP(dport=53) / Raw(b"x" * 20))
-    other = bytes(Ether() / IP(dst="10.0.0.1") / UDP(dport=80) / Raw(b"x" * 20))
-    client.create_module("Source", "src")
-    client.run_module_command("src", "set_burst", "SourceCommandSetBurstArg", {"burst": 1})
-    client.create_module("Rewrite", "mix", templates=[kept, other])
-    client.create_module("Sink", "snk")
-    client.connect("src", "mix")
-    client.connect("mix", "snk")
-    client.resume()
-    path = tmp_path / "gate.pcap"
-    name = client.configure_gate_hook(
-        "Capture", "mix", gate=0, path=str(path), filter="udp dst port 53"
-    )
-    seen = client.tc_stats("!leaf_src:0").packets
-    wait_until(lambda: client.tc_stats("!leaf_src:0").packets > seen + 5_000)
-    client.configure_gate_hook("Capture", "mix", gate=0, hook_name=name, enable=False)
-    client.pause()
-    captured = [bytes(packet) for packet in rdpcap(str(path), 2_000)]
-    assert len(captured) > 1_000
-    assert set(captured) == {kept}
-
-
-@pytest.mark.parametrize(
-    ("arg", "code"),
-    [
-        ({"path": ""}, errno.EINVAL),
-        ({"path": "/"}, errno.EINVAL),
-        ({"path": "/nowhere/x.pcap"}, errno.ENOENT),
-        ({"path": "x.pcap", "filter": "udp dst prot 53"}, errno.EINVAL),
-    ],
-)
-def test_a_capture_that_cannot_be_is_refused(
-    client: Client, arg: dict[str, str], code: int
-) -> None:
-    client.create_module("Bypass", "a")
-    client.create_module("Sink", "b")
-    client.connect("a", "b", skip_default_hooks=True)
-    assert failure(lambda: client.configure_gate_hook("Capture", "a", gate=0, **arg)) == code
-    assert failure(lambda: client.configure_gate_hook("Capture", "a", path="x")) == errno.EINVAL
-    assert client.list_hooks() == []
-
-
-def test_hooks(client: Client) -> None:
-    assert "Track" in client.list_hook_classes()
-    assert client.hook_class_info("Track")["name"] == "Track"
-    client.create_module("Source", "a")
-    client.create_module("Sink", "b")
-    client.connect("a", "b", skip_default_hooks=True)
-    assert client.list_hooks() == []
-    name = client.configure_gate_hook("Track", "a", gate=0, bits=True)
-    assert name
-    (hook,) = client.list_hooks()
-    assert (hook["hook_name"], hook["module_name"], hook["ogate"]) == (name, "a", 0)
-    client.run_gate_hook_command(name, "reset", "a")
-    assert failure(lambda: client.run_gate_hook_command(name, "x", "a")) == errno.ENOTSUP
-    assert failure(lambda: client.run_gate_hook_command("x", "reset", "a")) == errno.ENOENT
-    assert failure(lambda: client.run_gate_hook_command(name, "reset", "a", gate=9)) == errno.EINVAL
-    client.configure_gate_hook("Track", "a", gate=0, enable=False)
-    assert client.list_hooks() == []
-    assert failure(lambda: client.configure_gate_hook("Nope", "a")) == errno.ENOENT
-    assert failure(lambda: client.configure_gate_hook("Track", "gone")) == errno.ENOENT
-    assert failure(lambda: client.configure_resume_hook("none")) == errno.ENOENT
-
-
 def test_ports(client: Client, tmp_path: Path) -> None:
     path = str(tmp_path / "port.sock")
     created = client.create_port("UnixSocketPort", path=path)
@@ -291,6 +215,9 @@ def test_ports(client: Client, tmp_path: Path) -> None:
 def test_memory_and_plugins(client: Client) -> None:
     (pool,) = client.dump_mempool()
     assert pool["mp_size"] == pool["mp_available_count"] + pool["mp_in_use_count"]
+    assert pool["ring_count"] == pool["mp_available_count"]  # no worker holds any
+    assert pool["ring_free_count"] > 0
+    assert pool["ring_bytes"] > 8 * (pool["ring_count"] + pool["ring_free_count"])
     assert client.dump_mempool(3) == []
     assert client.list_plugins() == []
     with pytest.raises(BessError):

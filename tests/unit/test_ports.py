@@ -13,48 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scapy.all import IP, TCP, UDP, Ether, PcapNgWriter, Raw, rdpcap, wrpcap
+from scapy.all import Ether, PcapNgWriter, Raw, rdpcap, wrpcap
 
 from harness import EngineError, new_engine, wait_until
+from port_support import Pipe, make_packets
 
 TIMEOUT_S = 10.0
-
-
-def make_packets(count: int = 100) -> list[Any]:
-    """TCP and UDP packets of growing length, 1.000001 s apart."""
-    packets = []
-    for i in range(count):
-        l4 = TCP(sport=1000 + i) if i % 2 else UDP(sport=1000 + i)
-        packet = Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / l4 / Raw(bytes([i % 256]) * i)
-        packet = Ether(packet.build())
-        packet.time = 1_600_000_000 + i + i * 1e-6
-        packets.append(packet)
-    return packets
-
-
-class Pipe:
-    """One engine with a worker that moves packets from one port to another."""
-
-    def __init__(self) -> None:
-        self.engine = new_engine()
-
-    def port(self, name: str, driver: str, args: dict[str, Any], queues: tuple[int, int]) -> None:
-        self.engine.create_port(name, driver, *queues, 1024, 1024, args)
-
-    def start(self, source: str, sink: str) -> None:
-        self.engine.create_module("in", "PortInc", {"port": source})
-        self.engine.create_module("out", "PortOut", {"port": sink})
-        self.engine.connect("in", 0, "out", 0)
-        self.engine.add_worker(0, 0)
-        self.engine.resume_all()
-
-    def stats(self, name: str, direction: str = "inc") -> dict[str, int]:
-        stats: dict[str, int] = self.engine.port_stats(name)[direction]
-        return stats
-
-    def stop(self) -> None:
-        self.engine.pause_all()
-        self.engine.reset_modules()
 
 
 def replay(capture: Path, out: Path, packets: int) -> dict[str, int]:
@@ -124,6 +88,25 @@ def test_snapped_packets_keep_their_wire_length(tmp_path: Path) -> None:
     wrpcap(str(tmp_path / "in.pcap"), packets)
     replay(tmp_path / "in.pcap", tmp_path / "out.pcap", len(packets))
     assert [p.wirelen for p in rdpcap(str(tmp_path / "out.pcap"))] == [1500] * 10
+
+
+def test_headers_put_before_a_snapped_packet_count_on_the_wire(tmp_path: Path) -> None:
+    for packet in (packets := make_packets(10)):
+        packet.wirelen = 1500
+    wrpcap(str(tmp_path / "in.pcap"), packets)
+    for chain, wire_len in (
+        ([("VLANPush", {"tci": 7})], 1504),
+        ([("GenericDecap", {"bytes": 14})], 1486),
+        ([("VLANPush", {"tci": 7}), ("VLANPop", {})], 1500),
+    ):
+        pipe = Pipe()
+        pipe.port("source", "PCAPPort", {"dev": str(tmp_path / "in.pcap")}, (1, 0))
+        pipe.port("sink", "PCAPPort", {"write_path": str(tmp_path / "out.pcap")}, (0, 1))
+        pipe.start("source", "sink", chain)
+        wait_until(lambda at=pipe: at.stats("sink", "out")["packets"] == 10)
+        pipe.stop()
+        pipe.engine.destroy_port("sink")
+        assert [p.wirelen for p in rdpcap(str(tmp_path / "out.pcap"))] == [wire_len] * 10
 
 
 def test_packets_longer_than_a_buffer_are_dropped(tmp_path: Path) -> None:
@@ -216,7 +199,7 @@ def test_memory_port_passes_packets_on(tmp_path: Path) -> None:
     pipe.port("source", "PCAPPort", {"dev": str(tmp_path / "in.pcap")}, (1, 0))
     pipe.port("loop", "MemoryPort", {}, (1, 1))
     pipe.port("sink", "PCAPPort", {"write_path": str(tmp_path / "out.pcap")}, (0, 1))
-    pipe.engine.create_module("in2", "PortInc", {"port": "loop"})
+    pipe.engine.create_module("in2", "PortInc", {"port": "loop", "prefetch": True})
     pipe.engine.create_module("out2", "PortOut", {"port": "sink"})
     pipe.engine.connect("in2", 0, "out2", 0)
     pipe.start("source", "loop")
@@ -327,52 +310,31 @@ def test_unix_socket_arguments(tmp_path: Path) -> None:
         engine.create_port("p", "UnixSocketPort", 2, 2)
 
 
-def test_kernel_port_arguments() -> None:
-    engine = new_engine()
-    for driver, args, expected in (
-        ("TAPPort", {"ifname": "x" * 16}, "at most 15 characters"),
-        ("AFPacketPort", {}, "needs 'ifname'"),
-        ("AFPacketPort", {"ifname": "absent0"}, "no network interface 'absent0'"),
-    ):
-        with pytest.raises(EngineError) as error:
-            engine.create_port("p", driver, 1, 1, 64, 64, args)
-        assert expected in error.value.message
-
-
-def test_tap_and_af_packet_exchange_packets(tmp_path: Path) -> None:
-    """A capture is sent out of the TAP interface's host side and received from the port."""
-    packets = [
-        Ether(dst="ff:ff:ff:ff:ff:ff", type=0x88B5) / Raw(bytes([i]) * 60) for i in range(20)
-    ]
-    wrpcap(str(tmp_path / "in.pcap"), packets)
+def test_a_port_that_is_down_neither_sends_nor_receives(tmp_path: Path) -> None:
+    wrpcap(str(tmp_path / "in.pcap"), make_packets(10))
     pipe = Pipe()
-    ifname = f"t{os.getpid() % 10**8}"
-    try:
-        pipe.port("tap", "TAPPort", {"ifname": ifname}, (1, 1))
-        pipe.port("host", "AFPacketPort", {"ifname": ifname, "promiscuous": True}, (1, 1))
-    except EngineError as error:
-        pytest.skip(f"needs privileges and TAP support: {error}")
-    for name, sink in (("a", "tap_out.pcap"), ("b", "host_out.pcap")):
-        pipe.port(
-            name,
-            "PCAPPort",
-            {"dev": str(tmp_path / "in.pcap"), "write_path": str(tmp_path / sink)},
-            (1, 1),
-        )
-    for source, sink in (("tap", "a"), ("host", "b"), ("a", "tap"), ("b", "host")):
-        pipe.engine.create_module(f"from_{source}", "PortInc", {"port": source})
-        pipe.engine.create_module(f"to_{sink}", "PortOut", {"port": sink})
-        pipe.engine.connect(f"from_{source}", 0, f"to_{sink}", 0)
-    pipe.engine.add_worker(0, 0)
-    pipe.engine.resume_all()
-    wait_until(lambda: all(pipe.stats(p, "out")["packets"] >= 20 for p in ("a", "b")))
-    time.sleep(0.2)  # some of these may have been the kernel's own, such as router solicitations
+    pipe.port("source", "PCAPPort", {"dev": str(tmp_path / "in.pcap")}, (1, 0))
+    pipe.port("sink", "MemoryPort", {}, (1, 1))
+    pipe.engine.set_port_conf("source", {"admin_up": False})
+    pipe.engine.set_port_conf("sink", {"admin_up": False})
+    pipe.start("source", "sink")
+    runs = pipe.engine.tc_stats("!leaf_in:0")["count"]
+    wait_until(lambda: pipe.engine.tc_stats("!leaf_in:0")["count"] > runs + 100)
+    assert pipe.stats("source")["packets"] == 0
+    pipe.engine.set_port_conf("source", {"admin_up": True})
+    wait_until(lambda: pipe.stats("sink", "out")["dropped"] == 10)
+    assert pipe.engine.module_info("out")["drops"]["port down"] == 10
     pipe.stop()
-    for port in ("a", "b", "host", "tap"):
-        pipe.engine.destroy_port(port)
-    for name in ("tap_out.pcap", "host_out.pcap"):
-        seen = [bytes(p) for p in rdpcap(str(tmp_path / name)) if p.type == 0x88B5]
-        assert seen == [bytes(p) for p in packets]
+
+
+def test_settings_that_a_driver_cannot_change_are_refused() -> None:
+    engine = new_engine()
+    engine.create_port("p", "MemoryPort")
+    before = engine.port_conf("p")
+    for conf in ({"mtu": 9000}, {"mac_addr": "02:00:00:00:00:09"}):
+        with pytest.raises(EngineError, match="MemoryPort can't change its MAC address or MTU"):
+            engine.set_port_conf("p", conf)
+    assert engine.port_conf("p") == before
 
 
 def test_recorded_time_is_now_where_the_packet_has_none(tmp_path: Path) -> None:

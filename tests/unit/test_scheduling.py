@@ -183,3 +183,86 @@ def test_a_refused_move_leaves_the_class_where_it_was() -> None:
     with pytest.raises(RuntimeError, match="share"):
         attach(engine, name, "wf", share=0)
     assert engine.tcs() == before
+
+
+def blocked(engine: Engine) -> set[str]:
+    return {tc["leaf_module_name"] for tc in engine.tcs() if tc["blocked"]}
+
+
+def runs(engine: Engine, module: str) -> int:
+    count: int = engine.tc_stats(f"!leaf_{module}:0")["count"]
+    return count
+
+
+def run_more(engine: Engine, module: str) -> None:
+    before = runs(engine, module)
+    wait_until(lambda: runs(engine, module) > before + 1_000)
+
+
+def test_a_full_queue_with_backpressure_stops_its_sources_instead_of_dropping() -> None:
+    engine = new_engine()
+    for wid in (0, 1):
+        engine.add_worker(wid, -1)
+    engine.create_module("queue", "Queue", {"size": 256, "backpressure": True})
+    engine.create_module("sink", "Sink", {})
+    engine.create_module("far", "Bypass", {})
+    engine.connect("queue", 0, "sink", 0)
+    engine.connect("far", 0, "queue", 0)
+    (name, unrelated) = sources(engine, 2)
+    engine.disconnect(name, 0)
+    engine.connect(name, 0, "far", 0)
+    engine.update_tc_parent({"leaf_module_name": "queue", "parent": "", "wid": 1})
+    for source in (name, unrelated):
+        engine.update_tc_parent({"leaf_module_name": source, "parent": "", "wid": 0})
+    engine.resume_all()
+    wait_until(lambda: engine.tc_stats("!leaf_queue:0")["packets"] > 50_000)
+    # Nobody empties it any more: it fills to its high mark and no further, and others go on.
+    engine.pause_worker(1)
+    wait_until(lambda: blocked(engine) == {name})
+    run_more(engine, unrelated)
+    stuck = runs(engine, name)
+    run_more(engine, unrelated)
+    assert runs(engine, name) == stuck
+    assert 38 <= engine.module_command("queue", "get_status", {})["count"] <= 256
+    engine.resume_worker(1)
+    run_more(engine, name)
+    engine.pause_all()
+    assert engine.module_command("queue", "get_status", {})["dropped"] == 0
+
+
+def test_destroying_an_overloaded_queue_lets_its_sources_go() -> None:
+    engine = new_engine()
+    engine.add_worker(0, -1)
+    engine.add_worker(1, -1)
+    engine.create_module("queue", "Queue", {"size": 64, "backpressure": True})
+    (name,) = sources(engine, 1)
+    engine.disconnect(name, 0)
+    engine.connect(name, 0, "queue", 0)
+    engine.update_tc_parent({"leaf_module_name": "queue", "parent": "", "wid": 1})
+    engine.update_tc_parent({"leaf_module_name": name, "parent": "", "wid": 0})
+    engine.resume_worker(0)
+    wait_until(lambda: blocked(engine) == {name})
+    engine.destroy_module("queue")
+    run_more(engine, name)
+    engine.pause_all()
+
+
+def test_resume_hooks_are_there_from_the_start_and_can_be_removed() -> None:
+    engine = new_engine()
+    for hook in ("setup_metadata", "setup_taskgraph"):
+        with pytest.raises(RuntimeError, match="already installed"):
+            engine.configure_resume_hook(hook, True)
+    with pytest.raises(RuntimeError, match="there are setup_metadata and setup_taskgraph"):
+        engine.configure_resume_hook("none", True)
+    engine.create_module("source", "Source", {})
+    engine.create_module("measure", "Measure", {})
+    engine.connect("source", 0, "measure", 0)
+    with pytest.raises(RuntimeError, match="reads attribute 'timestamp'"):
+        engine.resume_all()
+    engine.configure_resume_hook("setup_metadata", False)
+    engine.configure_resume_hook("setup_metadata", False)  # removing what is gone is no error
+    engine.resume_all()  # nobody looks at metadata any more
+    engine.pause_all()
+    engine.configure_resume_hook("setup_metadata", True)
+    with pytest.raises(RuntimeError, match="reads attribute 'timestamp'"):
+        engine.resume_all()
