@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 SOURCES := $(shell git ls-files --cached --others --exclude-standard ext bess_plugins e2ctl pyproject.toml setup.py)
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'ext/*.cc' 'ext/*.h')
 
-.PHONY: demo test bench lint sanitize clean
+.PHONY: demo test bench docs lint sanitize clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,9 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -P -m pytest bench --benchmark-only
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,31 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// FlowGen - makes packets that look like many TCP or UDP flows that come and go.
-//
-// Gates: in 0, out 1. Has a task.
-//
-// Arguments (FlowGenArg):
-//   template        an Ethernet frame with IPv4 and TCP or UDP, at most 1536 bytes, whose IP and
-//                   UDP lengths are right. Checksums are computed. Required.
-//   pps             packets per second over all flows (1000)
-//   flow_rate       new flows per second, at most pps (10)
-//   flow_duration   seconds that a flow lives (10)
-//   arrival         "uniform" or "exponential" gaps between new flows ("uniform")
-//   duration        "uniform" or "pareto" packets per flow ("uniform")
-//   quick_rampup    start as if flows had been coming for long (false)
-//   ip_src_range ip_dst_range port_src_range port_dst_range
-//                   a flow adds a random number below it to the template's field; 0 or 1 leaves the
-//                   field alone. With all four 0 the port ranges are 20000.
+// FlowGen: makes packets that look like many TCP or UDP flows that come and go.
 //
 // A TCP flow starts with SYN and ends with FIN; both have no payload. A UDP flow has none of that.
 //
+// Family: endpoints
+// Gates: in 0, out 1. One task.
+// Arguments: FlowGenArg
 // Commands:
-//   update {...}       changes what is given of template (not its protocol), pps, flow_rate,
-//                      flow_duration, arrival, duration; all or none (stop workers first)
-//   set_burst {burst}  packets per run of the task, 0..32 (safe while running)
-// Metadata: none. Drop reasons: none.
+//   update     changes what is given of template (not its protocol), pps, flow_rate, flow_duration,
+//              arrival and duration; all or none
+//   set_burst  packets per run of the task
+// Metadata: none.
+// Drop reasons: none.
 // Method: flows wait in a heap by the time of their next packet. Both are allocated ahead for twice
 // the expected number of flows (at most 1048576); arrivals beyond that are skipped.
-// Source: BESS module FlowGen.
+// Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 #include <atomic>
 #include <cmath>

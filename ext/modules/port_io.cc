@@ -1,14 +1,51 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// PortInc, PortOut, QueueInc, QueueOut - between ports and the graph.
+// PortInc: receives from every queue of a port.
 //
-// PortInc  - receives from every queue of a port, one task a queue. Output 0.
-//            PortIncArg: port; prefetch (accepted for BESS's scripts; the packets are always in
-//            cache here). Command set_burst{burst} (thread safe), 1 to 32.
-// QueueInc - the same for one queue. QueueIncArg: port, qid, prefetch. Command set_burst.
-// PortOut  - sends to a port, the packets of a worker to queue `wid mod queues`. Input 0.
-//            PortOutArg: port. Only one worker may use a queue.
-// QueueOut - sends to one queue. QueueOutArg: port, qid.
-// Drops: what a port doesn't take, counted by the port (`dropped`) and as "port full" here.
+// Family: endpoints
+// Gates: in 0, out 1. One task per queue.
+// Arguments: PortIncArg
+// Commands:
+//   set_burst  packets per run of a task
+// Metadata: none.
+// Drop reasons: none.
+// Origin: the module of this name in BESS; the code is new.
+//
+// QueueInc: receives from one queue of a port.
+//
+// Family: endpoints
+// Gates: in 0, out 1. One task.
+// Arguments: QueueIncArg
+// Commands:
+//   set_burst  packets per run of the task
+// Metadata: none.
+// Drop reasons: none.
+// Origin: the module of this name in BESS; the code is new.
+//
+// PortOut: sends to a port, the packets of each worker to one queue.
+//
+// Worker W sends to queue W modulo the number of queues.
+//
+// Family: endpoints
+// Gates: in 1, out 0.
+// Arguments: PortOutArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "port full"  the port did not take the packet; the port counts it as `dropped`, too
+// Limits: only one worker may use a queue.
+// Origin: the module of this name in BESS; the code is new.
+//
+// QueueOut: sends to one queue of a port.
+//
+// Family: endpoints
+// Gates: in 1, out 0.
+// Arguments: QueueOutArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "port full"  the port did not take the packet; the port counts it as `dropped`, too
+// Limits: only one worker may use a queue.
+// Origin: the module of this name in BESS; the code is new.
 #include <atomic>
 
 #include "host/module.h"

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Queue - keeps packets until its own task forwards them: the border between two tasks.
+// Queue: keeps packets until its own task forwards them: the border between two tasks.
 //
-// Gates: input 0; output 0.
-// Arguments (QueueArg): size, packets, a power of two, 1024 by default; prefetch: touch headers
-//   before forwarding; backpressure (accepted for BESS's scripts: a producer here never runs ahead
-//   of a full queue, since its packets would be dropped and counted).
-// Commands: set_size{size} (not thread safe), set_burst{burst}, get_status{} (thread safe) ->
-//   {count, size, enqueued, dequeued, dropped}.
-// Drops: "queue full".
-// Any number of workers may enqueue: each reserves its slots with one compare-and-swap and
+// Family: distribution
+// Gates: in 1, out 1. One task.
+// Arguments: QueueArg
+// Commands:
+//   set_size    changes how many packets it holds
+//   set_burst   packets per run of the task
+//   get_status  fill level and totals
+// Metadata: none.
+// Drop reasons:
+//   "queue full"  it holds as many packets as it may
+// Method: any number of workers may enqueue: each reserves its slots with one compare-and-swap and
 // publishes them in order of reservation. One task dequeues.
+// Origin: the module of this name in BESS; the code is new.
 #include <atomic>
 #include <memory>
 

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // IDS: finds byte signatures in packet payloads and splits packets by the result.
 //
-// Gates: in 1, out 2. Gate 0 gets packets without a signature, gate 1 those with one or more.
+// The payload is what follows the L4 header, or IP where there is no L4 header that the parser
+// knows; a packet whose headers are cut or malformed has no payload and counts as safe.
 //
-// Arguments (IDSArg):
-//   signatures  list of byte strings, case sensitive (the 8 of kDefaultSignatures, well-known
-//               marks of attacks on web servers, when empty). At most 4096, 16 KiB together.
-//
-// Commands: get_alerts {} -> {alerts: [{signature, packets}]}, the signatures seen so far with the
-// number of packets that had each of them (safe while running).
+// Family: network functions
+// Gates: in 1, out 2. 0: packets without a signature; 1: those with one or more.
+// Arguments: IDSArg
+// Commands:
+//   get_alerts  the signatures seen so far, with the number of packets that had each of them
 // Metadata: writes `safe` (1 byte): 1 for packets to gate 0, 0 for packets to gate 1.
 // Drop reasons: none.
 // Limits: a signature that is split over packets is not found, nor one that is encoded otherwise
-// than given. The payload is what follows the L4 header, or IP where there is no L4 header that the
-// parser knows; a packet whose headers are cut or malformed has no payload and counts as safe.
+// than given.
 // Method: Aho-Corasick as a dense table, one step per byte however many signatures there are.
-// Source: a sample of this project; the algorithm is by Aho and Corasick, CACM 18(6), 1975.
+// Origin: original to this project; the algorithm is by Aho and Corasick, CACM 18(6), 1975.
 #include <atomic>
 #include <set>
 

@@ -3,19 +3,18 @@
 //
 // A flow is source, destination, both ports and protocol, in one direction. Fragments other than
 // the first have no ports and count to the flow with ports 0, as do ICMP and other protocols.
+// Packets pass unchanged.
 //
-// Gates: in 1, out 1. Every packet goes to gate 0 unchanged.
-//
-// Arguments (NetworkMonitorArg):
-//   flows  how many flows to follow (65536), 2^22 at most
-//
-// Commands: top {n} -> {flows: [{src, dst, sport, dport, proto, packets, bytes}], total_flows}, the
-// n (10) flows with the most bytes, addresses as text (safe while running; counts of a batch in
-// flight may be missing). total_flows is the number of flows followed.
-// Metadata: none. Drop reasons: none.
+// Family: network functions
+// Gates: in 1, out 1.
+// Arguments: NetworkMonitorArg
+// Commands:
+//   top  the flows with the most bytes; counts of a batch in flight may be missing
+// Metadata: none.
+// Drop reasons: none.
 // Limits: flows stay until the module goes. A flow that finds no place is not followed; its packets
 // are in the module's description as "untracked". Bytes are frame bytes as they were on the wire.
-// Source: a sample of this project.
+// Origin: original to this project.
 #include <arpa/inet.h>
 
 #include <algorithm>

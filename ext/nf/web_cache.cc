@@ -2,22 +2,19 @@
 // WebCache: measures what a web cache in this place could serve; it stores and serves no content.
 //
 // It recognises HTTP/1 GET requests at the start of a TCP payload and remembers a hash of Host and
-// path for each. A request is a hit when its key is remembered from before.
+// path for each. A request is a hit when its key is remembered from before. Packets pass unchanged.
 //
-// Gates: in 1, out 1. Every packet goes to gate 0 unchanged.
-//
-// Arguments (WebCacheArg):
-//   entries  how many keys to remember (65536); rounded up to a power of two, 2^24 at most
-//
-// Commands: get_stats {} -> {requests, hits, keys} (safe while running).
-//   requests  GET requests with a complete request line
-//   hits      of these, requests whose key was remembered
-//   keys      keys remembered now
-// Metadata: none. Drop reasons: none.
+// Family: network functions
+// Gates: in 1, out 1.
+// Arguments: WebCacheArg
+// Commands:
+//   get_stats  requests, hits and keys so far
+// Metadata: none.
+// Drop reasons: none.
 // Limits: a request whose Host header is not in the packet of its request line is counted but has
 // no key; one that ends its headers without Host has the key of its path alone. Where 4 keys share
 // a set, a further key takes the place of one of them. Keys are told apart by 64 bits of hash.
-// Source: a sample of this project.
+// Origin: original to this project.
 #include <atomic>
 
 #include "host/headers.h"

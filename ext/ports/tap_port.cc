@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // TAPPort: an Ethernet interface of the Linux kernel whose cable ends here.
 //
-// What: creates (or attaches to) a TAP interface. What the kernel sends through the interface is
-//   received here, and what is sent here arrives at the interface.
-// Arguments (TAPPortArg):
-//   ifname  name of the interface, at most 15 characters; empty: the kernel picks tap0, tap1, ...
-//   One queue each way. Needs the capability CAP_NET_ADMIN. The interface is brought up with the
-//   port's MTU; it goes away with the port unless it was made persistent beforehand.
-// Losses: frames longer than a packet buffer count as dropped. Packets that the kernel refuses (too
-//   short, or the interface is down) count as sent and as dropped, so that they don't hold up the
-//   rest of their batch. Where the interface's queue is full, packets are left to the sender.
+// Creates (or attaches to) a TAP interface. What the kernel sends through the interface is received
+// here, and what is sent here arrives at the interface, which is brought up with the port's MTU. It
+// goes away with the port unless it was made persistent beforehand.
+//
+// Queues: one each way.
+// Needs: the capability CAP_NET_ADMIN.
+// Arguments: TAPPortArg
 // Threads: one worker may receive while another sends.
-// Source: original to this project.
+// Losses: frames longer than a packet buffer count as dropped. Packets that the kernel refuses (too
+// short, or the interface is down) count as sent and as dropped, so that they don't hold up the
+// rest of their batch. Where the interface's queue is full, packets are left to the sender.
+// Origin: original to this project.
 
 #include <fcntl.h>
 #include <linux/if_tun.h>
