@@ -16,6 +16,7 @@ $(STAMP): $(SOURCES)
 	touch $@
 
 demo: $(STAMP)
+	rm -rf out/demo out/demo-sanitized4k
 	$(BIN)/python examples/make_capture.py out/demo.pcap
 	$(BIN)/e2ctl run examples/figure-3.1.e2 --nfs examples/nfs.yaml --in in0=out/demo.pcap --out out/demo
 	@capture="$${E2_DATA:-../shared/data}/traces/sanitized4k.pcap"; if [ -f "$$capture" ]; then \

@@ -273,6 +273,10 @@ def cli_page() -> str:
         "",
         "Every command takes `--help`. Exit codes: 0 success, 1 failure, 2 wrong usage.",
         "",
+        "`--install-completion` teaches the shell in use (bash, zsh, fish, PowerShell) to complete",
+        "a program's commands and options; `--show-completion` prints what it would install. Where",
+        "the shell can't be told, name it: `_E2CTL_COMPLETE=source_bash e2ctl`.",
+        "",
     ]
     for program, app in PROGRAMS.items():
         for words, command in commands_of(typer.main.get_command(app), program):
