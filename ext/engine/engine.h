@@ -61,9 +61,9 @@ class Engine : public Host {
   Status pause(int64_t wid);   // -1: all
   Status resume(int64_t wid);  // -1: all; checks and assigns metadata first
 
-  Status add_tc(const Args& tc);
-  Status update_tc_params(const Args& tc);
-  Status update_tc_parent(const Args& tc);
+  Status add_tc(const Args& args);
+  Status update_tc_params(const Args& args);
+  Status update_tc_parent(const Args& args);
   Args tcs();
   Status tc_stats(const std::string& name, Args& stats);
 

@@ -36,7 +36,6 @@
 #include "modules/rule_table.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr size_t kMaxRules = 1u << 20;
@@ -114,8 +113,6 @@ void make_key(const uint8_t* data, const Headers& h, MatchKey& key) {
   }
   std::memcpy(bytes + kPresence, &has, sizeof has);
 }
-
-}  // namespace
 
 class ExprMatch final : public Module {
  public:
@@ -328,8 +325,6 @@ class ExprMatch final : public Module {
   std::atomic<Gate> default_gate_{0};
 };
 
-namespace {
-
 const ModuleClass kClass = {
     "ExprMatch",
     "expr_match",
@@ -345,5 +340,4 @@ const ModuleClass kClass = {
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

@@ -191,7 +191,7 @@ class FlowGen final : public Module {
       uint32_t made = 0;
       for (; made < room; ++made) {
         if (!make_packet(now_ns, *batch[made])) break;
-        result.bits += (batch[made]->len() + kWireOverheadBytes) * 8;
+        result.bits += uint64_t{batch[made]->len() + kWireOverheadBytes} * 8;
       }
       ctx.free(batch.packets + made, room - made);
       batch.size = made;
@@ -211,7 +211,7 @@ class FlowGen final : public Module {
     const std::string& bytes = args["template"].as_string();
     if (!bytes.empty()) {
       const uint8_t old_proto = load.data.headers.ip_proto;
-      const Status status = parse_template(bytes, load);
+      Status status = parse_template(bytes, load);
       if (!status.ok()) return status;
       if (old_proto != 0 && old_proto != load.data.headers.ip_proto) {
         return Status::invalid("'template' must keep the protocol (TCP or UDP) it had at creation");
@@ -290,7 +290,9 @@ class FlowGen final : public Module {
   void add_old_flows() {
     if (load_.flow_pps() < 1.0 || load_.flow_rate < 1.0) return;
     const double oldest = packets_at(load_, 1.0) / load_.flow_pps();
-    for (double age = 1.0 / load_.flow_rate; age < oldest; age += 1.0 / load_.flow_rate) {
+    for (uint64_t i = 1;; ++i) {
+      const double age = static_cast<double>(i) / load_.flow_rate;
+      if (age >= oldest) break;
       const double left = packets_at(load_, random_real()) - load_.flow_pps() * age;
       if (left <= 0.0) continue;
       Flow* flow = add_flow(to_ns(1e9 * random_real() / load_.flow_pps()));

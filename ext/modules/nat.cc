@@ -110,8 +110,6 @@ void rewrite(uint8_t* data, const Headers& headers, bool forward, Endpoint befor
   }
 }
 
-}  // namespace
-
 class NAT final : public Module {
  public:
   Status init(Host&, const Args& args) override {
@@ -289,8 +287,6 @@ class NAT final : public Module {
   Gate no_mapping_ = 0;
   Gate no_free_port_ = 0;
 };
-
-namespace {
 
 const ModuleClass kClass = {
     "NAT",

@@ -91,7 +91,7 @@ class Input : public PortUser {
     for (const Packet* packet : batch) bytes += packet->len();
     port_->in.add(received, bytes);
     emit(ctx, batch);
-    return {false, received, (bytes + received * 24) * 8};
+    return {false, received, (bytes + uint64_t{received} * 24) * 8};
   }
 
   Status set_burst(const Args& args, Args&) {

@@ -77,7 +77,7 @@ class Queue final : public Module {
       bytes += packet->len();
     }
     emit(ctx, batch);
-    return {false, count, (bytes + count * 24) * 8};
+    return {false, count, (bytes + uint64_t{count} * 24) * 8};
   }
 
   void release(Context& ctx) override {

@@ -22,7 +22,6 @@
 #include "host/module.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr size_t kMaxSignatures = 4096;
@@ -42,8 +41,6 @@ const char* const kDefaultSignatures[] = {
     "${jndi:",       // Log4Shell, CVE-2021-44228
     "() { :;};",     // Shellshock, CVE-2014-6271
 };
-
-}  // namespace
 
 class Ids final : public Module {
  public:
@@ -95,7 +92,7 @@ class Ids final : public Module {
     for (size_t i = 0; i < signatures_.size(); i++) {
       uint64_t packets = counts_[i].load(std::memory_order_relaxed);
       if (packets == 0) continue;
-      alerts.push_back(Args::Map{{"signature", signatures_[i]}, {"packets", packets}});
+      alerts.emplace_back(Args::Map{{"signature", signatures_[i]}, {"packets", packets}});
     }
     response.set("alerts", std::move(alerts));
     return {};
@@ -151,10 +148,10 @@ class Ids final : public Module {
       ending_[state] = static_cast<uint16_t>(s);
     }
     shorter_.assign(signatures_.size(), kNone);
-    counts_.reset(new std::atomic<uint64_t>[signatures_.size()]());
+    counts_ = std::make_unique<std::atomic<uint64_t>[]>(signatures_.size());
     constexpr size_t kLine = kCacheLineBytes / sizeof(uint64_t);
     stride_ = (1 + signatures_.size() + kLine - 1) / kLine * kLine;
-    stamps_.reset(new uint64_t[stride_ * kMaxWorkers]());
+    stamps_ = std::make_unique<uint64_t[]>(stride_ * kMaxWorkers);
     link();
   }
 
@@ -199,8 +196,6 @@ class Ids final : public Module {
   size_t safe_ = 0;
 };
 
-namespace {
-
 const ModuleClass kClass = {"IDS",
                             "ids",
                             "sends packets whose payload has a known signature to gate 1",
@@ -213,5 +208,4 @@ const ModuleClass kClass = {"IDS",
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

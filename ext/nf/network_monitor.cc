@@ -25,7 +25,6 @@
 #include "host/module.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr uint64_t kDefaultFlows = 65536;
@@ -62,8 +61,6 @@ struct KeyLess {
   }
 };
 
-}  // namespace
-
 class NetworkMonitor final : public Module {
  public:
   Status init(Host&, const Args& args) override {
@@ -75,7 +72,7 @@ class NetworkMonitor final : public Module {
     }
     slot_count_ = 2;
     while (slot_count_ < 2 * capacity_) slot_count_ *= 2;
-    slots_.reset(new Slot[slot_count_]);
+    slots_ = std::make_unique<Slot[]>(slot_count_);
     return {};
   }
 
@@ -126,13 +123,13 @@ class NetworkMonitor final : public Module {
     Args::List list;
     for (auto flow = flows.begin(); flow != end; ++flow) {
       const FiveTuple& key = flow->first;
-      list.push_back(Args::Map{{"src", address_text(key.src, key.version)},
-                               {"dst", address_text(key.dst, key.version)},
-                               {"sport", uint64_t{key.sport}},
-                               {"dport", uint64_t{key.dport}},
-                               {"proto", uint64_t{key.proto}},
-                               {"packets", flow->second.packets},
-                               {"bytes", flow->second.bytes}});
+      list.emplace_back(Args::Map{{"src", address_text(key.src, key.version)},
+                                  {"dst", address_text(key.dst, key.version)},
+                                  {"sport", uint64_t{key.sport}},
+                                  {"dport", uint64_t{key.dport}},
+                                  {"proto", uint64_t{key.proto}},
+                                  {"packets", flow->second.packets},
+                                  {"bytes", flow->second.bytes}});
     }
     response.set("flows", std::move(list));
     response.set("total_flows", uint64_t{flows.size()});
@@ -175,8 +172,6 @@ class NetworkMonitor final : public Module {
   std::atomic<uint64_t> untracked_{0};
 };
 
-namespace {
-
 const ModuleClass kClass = {
     "NetworkMonitor",
     "network_monitor",
@@ -190,5 +185,4 @@ const ModuleClass kClass = {
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

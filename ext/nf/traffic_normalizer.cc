@@ -32,7 +32,6 @@
 #include "host/module.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr uint32_t kSets = 256;
@@ -192,8 +191,6 @@ bool impossible(uint8_t flags) {
   return (flags & kFin) != 0 && ((flags & kRst) != 0 || (flags & kAck) == 0);
 }
 
-}  // namespace
-
 class TrafficNormalizer final : public Module {
  public:
   Status init(Host&, const Args& args) override {
@@ -206,7 +203,7 @@ class TrafficNormalizer final : public Module {
     bad_l4_checksum_ = drop_gate(add_drop_reason("bad L4 checksum"));
     overlap_ = drop_gate(add_drop_reason("overlapping fragment"));
     full_ = drop_gate(add_drop_reason("fragment table full"));
-    trackers_.reset(new FragmentTracker[kMaxWorkers]);
+    trackers_ = std::make_unique<FragmentTracker[]>(kMaxWorkers);
     return {};
   }
 
@@ -299,8 +296,6 @@ class TrafficNormalizer final : public Module {
   Gate full_ = 0;
 };
 
-namespace {
-
 const ModuleClass kClass = {"TrafficNormalizer",
                             "traffic_normalizer",
                             "repairs or drops packets that receivers could read differently",
@@ -312,5 +307,4 @@ const ModuleClass kClass = {"TrafficNormalizer",
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

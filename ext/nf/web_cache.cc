@@ -21,7 +21,6 @@
 #include "host/module.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr uint64_t kDefaultEntries = 65536;
@@ -63,7 +62,7 @@ bool host_value(Text line, Text& host) {
   constexpr long kNameBytes = sizeof kName - 1;
   if (line.end - line.start < kNameBytes) return false;
   for (long i = 0; i < kNameBytes; i++) {
-    if (lower(static_cast<uint8_t>(line.start[i])) != kName[i]) return false;
+    if (lower(static_cast<uint8_t>(line.start[i])) != static_cast<uint8_t>(kName[i])) return false;
   }
   host = {line.start + kNameBytes, line.end};
   while (host.start < host.end && (*host.start == ' ' || *host.start == '\t')) host.start++;
@@ -101,8 +100,6 @@ bool read_request(const uint8_t* bytes, uint32_t len, uint64_t& key) {
   return true;
 }
 
-}  // namespace
-
 class WebCache final : public Module {
  public:
   Status init(Host&, const Args& args) override {
@@ -115,7 +112,7 @@ class WebCache final : public Module {
     size_t slots = kWays;
     while (slots < entries) slots *= 2;
     sets_ = slots / kWays;
-    slots_.reset(new std::atomic<uint64_t>[slots]());
+    slots_ = std::make_unique<std::atomic<uint64_t>[]>(slots);
     return {};
   }
 
@@ -166,8 +163,6 @@ class WebCache final : public Module {
   std::atomic<uint64_t> keys_{0};
 };
 
-namespace {
-
 const ModuleClass kClass = {
     "WebCache",
     "web_cache",
@@ -181,5 +176,4 @@ const ModuleClass kClass = {
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

@@ -172,8 +172,7 @@ bool AFPacketPort::open_block() {
   tpacket_hdr_v1& header = block_header(ring_, block_index_);
   if (!(__atomic_load_n(&header.block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER)) return false;
   frames_left_ = header.num_pkts;
-  frame_ = reinterpret_cast<const tpacket3_hdr*>(reinterpret_cast<uint8_t*>(ring_) +
-                                                 size_t{block_index_} * kBlockBytes +
+  frame_ = reinterpret_cast<const tpacket3_hdr*>(ring_ + size_t{block_index_} * kBlockBytes +
                                                  header.offset_to_first_pkt);
   return true;
 }

@@ -19,9 +19,9 @@
 // Origin: original to this project; BESS's driver of this name opens interfaces through libpcap.
 
 #include <sys/stat.h>
-#include <time.h>
 
 #include <algorithm>
+#include <ctime>
 #include <memory>
 
 #include "host/port.h"
