@@ -5,14 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-COMMA := ,
 SOURCES := $(shell git ls-files --cached --others --exclude-standard ext bess_plugins e2ctl pyproject.toml setup.py)
-# One process a file, as many as there are CPUs; the bindings are pybind11's business.
-TIDY = printf '%s\n' $(filter-out ext/bindings/%,$(filter %.cc,$(CXX_FILES))) | \
-	xargs -P $$(nproc) -I{} $(BIN)/clang-tidy --quiet $(1) {} -- -std=c++17 -Iext
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'ext/*.cc' 'ext/*.h')
+# The bindings are mostly pybind11's code, which is not for us to mend.
+TIDY_FILES := $(filter-out ext/bindings/%,$(filter %.cc,$(CXX_FILES)))
 
-.PHONY: demo test bench docs lint analyze sanitize clean
+.PHONY: demo test bench docs lint sanitize clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,11 +39,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
-	$(call TIDY,)
-
-# The slow part of clang-tidy: minutes where lint takes one.
-analyze: $(STAMP)
-	$(call TIDY,--checks='-*$(COMMA)clang-analyzer-*$(COMMA)-clang-analyzer-optin.performance.Padding')
+	printf '%s\n' $(TIDY_FILES) | xargs -P $$(nproc) -I{} $(BIN)/clang-tidy --quiet {} -- -std=c++17 -Iext
 
 sanitize: $(STAMP)
 	$(BIN)/python tests/sanitize.py
