@@ -30,7 +30,12 @@ def run(
     return subprocess.run(
         [sys.executable, "-P", "-m", PROGRAMS[command[0]], *command[1:], *extra],
         cwd=folder,
-        env={**os.environ, "COLUMNS": "80", "XDG_RUNTIME_DIR": str(folder)},
+        env={
+            **os.environ,
+            "COLUMNS": "80",
+            "PYTHONPATH": os.pathsep.join(sys.path),  # what these tests import, from any folder
+            "XDG_RUNTIME_DIR": str(folder),
+        },
         capture_output=True,
         text=True,
         check=False,
