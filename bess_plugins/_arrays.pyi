@@ -5,9 +5,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Anything with a contiguous buffer of unsigned bytes.
-Packets = bytes | bytearray | memoryview | NDArray[np.uint8]
+_Packets = bytes | bytearray | memoryview | NDArray[np.uint8]
 
-class Columns(TypedDict):
+class _Columns(TypedDict):
     ether_type: NDArray[np.uint16]
     vlan_tci: NDArray[np.uint16]
     ip_version: NDArray[np.uint8]
@@ -21,8 +21,8 @@ class Columns(TypedDict):
     payload_len: NDArray[np.uint16]
 
 def parse(
-    packets: Packets, offsets: NDArray[np.uint32], lengths: NDArray[np.uint32]
-) -> Columns: ...
+    packets: _Packets, offsets: NDArray[np.uint32], lengths: NDArray[np.uint32]
+) -> _Columns: ...
 def flow_hashes(
-    packets: Packets, offsets: NDArray[np.uint32], lengths: NDArray[np.uint32]
+    packets: _Packets, offsets: NDArray[np.uint32], lengths: NDArray[np.uint32]
 ) -> NDArray[np.uint64]: ...

@@ -25,7 +25,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="e2ctl",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Check, draw and run policies: which traffic passes which network functions.",
 )
@@ -152,7 +151,7 @@ def check_command(policy: PolicyPath, nfs: NfsPath) -> None:
 
 def main() -> None:
     """Entry point of the command."""
-    app()
+    app(prog_name="e2ctl")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from bess_plugins.daemon.server import (
     make_engine,
 )
 
-app = typer.Typer(help="Control daemon of the bess-e2 dataplane.", add_completion=False)
+app = typer.Typer(help="Control daemon of the bess-e2 dataplane.")
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from bess_plugins import _proto
 from bess_plugins.client import BessError, Client, PortStats, TcStats
+from bess_plugins.script.record import Record, to_record
 
 __all__ = ["Bess", "ConfError", "ConnectError", "Module", "Port", "Record"]
 
@@ -23,24 +24,6 @@ class ConfError(Exception):
 
 class ConnectError(ConfError):
     """Two things cannot be connected."""
-
-
-class Record(dict[str, Any]):
-    """A dict whose items are attributes as well."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"no field named {name!r}") from None
-
-
-def _record(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return Record((key, _record(item)) for key, item in value.items())
-    if isinstance(value, list):
-        return [_record(item) for item in value]
-    return value
 
 
 def _plain(value: Any) -> Any:
@@ -256,7 +239,7 @@ class Bess:
 
     def get_module_info(self, name: str | Module) -> Record:
         """Gates and metadata of a module."""
-        info: Record = _record(self.client.module_info(_plain(name)))
+        info: Record = to_record(self.client.module_info(_plain(name)))
         return info
 
     def get_mclass_info(self, name: str) -> Record:
@@ -267,7 +250,7 @@ class Bess:
         self, name: str | Module, cmd: str, arg_type: str, arg: Mapping[str, Any]
     ) -> Record:
         """Run a command of a module."""
-        result: Record = _record(
+        result: Record = to_record(
             self.client.run_module_command(_plain(name), cmd, arg_type, _plain(arg))
         )
         return result

@@ -40,13 +40,16 @@ _ONCE_SECONDS = 0.5
 class _ScriptGroup(TyperGroup):
     """Takes whatever does not name a command for a script to run."""
 
+    def _own_options(self, ctx: Any) -> set[str]:
+        return {option for parameter in self.get_params(ctx) for option in parameter.opts}
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
+        if args and args[0] not in {*self.commands, *self._own_options(ctx)}:
             args = [_RUN, *args]
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=_ScriptGroup, help=_HELP, add_completion=False, no_args_is_help=True)
+app = typer.Typer(cls=_ScriptGroup, help=_HELP, no_args_is_help=True)
 
 DaemonOption = Annotated[
     str, typer.Option("--daemon", metavar="ADDRESS", help="HOST:PORT or unix:/PATH of the daemon.")

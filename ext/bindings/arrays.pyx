@@ -6,7 +6,7 @@
 Packets lie in one buffer; packet i is packets[offsets[i] : offsets[i] + lengths[i]].
 """
 
-import numpy as np
+import numpy as _np
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -60,17 +60,17 @@ def parse(const uint8_t[::1] packets, const uint32_t[::1] offsets, const uint32_
     """Columns of header fields, one row per packet; what a packet does not have is zero."""
     cdef Py_ssize_t n = count_of(packets, offsets, lengths)
     columns = {
-        "ether_type": np.zeros(n, np.uint16),
-        "vlan_tci": np.zeros(n, np.uint16),
-        "ip_version": np.zeros(n, np.uint8),
-        "ip_proto": np.zeros(n, np.uint8),
-        "src": np.zeros((n, 16), np.uint8),
-        "dst": np.zeros((n, 16), np.uint8),
-        "sport": np.zeros(n, np.uint16),
-        "dport": np.zeros(n, np.uint16),
-        "l4_off": np.zeros(n, np.uint16),
-        "payload_off": np.zeros(n, np.uint16),
-        "payload_len": np.zeros(n, np.uint16),
+        "ether_type": _np.zeros(n, _np.uint16),
+        "vlan_tci": _np.zeros(n, _np.uint16),
+        "ip_version": _np.zeros(n, _np.uint8),
+        "ip_proto": _np.zeros(n, _np.uint8),
+        "src": _np.zeros((n, 16), _np.uint8),
+        "dst": _np.zeros((n, 16), _np.uint8),
+        "sport": _np.zeros(n, _np.uint16),
+        "dport": _np.zeros(n, _np.uint16),
+        "l4_off": _np.zeros(n, _np.uint16),
+        "payload_off": _np.zeros(n, _np.uint16),
+        "payload_len": _np.zeros(n, _np.uint16),
     }
     cdef uint16_t[::1] ether_type = columns["ether_type"]
     cdef uint16_t[::1] vlan_tci = columns["vlan_tci"]
@@ -112,7 +112,7 @@ def flow_hashes(
 ):
     """The engine's hash of each packet's flow; 0 where the packet is not IP."""
     cdef Py_ssize_t n = count_of(packets, offsets, lengths)
-    result = np.zeros(n, np.uint64)
+    result = _np.zeros(n, _np.uint64)
     cdef uint64_t[::1] hashes = result
     cdef Headers headers
     cdef FiveTuple key

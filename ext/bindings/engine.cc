@@ -122,9 +122,13 @@ py::dict describe_modules() {
   py::dict all;
   for (const e2::ModuleClass* c : e2::module_classes()) {
     py::list commands;
-    for (const auto& command : c->commands) commands.append(describe_command(command));
-    for (const auto& command : Engine::common_commands())
-      commands.append(describe_command(command));
+    const auto describe = [&commands](const e2::Command& command) {
+      py::dict entry = describe_command(command);
+      entry["thread_safe"] = command.thread_safe;
+      commands.append(entry);
+    };
+    for (const auto& command : c->commands) describe(command);
+    for (const auto& command : Engine::common_commands()) describe(command);
     py::dict entry;
     entry["name"] = c->name;
     entry["help"] = c->help;

@@ -65,9 +65,9 @@ class Engine : public Host {
   // {name, fatal, message} of each module that is not where it may be; `resume` refuses fatal ones.
   Args scheduling_violations();
 
-  Status add_tc(const Args& tc);
-  Status update_tc_params(const Args& tc);
-  Status update_tc_parent(const Args& tc);
+  Status add_tc(const Args& args);
+  Status update_tc_params(const Args& args);
+  Status update_tc_parent(const Args& args);
   Args tcs();
   Status tc_stats(const std::string& name, Args& stats);
 

@@ -25,6 +25,7 @@ std::map<std::string, PortClass>& port_registry() {
 template <typename T>
 std::vector<const T*> values(const std::map<std::string, T>& registry) {
   std::vector<const T*> all;
+  all.reserve(registry.size());
   for (const auto& entry : registry) all.push_back(&entry.second);
   return all;
 }

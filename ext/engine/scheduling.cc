@@ -149,11 +149,9 @@ Status Engine::set_tc_rates(TrafficClass* tc, const Args& args, bool creating) {
   const std::string& resource_text = args["resource"].as_string();
   Resource resource = tc->resource();
   if (tc->policy() != Policy::kWeightedFair && tc->policy() != Policy::kRateLimit) return {};
-  if (!resource_text.empty() || creating) {
-    if (!parse_resource(resource_text, resource)) {
-      return Status::invalid("Invalid resource '" + resource_text +
-                             "': one of count, cycle, packet, bit");
-    }
+  if ((creating || !resource_text.empty()) && !parse_resource(resource_text, resource)) {
+    return Status::invalid("Invalid resource '" + resource_text +
+                           "': one of count, cycle, packet, bit");
   }
   if (tc->policy() == Policy::kRateLimit) {
     const char* key = resource_name(resource);

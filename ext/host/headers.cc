@@ -188,7 +188,7 @@ const uint8_t* ipv6_final_destination(const uint8_t* packet, uint32_t l3_off, ui
     if (proto == kRouting && header[3] > 0 && bytes >= 24) {
       constexpr uint8_t kSegmentRouting = 4;
       if (header[2] == kSegmentRouting) return header + 8;
-      if (header[2] == 0 || header[2] == 2) return header + 8 + (bytes - 8) / 16 * 16 - 16;
+      if (header[2] == 0 || header[2] == 2) return header + size_t{(bytes - 8) / 16} * 16 - 8;
     }
     proto = header[0];
     header += bytes;

@@ -98,15 +98,14 @@ class alignas(kCacheLineBytes) Packet {
 
  private:
   friend class PacketPool;
-  Packet(uint32_t index, uint32_t capacity)
-      : data_off_(kHeadroomBytes), len_(0), capacity_(capacity), index_(index) {}
+  Packet(uint32_t index, uint32_t capacity) : capacity_(capacity), index_(index) {}
 
   uint8_t* base() { return reinterpret_cast<uint8_t*>(this) + sizeof(Packet); }
   const uint8_t* base() const { return reinterpret_cast<const uint8_t*>(this) + sizeof(Packet); }
 
   // What a new packet starts with lies together, for start_over().
-  uint32_t data_off_;
-  uint32_t len_;
+  uint32_t data_off_ = kHeadroomBytes;
+  uint32_t len_ = 0;
   uint32_t wire_len_ = 0;
   uint32_t reserved_ = 0;
   uint64_t time_ns_ = 0;

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// BPF: sends each packet to the gate of the first filter that matches it (pcap-filter expressions).
+// BPF: sends each packet to the gate of the first filter that matches it.
 //
-// Gates: in 1, out 8192. Packets that no filter matches go to gate 0.
+// Filters are expressions of pcap-filter(7), of which bpf_filter.h lists what is understood. The
+// highest priority is tried first, and the filter added first among equals. Packets that no filter
+// matches go to gate 0. Malformed and short packets match what their complete headers allow.
 //
-// Arguments (BPFArg):
-//   filters  list of {priority, filter, gate}. The highest priority is tried first, and the filter
-//            added first among equals. `filter` is an expression as in bpf_filter.h.
-//
+// Family: matching
+// Gates: in 1, out 8192.
+// Arguments: BPFArg
 // Commands:
-//   add {filters}       adds filters, all or none (stop workers first)
-//   delete {filters}    removes, for each, one filter that is equal in all three, and passes over
-//                       those that are not there (stop workers first)
-//   clear {}            removes all filters (stop workers first)
-//   get_initial_arg {}  {filters}, in the order in which they are tried (safe while running)
-//
-// Metadata: none. Drop reasons: none of its own. Malformed and short packets match what their
-// complete headers allow.
-// Source: the module of this name in BESS, which compiles with libpcap; the code is new.
+//   add              adds filters, all or none
+//   delete           removes, for each, one filter that is equal in all three fields, and passes
+//                    over those that are not there
+//   clear            removes all filters
+//   get_initial_arg  the filters as they are now, in the order in which they are tried
+// Metadata: none.
+// Drop reasons: none.
+// Origin: the module of this name in BESS, which compiles with libpcap; the code is new.
 #include <algorithm>
 
 #include "modules/bpf_filter.h"

@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // BpfFilter: filter expressions in a subset of the pcap-filter(7) language.
 //
-// | primitive                                         | a packet matches when                     |
-// |---------------------------------------------------|-------------------------------------------|
-// | (nothing at all)                                  | always                                    |
-// | ip, ip6, arp, rarp                                | its EtherType says so                     |
-// | tcp, udp, sctp, icmp, icmp6                       | it is IPv4 or IPv6 with that protocol     |
-// | [ip|ip6] proto P                                  | likewise; P is a number or a name as above|
-// | ether proto P                                     | its EtherType is P, a number or a name    |
-// | vlan [N]                                          | it has a VLAN tag (the outermost is N)    |
-// | [ip|ip6|arp|rarp] [DIR] host A                    | that address, IPv4 or IPv6, is A          |
-// | [ip|ip6|arp|rarp] [DIR] net N/LEN                 | that address is in N; also N mask M, and  |
-// |                                                   | N of 1 to 3 numbers for /8, /16, /24      |
-// | [tcp|udp|sctp] [DIR] port N, portrange N-M        | that port is N, or from N to M            |
-// | ether [DIR] host MAC                              | that MAC address is MAC                   |
-// | [ether] broadcast, [ether] multicast              | its destination MAC address is one        |
-// | less N, greater N, len OP N                       | its length is <= N, >= N, or compares so  |
+// | primitive                            | a packet matches when                             |
+// |--------------------------------------|---------------------------------------------------|
+// | (nothing at all)                     | always                                            |
+// | ip, ip6, arp, rarp                   | its EtherType says so                             |
+// | tcp, udp, sctp, icmp, icmp6          | it is IPv4 or IPv6 with that protocol             |
+// | [V] proto P                          | likewise; P is a number or a name as above        |
+// | ether proto P                        | its EtherType is P, a number or a name            |
+// | vlan [N]                             | it has a VLAN tag (the outermost is N)            |
+// | [V] [DIR] host A                     | that address, IPv4 or IPv6, is A                  |
+// | [V] [DIR] net N/LEN                  | that address is in N; also N mask M, or a short N |
+// | [L4] [DIR] port N, portrange N-M     | that port is N, or from N to M                    |
+// | ether [DIR] host MAC                 | that MAC address is MAC                           |
+// | [ether] broadcast, [ether] multicast | its destination MAC address is one                |
+// | less N, greater N, len OP N          | its length is <= N, >= N, or compares so          |
 //
-// DIR is src, dst, src or dst (the default), or src and dst. OP is < <= > >= = == !=. After a DIR,
-// `host` may be left out. Expressions: `not` or `!` binds tightest; `and` or `&&`, `or` or `||`
-// bind alike, from left to right; parentheses group. A value may follow and, or, not, or an opening
-// parenthesis without its qualifiers, which are then those of the value before it, or before the
-// parenthesis: "port 80 or 443", "src host (10.0.0.1 or 10.0.0.2)".
+// V is ip or ip6, and for host and net also arp or rarp; L4 is tcp, udp or sctp. DIR is src, dst,
+// src or dst (the default), or src and dst. A short N is 1 to 3 numbers, for /8, /16 or /24. OP is
+// one of < <= > >= = == !=. After a DIR, `host` may be left out. Expressions: `not` or `!` binds
+// tightest; `and` or `&&`, `or` or `||` bind alike, from left to right; parentheses group. A value
+// may follow and, or, not, or an opening parenthesis without its qualifiers, which are then those
+// of the value before it, or before the parenthesis: "port 80 or 443", "src host (10.0.0.1 or
+// 10.0.0.2)".
 //
 // Different from pcap-filter(7): tests look through VLAN tags and IPv6 extension headers; fragments
 // other than the first have no ports; names of hosts, networks and ports are not resolved; there is

@@ -72,7 +72,10 @@ bool read_number(const std::string& text, uint64_t most, uint32_t& number) {
 bool read_mac(const std::string& text, uint8_t* mac) {
   size_t at = 0;
   for (int i = 0; i < 6; ++i) {
-    if (i != 0 && (at >= text.size() || text[at++] != ':')) return false;
+    if (i != 0) {
+      if (at >= text.size() || text[at] != ':') return false;
+      ++at;
+    }
     const int high = at < text.size() ? hex_digit(text[at]) : -1;
     if (high < 0) return false;
     ++at;

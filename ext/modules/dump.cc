@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Dump - prints a packet and its metadata to standard output, now and then.
+// Dump: prints a packet and its metadata to standard output, now and then.
 //
-// Gates: in 1, out 1. Packets pass unchanged.
-// Arguments (DumpArg):
-//   interval  seconds between two packets, above 0; 0 or absent takes 1
-// Commands: set_interval {interval} (stop workers first); here 0 is an error.
-// Metadata: none by name; prints all of it. Drop reasons: none.
+// Packets pass unchanged. While one is being printed, others are not looked at. At most 2048 bytes
+// of a packet are shown, and all of its metadata.
+//
+// Family: measurement
+// Gates: in 1, out 1.
+// Arguments: DumpArg
+// Commands:
+//   set_interval  changes the interval; here 0 is an error
+// Metadata: none by name.
+// Drop reasons: none.
 // Method: a worker copies the first packet of a batch to a slot and wakes the module's own thread,
-// which formats and prints. While that thread is busy, packets are not looked at. At most 2048
-// bytes of a packet are shown.
-// Source: BESS module Dump.
+// which formats and prints.
+// Origin: the module of this name in BESS; the code is new.
 #include <semaphore.h>
 
 #include <algorithm>

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// EtherEncap - puts an Ethernet header in front of packets.
+// EtherEncap: puts an Ethernet header in front of packets.
 //
-// Gates: in 1, out 1. Arguments (EtherEncapArg): none. Commands: none.
+// Family: headers
+// Gates: in 1, out 1.
+// Arguments: EtherEncapArg
+// Commands: none.
 // Metadata: reads ether_src (6 bytes), ether_dst (6), ether_type (2), all in network order.
-// Drop reasons: "no headroom" - the buffer has no 14 bytes left in front of the packet.
-// Source: BESS module EtherEncap (which lets such packets pass without the header).
+// Drop reasons:
+//   "no headroom"  the buffer has no 14 bytes left in front of the packet
+// Origin: the module of this name in BESS, which lets such packets pass without the header; the
+// code is new.
 #include "host/module.h"
 #include "modules/field_value.h"
 

@@ -1,32 +1,28 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // ExactMatch: sends each packet to the gate of the rule whose field values it has.
 //
-// Gates: in 1, out 8192. Gate 8192 in a rule or as the default drops.
+// Fields are bytes of the packet or metadata, see field_key.h. Numbers (value_int) are big-endian
+// in packets and in host order in attributes. Packets without a rule go to the default gate, which
+// is 8192 (drop) at first; gate 8192 in a rule drops too.
 //
-// Arguments (ExactMatchArg):
-//   fields   up to 8 of {offset | attr_name, num_bytes}: what to match, see field_key.h
-//   masks    none, or one {value_int | value_bin} per field: the bits that count; 0 means all
-//   values   up to 8 of {offset | attr_name, num_bytes}: what a matching rule writes
-//   masksv   none, or one per value: the bits that are written; 0 means all
-//   entries  how many rules to make room for in advance; the table grows past it
-//
-// value_int is big-endian in packets and in host order in attributes; value_bin is in memory order.
-//
-// | command             | argument                  | does                       | while running |
-// |---------------------|---------------------------|----------------------------|---------------|
-// | add                 | {gate, fields, values}    | adds or replaces a rule    | no            |
-// | delete              | {fields}                  | removes it; ENOENT if none | no            |
-// | clear               | {}                        | removes all rules          | no            |
-// | set_default_gate    | {gate}                    | for packets without a rule | yes           |
-// | get_initial_arg     | {}                        | the arguments              | yes           |
-// | get_runtime_config  | {}                        | {default_gate, rules}      | yes           |
-// | set_runtime_config  | {default_gate, rules}     | replaces all, or nothing   | no            |
-//
-// The default gate is 8192 (drop) at first. Rules of get_runtime_config are sorted by gate, then by
-// fields. Metadata: reads the attributes of `fields`, writes those of `values`.
-// Drop reasons: "rule" (gate 8192 in a rule), "no match" (gate 8192 as the default), "too short"
-// (for the values to write). Method: one hash table (key_table.h), looked up a batch at a time.
-// Source: the module of this name in BESS; the code is new.
+// Family: matching
+// Gates: in 1, out 8192.
+// Arguments: ExactMatchArg
+// Commands:
+//   add                 adds a rule, or replaces it
+//   delete              removes a rule; ENOENT where there is none
+//   clear               removes all rules
+//   set_default_gate    where packets without a rule go
+//   get_initial_arg     the arguments
+//   get_runtime_config  the default gate, and the rules sorted by gate, then by fields
+//   set_runtime_config  replaces the default gate and all rules, or nothing
+// Metadata: reads the attributes of `fields`, writes those of `values`.
+// Drop reasons:
+//   "rule"       gate 8192 in a rule
+//   "no match"   gate 8192 as the default
+//   "too short"  the packet ends before the values to write
+// Method: one hash table (key_table.h), looked up a batch at a time.
+// Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 #include <atomic>
 

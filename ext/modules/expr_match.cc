@@ -1,20 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // ExprMatch: sends each packet to the gate of the best rule over named header fields.
 //
-// Gates: in 1, out 8192. Gate 8192 in a rule or as the default drops.
-//
-// Arguments (ExprMatchArg):
-//   rules         list of {gate, priority, terms}. All terms of a rule must hold; a rule without
-//                 terms matches every packet. The highest priority wins, and the earlier rule
-//                 among equals.
-//   default_gate  where packets go that match no rule (0)
-//   meta          map of attribute name to its size in bytes, as 4 or {size: 4}; 1, 2, 4 or 8.
-//                 Attributes that rules mention and `meta` does not are 1 byte.
-//
-// A term is {field, value, mask} or {field, value_bin, mask_bin}: the packet has the field, and
-// field & mask == value. Without a mask (or with mask 0) all bits count. Numbers stand for bytes in
-// network order, in metadata too. value_bin is as long as the field; the IPv6 addresses have no
-// other form.
+// All terms of a rule must hold; the highest priority wins, and the earlier rule among equals. A
+// term holds where the packet has the field, and field & mask == value. Numbers stand for bytes in
+// network order, in metadata too. Gate 8192 in a rule or as the default drops.
 //
 // | field             | bytes | the packet has it when                                         |
 // |-------------------|-------|----------------------------------------------------------------|
@@ -27,11 +16,19 @@
 // | l4.sport l4.dport | 2     | it has a TCP, UDP or SCTP header                               |
 // | meta.NAME         | 1-8   | always; 0 where no module before this one writes it            |
 //
-// Commands: add {rules} appends rules, all or none (stop workers first); clear {} removes all rules
-// (stop workers first); set_default_gate {gate} (safe while running).
-// Metadata: reads each NAME (together 16 bytes at most). Drop reasons: "rule", "no match".
+// Family: matching
+// Gates: in 1, out 8192.
+// Arguments: ExprMatchArg
+// Commands:
+//   add               appends rules, all or none
+//   clear             removes all rules
+//   set_default_gate  where packets go that match no rule
+// Metadata: reads each NAME that rules mention, together 16 bytes at most.
+// Drop reasons:
+//   "rule"      gate 8192 in a rule
+//   "no match"  gate 8192 as the default
 // Method: one 64-byte key per packet, looked up in a TupleSpace (tuple_space.h).
-// Source: an addition to the module set of BESS, in the manner of its WildcardMatch.
+// Origin: original to this project, in the manner of WildcardMatch.
 #include <algorithm>
 #include <atomic>
 
@@ -41,7 +38,6 @@
 #include "modules/tuple_space.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr size_t kMaxRules = 1u << 20;
@@ -131,8 +127,6 @@ struct MatchRule {
   int64_t priority = 0;
   Gate gate = 0;
 };
-
-}  // namespace
 
 class ExprMatch final : public Module {
  public:
@@ -364,8 +358,6 @@ class ExprMatch final : public Module {
   std::atomic<Gate> default_gate_{0};
 };
 
-namespace {
-
 const ModuleClass kClass = {
     "ExprMatch",
     "expr_match",
@@ -382,5 +374,4 @@ const ModuleClass kClass = {
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

@@ -1,31 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// FlowGen - makes packets that look like many TCP or UDP flows that come and go.
-//
-// Gates: in 0, out 1. Has a task.
-//
-// Arguments (FlowGenArg):
-//   template        an Ethernet frame with IPv4 and TCP or UDP, at most 1536 bytes, whose IP and
-//                   UDP lengths are right. Checksums are computed. Required.
-//   pps             packets per second over all flows (1000)
-//   flow_rate       new flows per second, at most pps (10)
-//   flow_duration   seconds that a flow lives (10)
-//   arrival         "uniform" or "exponential" gaps between new flows ("uniform")
-//   duration        "uniform" or "pareto" packets per flow ("uniform")
-//   quick_rampup    start as if flows had been coming for long (false)
-//   ip_src_range ip_dst_range port_src_range port_dst_range
-//                   a flow adds a random number below it to the template's field; 0 or 1 leaves the
-//                   field alone. With all four 0 the port ranges are 20000.
+// FlowGen: makes packets that look like many TCP or UDP flows that come and go.
 //
 // A TCP flow starts with SYN and ends with FIN; both have no payload. A UDP flow has none of that.
 //
+// Family: endpoints
+// Gates: in 0, out 1. One task.
+// Arguments: FlowGenArg
 // Commands:
-//   update {...}       changes what is given of template (not its protocol), pps, flow_rate,
-//                      flow_duration, arrival, duration; all or none (stop workers first)
-//   set_burst {burst}  packets per run of the task, 0..32 (safe while running)
-// Metadata: none. Drop reasons: none.
+//   update     changes what is given of template (not its protocol), pps, flow_rate, flow_duration,
+//              arrival and duration; all or none
+//   set_burst  packets per run of the task
+// Metadata: none.
+// Drop reasons: none.
 // Method: flows wait in a heap by the time of their next packet. Both are allocated ahead for twice
 // the expected number of flows (at most 1048576); arrivals beyond that are skipped.
-// Source: BESS module FlowGen.
+// Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -202,7 +191,7 @@ class FlowGen final : public Module {
       uint32_t made = 0;
       for (; made < room; ++made) {
         if (!make_packet(now_ns, *batch[made])) break;
-        result.bits += (batch[made]->len() + kWireOverheadBytes) * 8;
+        result.bits += uint64_t{batch[made]->len() + kWireOverheadBytes} * 8;
       }
       ctx.free(batch.packets + made, room - made);
       batch.size = made;
@@ -222,7 +211,7 @@ class FlowGen final : public Module {
     const std::string& bytes = args["template"].as_string();
     if (!bytes.empty()) {
       const uint8_t old_proto = load.data.headers.ip_proto;
-      const Status status = parse_template(bytes, load);
+      Status status = parse_template(bytes, load);
       if (!status.ok()) return status;
       if (old_proto != 0 && old_proto != load.data.headers.ip_proto) {
         return Status::invalid("'template' must keep the protocol (TCP or UDP) it had at creation");
@@ -290,7 +279,9 @@ class FlowGen final : public Module {
   void add_old_flows() {
     if (load_.flow_pps() < 1.0 || load_.flow_rate < 1.0) return;
     const double oldest = packets_at(load_, 1.0) / load_.flow_pps();
-    for (double age = 1.0 / load_.flow_rate; age < oldest; age += 1.0 / load_.flow_rate) {
+    for (uint64_t i = 1;; ++i) {
+      const double age = static_cast<double>(i) / load_.flow_rate;
+      if (age >= oldest) break;
       const double left = packets_at(load_, random_.real()) - load_.flow_pps() * age;
       if (left <= 0.0) continue;
       Flow* flow = add_flow(to_ns(1e9 * random_.real() / load_.flow_pps()));

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// GenericDecap - takes bytes off the front of packets.
+// GenericDecap: takes bytes off the front of packets.
 //
+// Family: headers
 // Gates: in 1, out 1.
-// Arguments (GenericDecapArg):
-//   bytes  how many, at most 1024; 0 or absent takes none off
-// Commands: none. Metadata: none.
-// Drop reasons: "packet too short" - the packet has fewer bytes.
-// Source: BESS module GenericDecap (which lets such packets pass unchanged).
+// Arguments: GenericDecapArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "packet too short"  the packet has fewer bytes
+// Origin: the module of this name in BESS, which lets such packets pass unchanged; the code is new.
 #include "host/module.h"
 
 namespace e2 {

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// GenericEncap - puts a header made of constants and metadata in front of packets.
+// GenericEncap: puts a header made of constants and metadata in front of packets.
 //
+// Family: headers
 // Gates: in 1, out 1.
-// Arguments (GenericEncapArg):
-//   fields  list of at most 8, in the order of the header:
-//           size       1..8 bytes
-//           value      {value_int} (network order) or {value_bin} (`size` bytes); or
-//           attribute  the name of a metadata attribute of `size` bytes
+// Arguments: GenericEncapArg
 // Commands: none.
 // Metadata: reads each `attribute`.
-// Drop reasons: "no headroom" - the buffer has no room for the header in front of the packet.
-// Source: BESS module GenericEncap (which lets such packets pass without the header).
+// Drop reasons:
+//   "no headroom"  the buffer has no room for the header in front of the packet
+// Origin: the module of this name in BESS, which lets such packets pass without the header; the
+// code is new.
 #include <vector>
 
 #include "host/module.h"

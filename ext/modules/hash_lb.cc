@@ -1,13 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // HashLB: spreads packets over gates so that all packets of a flow take the same one.
 //
-// Gates: in 1, out 8192. A gate of 8192 in the list drops its share.
-//
-// Arguments (HashLBArg):
-//   gates   list of up to 16384 gates to spread over
-//   mode    "l2", "l3" or "l4" ("l4" where neither mode nor fields are given)
-//   fields  up to 8 of {offset, num_bytes}: hash these bytes instead; wins over mode
-//
 // | mode   | what is hashed                                                                       |
 // |--------|--------------------------------------------------------------------------------------|
 // | l2     | both MAC addresses                                                                   |
@@ -19,9 +12,17 @@
 // VLAN tags are looked through. l3 and l4 fall back to l2 for packets that are not IP. l2, l3 and
 // l4 are symmetric: both directions of a flow take the same gate.
 //
-// Commands: set_mode {mode, fields} (stop workers first); set_gates {gates} (stop workers first).
-// Metadata: none. Drop reasons: "no gates" (the list is empty), "gate 8192".
-// Source: the module of this name in BESS; the code is new. Its hash values differ.
+// Family: distribution
+// Gates: in 1, out 8192. A gate of 8192 in the list drops its share.
+// Arguments: HashLBArg
+// Commands:
+//   set_mode   changes what is hashed
+//   set_gates  changes the gates
+// Metadata: none.
+// Drop reasons:
+//   "no gates"   the list is empty
+//   "gate 8192"  the share of gate 8192
+// Origin: the module of this name in BESS, whose hash values are others; the code is new.
 #include "host/headers.h"
 #include "modules/field_key.h"
 #include "modules/gate_args.h"

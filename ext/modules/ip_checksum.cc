@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// IPChecksum - computes or verifies the IPv4 header checksum.
+// IPChecksum: computes or verifies the IPv4 header checksum.
 //
-// Gates: in 1, out 2: 0 computed, right, or not IPv4 (unchanged); 1 wrong (only with `verify`).
-// Arguments (IPChecksumArg):
-//   verify  verify instead of compute (false)
-//   hw      leave the work to a NIC that can; no port here can, so the sum is computed all the
-//           same and the packets come out right (BESS then trusts a verdict that nobody gave)
-// Commands: none. Metadata: none. Works behind VLAN tags and over IP options.
-// Drop reasons: "packet too short" - no whole Ethernet or IPv4 header, or an impossible length in
-// it.
-// Source: BESS module IPChecksum.
+// Works behind VLAN tags and over IP options.
+//
+// Family: headers
+// Gates: in 1, out 2. 0: computed, right, or not IPv4 (unchanged); 1: wrong (only with `verify`).
+// Arguments: IPChecksumArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "packet too short"  no whole Ethernet or IPv4 header, or an impossible length in it
+// Origin: the module of this name in BESS; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// IPEncap - puts an IPv4 header in front of packets.
+// IPEncap: puts an IPv4 header in front of packets.
 //
-// Gates: in 1, out 1. Arguments (IPEncapArg): none. Commands: none.
 // The header: 20 bytes, TOS 0, ID 0, "don't fragment", TTL 64, a right checksum.
+//
+// Family: headers
+// Gates: in 1, out 1.
+// Arguments: IPEncapArg
+// Commands: none.
 // Metadata: reads ip_src (4 bytes), ip_dst (4), ip_proto (1); writes ip_nexthop (4, the value of
 // ip_dst) and ether_type (2, 0x0800). All in network order.
-// Drop reasons: "no headroom" - the buffer has no 20 bytes left in front of the packet;
-// "packet too long" - with the header it would be longer than 65535 bytes.
-// Source: BESS module IPEncap (which leaves the ID undefined, and lets packets pass without the
-// header where there is no headroom).
+// Drop reasons:
+//   "no headroom"      the buffer has no 20 bytes left in front of the packet
+//   "packet too long"  with the header it would be longer than 65535 bytes
+// Origin: the module of this name in BESS, which leaves the ID undefined and lets packets pass
+// without the header where there is no headroom; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 #include "modules/field_value.h"

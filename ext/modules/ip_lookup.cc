@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // IPLookup: sends each packet to the gate of the longest prefix that holds its destination address.
 //
+// Knows IPv4 and IPv6, and looks through VLAN tags. Prefix length 0 sets the default gate of that
+// version (0.0.0.0 or ::); without one, packets that no prefix holds are dropped.
+//
+// Family: matching
 // Gates: in 1, out 8192. Gate 8192 in a rule drops.
-//
-// Arguments (IPLookupArg):
-//   max_rules  most rules, IPv4 and IPv6 together, without default routes; 0 means no limit (the
-//              reference stops at 1024)
-//   max_tbl8s  accepted and not needed: room for prefixes longer than /24 grows by itself
-//
-// | command | argument                   | does                                | while running   |
-// |---------|----------------------------|-------------------------------------|-----------------|
-// | add     | {prefix, prefix_len, gate} | adds a rule, or replaces its gate   | no              |
-// | delete  | {prefix, prefix_len}       | removes it; ENOENT where none is    | no              |
-// | clear   | {}                         | removes all rules, defaults as well | no              |
-//
-// `prefix` is an IPv4 or IPv6 address without bits beyond prefix_len. prefix_len 0 sets the default
-// gate of that version (0.0.0.0 or ::), and deleting it drops again. VLAN tags are looked through.
-//
-// Metadata: none. Drop reasons: "no route", "rule" (gate 8192 in a rule), "not IP" (which includes
-// cut and malformed IP headers).
+// Arguments: IPLookupArg
+// Commands:
+//   add     adds a rule, or replaces its gate
+//   delete  removes a rule; ENOENT where there is none
+//   clear   removes all rules, default gates as well
+// Metadata: none.
+// Drop reasons:
+//   "no route"  no prefix holds the address
+//   "rule"      gate 8192 in a rule
+//   "not IP"    neither IPv4 nor IPv6, or an IP header that is cut or malformed
 // Method: DIR-24-8 for IPv4; for IPv6 one hash table per length, longest first (route_table.h).
-// Source: the module of this name in BESS, which knows IPv4 without VLAN tags; the code is new.
+// Origin: the module of this name in BESS, which knows IPv4 without VLAN tags; the code is new.
 #include <arpa/inet.h>
 
 #include "host/headers.h"

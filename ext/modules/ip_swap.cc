@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// IPSwap - swaps source and destination IP addresses, and the ports of TCP and UDP.
-//
-// Gates: in 1, out 1. Arguments (EmptyArg): none. Commands: none. Metadata: none.
+// IPSwap: swaps source and destination IP addresses, and the ports of TCP and UDP.
 //
 // IPv4 and IPv6, behind any VLAN tags. Checksums stay right, as both sums are over the same words;
 // SCTP ports stay where they are, as its CRC would not. A fragment other than the first has no
 // ports. Packets that are not IP pass unchanged.
 //
-// Drop reasons: "packet too short" - no whole Ethernet, IP, TCP or UDP header.
-// Source: BESS module IPSwap; IPv6 and VLAN are additions.
+// Family: headers
+// Gates: in 1, out 1.
+// Arguments: EmptyArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "packet too short"  no whole Ethernet, IP, TCP or UDP header
+// Origin: the module of this name in BESS, which knows IPv4 without VLAN tags; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 

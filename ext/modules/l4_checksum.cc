@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// L4Checksum - computes or verifies the TCP or UDP checksum.
-//
-// Gates: in 8192 (all alike), out 2: 0 computed, right, or nothing to compute (unchanged); 1 wrong
-// (only with `verify`).
-// Arguments (L4ChecksumArg):
-//   verify  verify instead of compute (false)
-//   hw      leave the work to a NIC that can; no port here can, so the sum is computed all the
-//           same and the packets come out right (BESS then trusts a verdict that nobody gave)
-// Commands: none. Metadata: none.
+// L4Checksum: computes or verifies the TCP or UDP checksum.
 //
 // IPv4 and IPv6, behind any VLAN tags. There is nothing to compute on other protocols and on
 // fragments. A UDP checksum of 0 over IPv4 means none and verifies; over IPv6 it is wrong.
 //
-// Drop reasons: "packet too short" - no whole Ethernet, IP, TCP or UDP header, or fewer bytes than
-// these claim.
-// Source: BESS module L4Checksum; IPv6 and VLAN are additions.
+// Family: headers
+// Gates: in 8192 (all alike), out 2. 0: computed, right, or nothing to compute (unchanged); 1:
+// wrong (only with `verify`).
+// Arguments: L4ChecksumArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "packet too short"  no whole Ethernet, IP, TCP or UDP header, or fewer bytes than these claim
+// Origin: the module of this name in BESS, which knows IPv4 without VLAN tags; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// MACSwap - swaps the source and destination MAC addresses.
+// MACSwap: swaps the source and destination MAC addresses.
 //
-// Gates: in 1, out 1. Arguments (MACSwapArg): none. Commands: none. Metadata: none.
-// Drop reasons: "packet too short" - no whole Ethernet header.
-// Source: BESS module MACSwap.
+// Family: headers
+// Gates: in 1, out 1.
+// Arguments: MACSwapArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "packet too short"  no whole Ethernet header
+// Origin: the module of this name in BESS; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 

@@ -1,27 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Measure - histograms of how long packets took since their Timestamp, and of its variation.
+// Measure: histograms of how long packets took since their Timestamp, and of its variation.
 //
-// Gates: in 1, out 1. Packets pass unchanged; those without a stamp, or with one from the future,
-// only count as packets.
+// Packets pass unchanged; those without a stamp, or with one from the future, only count as
+// packets.
 //
-// Arguments (MeasureArg):
-//   offset                 where the stamp is in the packet (1..2036; 0 counts as absent); or
-//   attr_name              the attribute with the stamp ("timestamp" where neither is given)
-//   jitter_sample_prob     share of packets to take jitter samples from, 0..1; 0 takes 0.05
-//   latency_ns_max         end of the histograms (100000000); beyond it samples only count
-//   latency_ns_resolution  width of a bucket in ns (100); at most 5000000 buckets
-//
-// Commands (all safe while running):
-//   get_summary {clear, latency_percentiles, jitter_percentiles} returns timestamp (s since the
-//       Unix epoch), packets, bits (24 bytes of Ethernet overhead per packet included), latency and
-//       jitter. These two: count, above_range, resolution_ns, min_ns, max_ns, avg_ns, total_ns, and
-//       percentile_values_ns for the ascending percentiles asked for. All are the
-//       lower ends of buckets.
-//   clear {} starts over.
-//
-// Metadata: reads `attr_name` (8 bytes), unless `offset` is given. Drop reasons: none.
+// Family: measurement
+// Gates: in 1, out 1.
+// Arguments: MeasureArg
+// Commands:
+//   get_summary  what was counted since the start or the last clear
+//   clear        starts over
+// Metadata: reads `attr_name` (8 bytes), unless `offset` is given.
+// Drop reasons: none.
 // Method: counters are relaxed atomics that all workers share; nobody waits for anybody.
-// Source: BESS module Measure.
+// Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 #include <atomic>
 #include <cmath>

@@ -1,32 +1,33 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // NAT: translates internal IPv4 endpoints to external ones and back (RFC 4787).
 //
-// Gates: in 2, out 2. Gate 0 is forward (internal to external, source rewritten), gate 1 is reverse
-// (external to internal, destination rewritten); a packet leaves by the gate of the number it came
-// in by. Gate 1 may stay unconnected.
-//
-// Arguments (NATArg):
-//   ext_addrs  1 to 256 of {ext_addr, port_ranges}, no address twice; ext_addr as text
-//   ext_addrs[].port_ranges  any number of {begin, end, suspended}: ports begin <= port < end, end
-//              at most 65536; none from a suspended range; no ranges mean one, 0 to 65535
-//
 // An endpoint is protocol, address, and TCP port, UDP port or identifier of an ICMP echo. The first
 // forward packet of an internal endpoint maps it to a free external one, whatever the destination
 // (endpoint-independent mapping), and anybody may answer (endpoint-independent filtering). An
 // internal address always takes the same external address. Ports below 1024 map to ports below
-// 1024, others to others, identifiers to any; TCP and UDP port 0 is never used. A mapping ends 120
-// s after its last forward packet; reverse packets do not keep it (RFC 4787 REQ-6). It ends on the
-// clock of the context, at the next packet that could use it or its port. VLAN tags are looked
-// through. Checksums are updated incrementally: wrong ones stay wrong, no UDP checksum stays none.
+// 1024, others to others, identifiers to any; TCP and UDP port 0 is never used.
 //
-// Commands: get_initial_arg {} -> NATArg, the arguments as they were given (safe while running).
+// A mapping ends 120 s after its last forward packet; reverse packets do not keep it (RFC 4787
+// REQ-6). It ends on the clock of the context, at the next packet that could use it or its port.
+// VLAN tags are looked through. Checksums are updated incrementally: wrong ones stay wrong, no UDP
+// checksum stays none.
+//
+// Family: headers
+// Gates: in 2, out 2. Gate 0 is forward (internal to external, source rewritten), gate 1 is reverse
+// (external to internal, destination rewritten); a packet leaves by the gate of the number it came
+// in by. Gate 1 may stay unconnected.
+// Arguments: NATArg
+// Commands:
+//   get_initial_arg  the arguments as they were given
 // Metadata: none.
-// Drop reasons: "not translatable" (not IPv4, not TCP, UDP or ICMP echo, port 0, a header cut
-// short, any fragment), "no mapping" (reverse, nobody has that endpoint), "no free port" (also: all
-// 65536 mappings of the module are in use).
+// Drop reasons:
+//   "not translatable"  not IPv4, not TCP, UDP or ICMP echo, port 0, a header cut short, any
+//                       fragment
+//   "no mapping"        reverse, and nobody has that endpoint
+//   "no free port"      none is left, or all 65536 mappings of the module are in use
 // Limits: all tasks that lead here must run on one worker, both directions alike. No hairpinning,
 // no addresses inside payloads, no ICMP errors.
-// Source: the module of this name in BESS; the code is new.
+// Origin: the module of this name in BESS; the code is new.
 #include <arpa/inet.h>
 
 #include <algorithm>
@@ -108,8 +109,6 @@ void rewrite(uint8_t* data, const Headers& headers, bool forward, Endpoint befor
     if (load_be16(l4 + 6) == 0) store_be16(l4 + 6, 0xffff);  // 0 would mean no checksum
   }
 }
-
-}  // namespace
 
 class NAT final : public Module {
  public:
@@ -287,8 +286,6 @@ class NAT final : public Module {
   Gate no_mapping_ = 0;
   Gate no_free_port_ = 0;
 };
-
-namespace {
 
 const ModuleClass kClass = {
     "NAT",

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// NoOP - a task that does nothing; for measuring the scheduler.
+// NoOP: a task that does nothing, for measuring the scheduler.
 //
-// Gates: in 0, out 0. Arguments (EmptyArg): none. Commands: none. Metadata: none. Drops: none.
-// Its task never asks the scheduler to look elsewhere, so it takes all the time it can get.
-// Source: BESS module NoOP.
+// The task never asks the scheduler to look elsewhere, so it takes all the time it can get.
+//
+// Family: measurement
+// Gates: in 0, out 0. One task.
+// Arguments: EmptyArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons: none.
+// Origin: the module of this name in BESS; the code is new.
 #include "host/module.h"
 
 namespace e2 {

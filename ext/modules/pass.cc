@@ -1,11 +1,33 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Sink, Bypass, Merge - the modules that don't look at packets.
+// Sink: frees every packet.
 //
-// Sink    - frees every packet. Input 0, no output. SinkArg: nothing.
-// Bypass  - forwards packets unchanged, after burning cycles where asked to. Input 0, output 0.
-//           BypassArg: cycles_per_batch, cycles_per_packet, cycles_per_byte (0 by default).
-// Merge   - joins many inputs to one output. Inputs 0..8191, output 0. MergeArg: nothing.
-// Commands, metadata, drops: none.
+// Family: endpoints
+// Gates: in 1, out 0.
+// Arguments: SinkArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons: none.
+// Origin: the module of this name in BESS; the code is new.
+//
+// Bypass: forwards packets unchanged, after burning cycles where asked to.
+//
+// Family: measurement
+// Gates: in 1, out 1.
+// Arguments: BypassArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons: none.
+// Origin: the module of this name in BESS; the code is new.
+//
+// Merge: joins many inputs to one output.
+//
+// Family: distribution
+// Gates: in 8192, out 1.
+// Arguments: MergeArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons: none.
+// Origin: the module of this name in BESS; the code is new.
 #include "engine/clock.h"
 #include "host/module.h"
 

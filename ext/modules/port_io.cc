@@ -1,16 +1,57 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// PortInc, PortOut, QueueInc, QueueOut - between ports and the graph.
+// PortInc: receives from every queue of a port.
 //
-// PortInc  - receives from every queue of a port, one task a queue. Output 0.
-//            PortIncArg: port; prefetch: touch the headers of a burst before it goes on. Command
-//            set_burst{burst} (thread safe), 1 to 32.
-// QueueInc - the same for one queue. QueueIncArg: port, qid, prefetch. Command set_burst.
-// PortOut  - sends to a port; the workers that run it take its queues in turn, in the order of
-//            their ids. Input 0. PortOutArg: port.
-// QueueOut - sends to one queue. QueueOutArg: port, qid.
-// One worker at a time may receive from a queue, and one may send to it: resuming more is refused.
-// Drops: what a port doesn't take, counted by the port (`dropped`) and as "port full" here;
-// "port down" while the port's `admin_up` is false. Then nothing is received either.
+// Family: endpoints
+// Gates: in 0, out 1. One task per queue.
+// Arguments: PortIncArg
+// Commands:
+//   set_burst  packets per run of a task
+// Metadata: none.
+// Drop reasons: none.
+// Limits: only one worker may receive from a queue; resuming more is refused. Nothing is received
+// while the port's `admin_up` is false.
+// Origin: the module of this name in BESS; the code is new.
+//
+// QueueInc: receives from one queue of a port.
+//
+// Family: endpoints
+// Gates: in 0, out 1. One task.
+// Arguments: QueueIncArg
+// Commands:
+//   set_burst  packets per run of the task
+// Metadata: none.
+// Drop reasons: none.
+// Limits: only one worker may receive from a queue; resuming more is refused. Nothing is received
+// while the port's `admin_up` is false.
+// Origin: the module of this name in BESS; the code is new.
+//
+// PortOut: sends to a port, the packets of each worker to one queue.
+//
+// The workers that run it take the port's queues in turn, in the order of their ids.
+//
+// Family: endpoints
+// Gates: in 1, out 0.
+// Arguments: PortOutArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "port full"  the port did not take the packet; the port counts it as `dropped`, too
+//   "port down"  the port's `admin_up` is false
+// Limits: only one worker may send to a queue; resuming more is refused.
+// Origin: the module of this name in BESS; the code is new.
+//
+// QueueOut: sends to one queue of a port.
+//
+// Family: endpoints
+// Gates: in 1, out 0.
+// Arguments: QueueOutArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "port full"  the port did not take the packet; the port counts it as `dropped`, too
+//   "port down"  the port's `admin_up` is false
+// Limits: only one worker may send to a queue; resuming more is refused.
+// Origin: the module of this name in BESS; the code is new.
 #include <atomic>
 
 #include "host/module.h"
@@ -63,7 +104,7 @@ class Input : public PortUser {
     for (const Packet* packet : batch) bytes += packet->len();
     port_->in[queue].add(received, bytes);
     emit(ctx, batch);
-    return {false, received, (bytes + received * 24) * 8};
+    return {false, received, (bytes + uint64_t{received} * 24) * 8};
   }
 
   Status set_burst(const Args& args, Args&) {

@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Queue - keeps packets until its own task forwards them: the border between two tasks.
+// Queue: keeps packets until its own task forwards them: the border between two tasks.
 //
-// Gates: input 0; output 0.
-// Arguments (QueueArg): size, packets, a power of two, 1024 by default; prefetch: touch headers
-//   before forwarding; backpressure: once the queue is more than 90 % full, or has no room for a
-//   whole batch, the tasks that lead here do not run until it is less than 15 % full. Batches on
-//   their way still arrive.
-// Commands: set_size{size} (not thread safe), set_burst{burst}, get_status{} (thread safe) ->
-//   {count, size, enqueued, dequeued, dropped}.
-// Drops: "queue full".
-// Any number of workers may enqueue: each reserves its slots with one compare-and-swap and
+// With `backpressure`, once the queue is more than 90 % full, or has no room for a whole batch, the
+// tasks that lead here do not run until it is less than 15 % full. Batches on their way still
+// arrive.
+//
+// Family: distribution
+// Gates: in 1, out 1. One task.
+// Arguments: QueueArg
+// Commands:
+//   set_size    changes how many packets it holds
+//   set_burst   packets per run of the task
+//   get_status  fill level and totals
+// Metadata: none.
+// Drop reasons:
+//   "queue full"  it holds as many packets as it may
+// Method: any number of workers may enqueue: each reserves its slots with one compare-and-swap and
 // publishes them in order of reservation. One task dequeues.
+// Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -80,7 +87,7 @@ class Queue final : public Module {
       bytes += packet->len();
     }
     emit(ctx, batch);
-    return {false, count, (bytes + count * 24) * 8};
+    return {false, count, (bytes + uint64_t{count} * 24) * 8};
   }
 
   void release(Context& ctx) override {

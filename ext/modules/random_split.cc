@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // RandomSplit: drops packets at random and spreads the others over gates at random.
 //
+// Family: distribution
 // Gates: in 1, out 8192. A gate of 8192 in the list drops its share.
-//
-// Arguments (RandomSplitArg):
-//   drop_rate  probability of a drop, 0 to 1 (0)
-//   gates      list of up to 16384 gates, all equally likely
-//
-// Commands: set_droprate {drop_rate} (stop workers first); set_gates {gates} (stop workers first).
-// Metadata: none. Drop reasons: "random drop", "no gates" (the list is empty), "gate 8192".
-// Source: the module of this name in BESS; the code is new.
+// Arguments: RandomSplitArg
+// Commands:
+//   set_droprate  changes the probability of a drop
+//   set_gates     changes the gates
+// Metadata: none.
+// Drop reasons:
+//   "random drop"  by `drop_rate`
+//   "no gates"     the list is empty
+//   "gate 8192"    the share of gate 8192
+// Origin: the module of this name in BESS; the code is new.
 #include "modules/gate_args.h"
 
 namespace e2 {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// RandomUpdate - writes uniform random numbers into packets.
+// RandomUpdate: writes uniform random numbers into packets.
 //
+// Family: headers
 // Gates: in 1, out 1.
-// Arguments (RandomUpdateArg):
-//   fields  list of {offset, size, min, max}; at most 16 over the module's life until `clear`.
-//           offset   bytes from the start of the packet
-//           size     1, 2 or 4 bytes
-//           min max  the range, both ends included; cut to what `size` bytes can hold
+// Arguments: RandomUpdateArg
 // Commands:
-//   add {fields}  appends fields, all or none (stop workers first)
-//   clear {}      removes all fields (stop workers first)
+//   add    appends fields, all or none
+//   clear  removes all fields
 // Metadata: none.
-// Drop reasons: "packet too short" - a field reaches past the packet; nothing of it is changed.
-// Source: BESS module RandomUpdate. There the top value of the full 4-byte range never comes up.
+// Drop reasons:
+//   "packet too short"  a field reaches past the packet; nothing of it is changed
+// Limits: at most 16 fields over the module's life until `clear`.
+// Origin: the module of this name in BESS, where the top value of the full 4-byte range never comes
+// up; the code is new.
 #include <algorithm>
 
 #include "host/headers.h"

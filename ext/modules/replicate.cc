@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Replicate: sends one copy of each packet, metadata included, to every gate of a list.
 //
+// The packet itself goes to the first gate, copies go to the others, which see theirs before the
+// first does. Without gates packets go to gate 0. All gates get a packet or none does: when the
+// pool has too few buffers left for all copies of a packet, it is dropped and counted.
+//
+// Family: distribution
 // Gates: in 1, out 32.
-//
-// Arguments (ReplicateArg):
-//   gates  list of up to 32 gates. The packet itself goes to the first, copies go to the others,
-//          which see theirs before the first does. Without gates packets go to gate 0.
-//
-// All gates get a packet or none does: when the pool has too few buffers left for all copies of a
-// packet, it is dropped and counted.
-//
-// Commands: set_gates {gates} (stop workers first).
-// Metadata: none of its own. Drop reasons: "no buffer".
-// Source: the module of this name in BESS, which sends the packet itself to gate 0 whatever its
+// Arguments: ReplicateArg
+// Commands:
+//   set_gates  changes the gates
+// Metadata: none of its own.
+// Drop reasons:
+//   "no buffer"  the pool has too few for all copies
+// Origin: the module of this name in BESS, which sends the packet itself to gate 0 whatever its
 // list says; the code is new.
 #include "modules/gate_args.h"
 

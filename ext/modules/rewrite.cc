@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Rewrite - replaces whole packets with templates, in turn.
+// Rewrite: replaces whole packets with templates, in turn.
 //
+// Packets become copies of the templates in round robin, one rotation per worker, and keep their
+// arrival time and metadata; the length on the wire is forgotten. Without a template packets pass
+// unchanged.
+//
+// Family: headers
 // Gates: in 1, out 1.
-// Arguments (RewriteArg):
-//   templates  list of byte strings of at most 1536 bytes; at most 32 until `clear`. Packets become
-//              copies of them in round robin, one rotation per worker. Without a template packets
-//              pass unchanged.
+// Arguments: RewriteArg
 // Commands:
-//   add {templates}  appends templates, all or none (stop workers first)
-//   clear {}         removes all templates (stop workers first)
-// Metadata: kept. Arrival time kept; the wire length is forgotten.
-// Drop reasons: "template too long" - the packet's buffer cannot hold the template.
+//   add    appends templates, all or none
+//   clear  removes all templates
+// Metadata: none.
+// Drop reasons:
+//   "template too long"  the packet's buffer cannot hold the template
+// Limits: at most 32 templates until `clear`.
 // Method: short templates lie in blocks of 64 bytes that are copied whole, whatever their length;
 // the bytes beyond the packet's end are tailroom.
-// Source: BESS module Rewrite.
+// Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 #include <vector>
 

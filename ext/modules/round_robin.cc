@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // RoundRobin: hands packets, or whole batches, to gates in turn.
 //
+// Each worker takes its own turns.
+//
+// Family: distribution
 // Gates: in 1, out 8192. A gate of 8192 in the list drops its share.
-//
-// Arguments (RoundRobinArg):
-//   gates  list of up to 16384 gates
-//   mode   "batch" (the default): a batch goes to one gate; "packet": each packet to the next one
-//
-// Commands: set_mode {mode} (stop workers first); set_gates {gates} (stop workers first), which
-// starts again at the first gate.
-// Metadata: none. Drop reasons: "no gates" (the list is empty), "gate 8192".
-// Each worker takes its own turns. Source: the module of this name in BESS; the code is new.
+// Arguments: RoundRobinArg
+// Commands:
+//   set_mode   changes what a turn is
+//   set_gates  changes the gates and starts again at the first
+// Metadata: none.
+// Drop reasons:
+//   "no gates"   the list is empty
+//   "gate 8192"  the share of gate 8192
+// Origin: the module of this name in BESS; the code is new.
 #include "modules/gate_args.h"
 
 namespace e2 {

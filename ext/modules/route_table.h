@@ -93,7 +93,7 @@ class Ipv4Routes {
     const uint32_t count = 1u << (kTopBits - length);
     for (uint32_t i = 0; i < count; ++i) {
       if ((first[i] & kBlockFlag) != 0) {
-        paint_range(&blocks_[(first[i] & ~kBlockFlag) * 256], 256, entry, limit);
+        paint_range(&blocks_[size_t{first[i] & ~kBlockFlag} * 256], 256, entry, limit);
       } else if (length_of(first[i]) <= limit) {
         first[i] = entry;
       }
@@ -126,7 +126,7 @@ class Ipv4Routes {
       blocks_.resize(blocks_.size() + 256);
       long_rules_.push_back(0);
     }
-    std::fill_n(&blocks_[block * 256], 256, top_[at]);
+    std::fill_n(&blocks_[size_t{block} * 256], 256, top_[at]);
     top_[at] = kBlockFlag | block;
     return block;
   }
@@ -135,7 +135,7 @@ class Ipv4Routes {
   void close_block(uint32_t at) {
     const uint32_t block = top_[at] & ~kBlockFlag;
     if (--long_rules_[block] != 0) return;
-    top_[at] = blocks_[block * 256];
+    top_[at] = blocks_[size_t{block} * 256];
     free_blocks_.push_back(block);
   }
 

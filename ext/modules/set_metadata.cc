@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// SetMetadata - sets metadata attributes to constants or to bytes of the packet.
+// SetMetadata: sets metadata attributes to constants or to bytes of the packet.
 //
+// Bytes of the packet are copied, then shifted, then masked.
+//
+// Family: metadata
 // Gates: in 1, out 1.
-// Arguments (SetMetadataArg):
-//   attrs  list of 1..16 attributes:
-//          name         of the attribute
-//          size         1..32 bytes
-//          value_int    a constant, stored in network order; or
-//          value_bin    a constant of `size` bytes; or, with neither of the two,
-//          offset       copies `size` bytes of the packet from there on, then shifts, then masks:
-//          rshift_bits  multiple of 8 below the size; positive moves bytes to the right (towards
-//                       the end), negative to the left; zeros move in
-//          mask         `size` bytes, ANDed; empty keeps all
-// Commands: get_initial_arg {} returns the arguments given at creation (safe while running).
+// Arguments: SetMetadataArg
+// Commands:
+//   get_initial_arg  the arguments as they were given
 // Metadata: writes each `name`.
-// Drop reasons: "packet too short" - the bytes to copy are not all in the packet.
-// Source: BESS module SetMetadata.
+// Drop reasons:
+//   "packet too short"  the bytes to copy are not all in the packet
+// Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 #include <vector>
 

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Source - makes packets of undefined content as fast as it is scheduled.
+// Source: makes packets of undefined content as fast as it is scheduled.
 //
-// Gates: no input; output 0.
-// Arguments (SourceArg): pkt_size, bytes, 60 by default.
-// Commands: set_pkt_size{pkt_size} (not thread safe), set_burst{burst} (thread safe): packets a
-// run,
-//   1 to 32, 32 by default.
-// Metadata: none. Drops: none; an empty pool makes a shorter burst.
+// An empty pool makes a shorter burst.
+//
+// Family: endpoints
+// Gates: in 0, out 1. One task.
+// Arguments: SourceArg
+// Commands:
+//   set_pkt_size  changes the length of packets
+//   set_burst     packets per run of the task
+// Metadata: none.
+// Drop reasons: none.
+// Origin: the module of this name in BESS; the code is new.
 #include <atomic>
 
 #include "host/module.h"

@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Split: sends each packet to the gate whose number the packet carries.
 //
+// Bytes beyond the end of the packet, and an attribute that no module writes, read as 0.
+//
+// Family: matching
 // Gates: in 1, out 8192.
-//
-// Arguments (SplitArg):
-//   size       bytes of the number, 1 to 8; it is big-endian
-//   attribute  the metadata attribute that holds it, or
-//   offset     its offset in the packet, 0 to 1024 (0 where neither is given)
-//
-// Bytes beyond the end of the packet, and an attribute that no module writes, read as 0. A number
-// of 8192 or more is dropped.
-//
-// Commands: none. Metadata: reads `attribute`. Drop reasons: "no such gate".
-// Source: the module of this name in BESS; the code is new.
+// Arguments: SplitArg
+// Commands: none.
+// Metadata: reads `attribute`.
+// Drop reasons:
+//   "no such gate"  the number is 8192 or more
+// Origin: the module of this name in BESS; the code is new.
 #include "modules/field_key.h"
 
 namespace e2 {

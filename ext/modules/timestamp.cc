@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Timestamp - marks packets with the current time; Measure reads it.
+// Timestamp: marks packets with the current time, for Measure to read.
 //
+// Family: measurement
 // Gates: in 1, out 1.
-// Arguments (TimestampArg), one of:
-//   offset     writes a 4-byte marker and 8 bytes of time into the packet, this many bytes from its
-//              start (1..2036). A packet that ends inside the stamp grows; 0 counts as absent.
-//   attr_name  writes the time to this 8-byte attribute ("timestamp" where neither is given)
+// Arguments: TimestampArg
 // Commands: none.
-// Metadata: writes `attr_name`, unless `offset` is given.
-// Drop reasons: "packet too short" - the packet ends before `offset`; "no tailroom" - it has to
-// grow and its buffer is full (BESS lets such packets pass without a stamp).
-// Source: BESS module Timestamp.
+// Metadata: writes `attr_name` (8 bytes), unless `offset` is given.
+// Drop reasons:
+//   "packet too short"  the packet ends before `offset`
+//   "no tailroom"       the packet has to grow and its buffer is full
+// Origin: the module of this name in BESS, which lets such packets pass without a stamp; the code
+// is new.
 #include "modules/timestamp.h"
 
 #include "host/module.h"

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Update - writes constants into packets.
+// Update: writes constants into packets.
 //
+// Family: headers
 // Gates: in 1, out 1.
-// Arguments (UpdateArg):
-//   fields  list of {offset, size, value}; at most 16 over the module's life until `clear`.
-//           offset  bytes from the start of the packet; negative offsets reach the headroom
-//           size    1..8 bytes
-//           value   an integer that fits `size` bytes; written in network order
+// Arguments: UpdateArg
 // Commands:
-//   add {fields}  appends fields, all or none (stop workers first)
-//   clear {}      removes all fields (stop workers first)
+//   add    appends fields, all or none
+//   clear  removes all fields
 // Metadata: none.
-// Drop reasons: "packet too short" - a field reaches past the packet; nothing of it is changed.
-// Source: BESS module Update.
+// Drop reasons:
+//   "packet too short"  a field reaches past the packet; nothing of it is changed
+// Limits: at most 16 fields over the module's life until `clear`.
+// Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 
 #include "host/module.h"

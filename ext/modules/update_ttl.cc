@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// UpdateTTL - takes one off the IPv4 TTL or the IPv6 hop limit.
+// UpdateTTL: takes one off the IPv4 TTL or the IPv6 hop limit.
 //
-// Gates: in 1, out 1. Arguments (EmptyArg): none. Commands: none. Metadata: none.
 // The IPv4 checksum is adjusted (RFC 1624): right stays right, and wrong stays wrong. Works behind
 // VLAN tags. Packets that are not IP pass unchanged.
-// Drop reasons: "TTL expired" - it is 0 or 1; "packet too short" - no whole Ethernet or IP header.
-// Source: BESS module UpdateTTL; IPv6 and VLAN are additions.
+//
+// Family: headers
+// Gates: in 1, out 1.
+// Arguments: EmptyArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "TTL expired"       it is 0 or 1
+//   "packet too short"  no whole Ethernet or IP header
+// Origin: the module of this name in BESS, which knows IPv4 without VLAN tags; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// VLANPop - removes the outermost VLAN tag (0x8100 or 0x88a8).
+// VLANPop: removes the outermost VLAN tag (0x8100 or 0x88a8).
 //
-// Gates: in 1, out 1. Arguments (VLANPopArg): none. Commands: none. Metadata: none.
 // Packets without a tag pass unchanged.
-// Drop reasons: "packet too short" - no whole Ethernet header, or no whole tag.
-// Source: BESS module VLANPop.
+//
+// Family: headers
+// Gates: in 1, out 1.
+// Arguments: VLANPopArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "packet too short"  no whole Ethernet header, or no whole tag
+// Origin: the module of this name in BESS; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// VLANPush - adds a VLAN tag outside of those that are there.
+// VLANPush: adds a VLAN tag outside of those that are there.
 //
-// Gates: in 1, out 1.
-// Arguments (VLANPushArg):
-//   tci  the tag: PCP (3 bits), DEI (1), VLAN id (12); 0..65535
-// Commands: set_tci {tci} changes the tag (stop workers first).
 // The tag's type is 0x8100 (802.1Q), or 0x88a8 (802.1ad) on a packet whose first tag is 0x8100.
+//
+// Family: headers
+// Gates: in 1, out 1.
+// Arguments: VLANPushArg
+// Commands:
+//   set_tci  changes the tag
 // Metadata: none.
-// Drop reasons: "packet too short" - no whole Ethernet header; "no headroom" - the buffer has no
-// 4 bytes left in front of the packet.
-// Source: BESS module VLANPush.
+// Drop reasons:
+//   "packet too short"  no whole Ethernet header
+//   "no headroom"       the buffer has no 4 bytes left in front of the packet
+// Origin: the module of this name in BESS; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 

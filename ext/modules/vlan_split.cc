@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // VLANSplit: removes the outer VLAN tag and sends the packet to the gate of that VLAN's number.
 //
-// Gates: in 1, out 4096: gate N for VLAN N; packets without a tag go to gate 0 unchanged.
+// Tags are those of type 0x8100 and 0x88a8.
 //
-// Arguments (VLANSplitArg): none. Tags are those of type 0x8100 and 0x88a8.
-// Commands: none. Metadata: none. Drop reasons: "truncated tag".
-// Source: the module of this name in BESS; the code is new.
+// Family: matching
+// Gates: in 1, out 4096. Gate N for VLAN N; packets without a tag go to gate 0 unchanged.
+// Arguments: VLANSplitArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "truncated tag"  the packet ends inside its tag
+// Origin: the module of this name in BESS; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 

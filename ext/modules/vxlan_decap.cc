@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// VXLANDecap - takes the outer Ethernet, IPv4, UDP and VXLAN headers off (RFC 7348).
+// VXLANDecap: takes the outer Ethernet, IPv4, UDP and VXLAN headers off (RFC 7348).
 //
-// Gates: in 1, out 1. Arguments (VXLANDecapArg): none. Commands: none.
 // VLAN tags and IP options of the outer headers go too, and so does what follows the UDP datagram.
 // The UDP port does not matter: choose the packets upstream.
+//
+// Family: headers
+// Gates: in 1, out 1.
+// Arguments: VXLANDecapArg
+// Commands: none.
 // Metadata: writes tun_ip_src (4 bytes), tun_ip_dst (4), tun_id (4), all in network order.
-// Drop reasons: "packet too short" - the outer headers are not all there; "not VXLAN" - not UDP
-// over IPv4, a fragment, or without the flag that says there is a network identifier.
-// Source: BESS module VXLANDecap (which takes every packet for VXLAN).
+// Drop reasons:
+//   "packet too short"  the outer headers are not all there
+//   "not VXLAN"         not UDP over IPv4, a fragment, or without the flag that says there is a
+//                       network identifier
+// Origin: the module of this name in BESS, which takes every packet for VXLAN; the code is new.
 #include "host/headers.h"
 #include "host/module.h"
 #include "modules/field_value.h"

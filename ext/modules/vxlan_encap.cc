@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// VXLANEncap - puts UDP and VXLAN headers in front of Ethernet frames (RFC 7348).
+// VXLANEncap: puts UDP and VXLAN headers in front of Ethernet frames (RFC 7348).
 //
-// Gates: in 1, out 1. Follow it with IPEncap and EtherEncap for a whole outer frame.
-// Arguments (VXLANEncapArg):
-//   dstport  the UDP destination port; 0 or absent takes 4789
+// Follow it with IPEncap and EtherEncap for a whole outer frame. The UDP source port is a hash of
+// the inner flow within 49152..65535, so that one flow keeps one path; frames that are not IP hash
+// by their MAC addresses. The UDP checksum is 0 (none).
+//
+// Family: headers
+// Gates: in 1, out 1.
+// Arguments: VXLANEncapArg
 // Commands: none.
-// The UDP source port is a hash of the inner flow within 49152..65535, so that one flow keeps one
-// path; frames that are not IP hash by their MAC addresses. The UDP checksum is 0 (none).
 // Metadata: reads tun_ip_src (4 bytes), tun_ip_dst (4), tun_id (4, its low 24 bits count); writes
 // ip_src (4), ip_dst (4), ip_proto (1, UDP). All in network order.
-// Drop reasons: "no headroom" - the buffer has no 16 bytes left in front of the packet;
-// "packet too long" - with the headers it would be longer than 65535 bytes.
-// Source: BESS module VXLANEncap; its hash is another one.
+// Drop reasons:
+//   "no headroom"      the buffer has no 16 bytes left in front of the packet
+//   "packet too long"  with the headers it would be longer than 65535 bytes
+// Origin: the module of this name in BESS, whose hash is another one; the code is new.
 #include <algorithm>
 
 #include "host/headers.h"

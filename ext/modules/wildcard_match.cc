@@ -1,34 +1,32 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // WildcardMatch: sends each packet to the gate of the best rule that matches under its masks.
 //
-// Gates: in 1, out 8192. Gate 8192 in a rule or as the default drops.
+// Fields are bytes of the packet or metadata, see field_key.h. A packet matches when field & mask
+// == value for every field; the highest priority wins, and the rule added first among equals.
+// Numbers (value_int) are big-endian in `values` and `masks` and in host order in `valuesv`, for
+// packets and attributes alike. Packets that match no rule go to the default gate, which is 8192
+// (drop) at first; gate 8192 in a rule drops too.
 //
-// Arguments (WildcardMatchArg):
-//   fields   up to 8 of {offset | attr_name, num_bytes}: what to match, see field_key.h
-//   values   up to 8 of {offset | attr_name, num_bytes}: what a matching rule writes
-//   entries  how many rules to make room for per set of masks; the tables grow past it
-//
-// | command             | argument                                | does              | running |
-// |---------------------|-----------------------------------------|-------------------|---------|
-// | add                 | {gate, priority, values, masks, valuesv}| adds or replaces  | no      |
-// | delete              | {values, masks}                         | ENOENT if none    | no      |
-// | clear               | {}                                      | removes all rules | no      |
-// | set_default_gate    | {gate}                                  | for no match      | yes     |
-// | get_initial_arg     | {}                                      | the arguments     | yes     |
-// | get_runtime_config  | {}                                      | all state         | yes     |
-// | set_runtime_config  | {default_gate, rules}                   | all or nothing    | no      |
-//
-// A packet matches when field & mask == value for every field; the highest priority wins, and the
-// rule added first among equals. value_int is big-endian in `values` and `masks` and in host order
-// in `valuesv`, for packets and attributes alike; value_bin is in memory order. The default gate is
-// 8192 (drop) at first. Rules of get_runtime_config are sorted by priority, gate, masks, values,
-// which is the order in which set_runtime_config adds them again.
+// Family: matching
+// Gates: in 1, out 8192.
+// Arguments: WildcardMatchArg
+// Commands:
+//   add                 adds a rule, or replaces it
+//   delete              removes a rule; ENOENT where there is none
+//   clear               removes all rules
+//   set_default_gate    where packets go that match no rule
+//   get_initial_arg     the arguments
+//   get_runtime_config  the default gate, and the rules sorted by priority, gate, masks and values,
+//                       the order in which set_runtime_config adds them again
+//   set_runtime_config  replaces the default gate and all rules, or nothing
 // Metadata: reads the attributes of `fields`, writes those of `values`.
-// Drop reasons: "rule" (gate 8192 in a rule), "no match" (gate 8192 as the default), "too short"
-// (for the values to write).
+// Drop reasons:
+//   "rule"       gate 8192 in a rule
+//   "no match"   gate 8192 as the default
+//   "too short"  the packet ends before the values to write
 // Method: tuple space search (tuple_space.h). Cost grows with the number of different sets of
 // masks, not with rules; there is no limit on either.
-// Source: the module of this name in BESS; the code is new.
+// Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 #include <atomic>
 

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // IDS: finds byte signatures in packet payloads and splits packets by the result.
 //
-// Gates: in 1, out 2. Gate 0 gets packets without a signature, gate 1 those with one or more.
+// The payload is what follows the L4 header, or IP where there is no L4 header that the parser
+// knows; a packet whose headers are cut or malformed has no payload and counts as safe.
 //
-// Arguments (IDSArg):
-//   signatures  list of byte strings, case sensitive (the 8 of kDefaultSignatures, well-known
-//               marks of attacks on web servers, when empty). At most 4096, 16 KiB together.
-//
-// Commands: get_alerts {} -> {alerts: [{signature, packets}]}, the signatures seen so far with the
-// number of packets that had each of them (safe while running).
+// Family: network functions
+// Gates: in 1, out 2. 0: packets without a signature; 1: those with one or more.
+// Arguments: IDSArg
+// Commands:
+//   get_alerts  the signatures seen so far, with the number of packets that had each of them
 // Metadata: writes `safe` (1 byte): 1 for packets to gate 0, 0 for packets to gate 1.
 // Drop reasons: none.
 // Limits: a signature that is split over packets is not found, nor one that is encoded otherwise
-// than given. The payload is what follows the L4 header, or IP where there is no L4 header that the
-// parser knows; a packet whose headers are cut or malformed has no payload and counts as safe.
+// than given.
 // Method: Aho-Corasick as a dense table, one step per byte however many signatures there are.
-// Source: a sample of this project; the algorithm is by Aho and Corasick, CACM 18(6), 1975.
+// Origin: original to this project; the algorithm is by Aho and Corasick, CACM 18(6), 1975.
 #include <atomic>
 #include <set>
 
@@ -23,7 +22,6 @@
 #include "host/module.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr size_t kMaxSignatures = 4096;
@@ -43,8 +41,6 @@ const char* const kDefaultSignatures[] = {
     "${jndi:",       // Log4Shell, CVE-2021-44228
     "() { :;};",     // Shellshock, CVE-2014-6271
 };
-
-}  // namespace
 
 class Ids final : public Module {
  public:
@@ -96,7 +92,7 @@ class Ids final : public Module {
     for (size_t i = 0; i < signatures_.size(); i++) {
       uint64_t packets = counts_[i].load(std::memory_order_relaxed);
       if (packets == 0) continue;
-      alerts.push_back(Args::Map{{"signature", signatures_[i]}, {"packets", packets}});
+      alerts.emplace_back(Args::Map{{"signature", signatures_[i]}, {"packets", packets}});
     }
     response.set("alerts", std::move(alerts));
     return {};
@@ -152,10 +148,10 @@ class Ids final : public Module {
       ending_[state] = static_cast<uint16_t>(s);
     }
     shorter_.assign(signatures_.size(), kNone);
-    counts_.reset(new std::atomic<uint64_t>[signatures_.size()]());
+    counts_ = std::make_unique<std::atomic<uint64_t>[]>(signatures_.size());
     constexpr size_t kLine = kCacheLineBytes / sizeof(uint64_t);
     stride_ = (1 + signatures_.size() + kLine - 1) / kLine * kLine;
-    stamps_.reset(new uint64_t[stride_ * kMaxWorkers]());
+    stamps_ = std::make_unique<uint64_t[]>(stride_ * kMaxWorkers);
     link();
   }
 
@@ -200,8 +196,6 @@ class Ids final : public Module {
   size_t safe_ = 0;
 };
 
-namespace {
-
 const ModuleClass kClass = {"IDS",
                             "ids",
                             "sends packets whose payload has a known signature to gate 1",
@@ -215,5 +209,4 @@ const ModuleClass kClass = {"IDS",
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

@@ -3,19 +3,18 @@
 //
 // A flow is source, destination, both ports and protocol, in one direction. Fragments other than
 // the first have no ports and count to the flow with ports 0, as do ICMP and other protocols.
+// Packets pass unchanged.
 //
-// Gates: in 1, out 1. Every packet goes to gate 0 unchanged.
-//
-// Arguments (NetworkMonitorArg):
-//   flows  how many flows to follow (65536), 2^22 at most
-//
-// Commands: top {n} -> {flows: [{src, dst, sport, dport, proto, packets, bytes}], total_flows}, the
-// n (10) flows with the most bytes, addresses as text (safe while running; counts of a batch in
-// flight may be missing). total_flows is the number of flows followed.
-// Metadata: none. Drop reasons: none.
+// Family: network functions
+// Gates: in 1, out 1.
+// Arguments: NetworkMonitorArg
+// Commands:
+//   top  the flows with the most bytes; counts of a batch in flight may be missing
+// Metadata: none.
+// Drop reasons: none.
 // Limits: flows stay until the module goes. A flow that finds no place is not followed; its packets
 // are in the module's description as "untracked". Bytes are frame bytes as they were on the wire.
-// Source: a sample of this project.
+// Origin: original to this project.
 #include <arpa/inet.h>
 
 #include <algorithm>
@@ -26,7 +25,6 @@
 #include "host/module.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr uint64_t kDefaultFlows = 65536;
@@ -63,8 +61,6 @@ struct KeyLess {
   }
 };
 
-}  // namespace
-
 class NetworkMonitor final : public Module {
  public:
   Status init(Host&, const Args& args) override {
@@ -76,7 +72,7 @@ class NetworkMonitor final : public Module {
     }
     slot_count_ = 2;
     while (slot_count_ < 2 * capacity_) slot_count_ *= 2;
-    slots_.reset(new Slot[slot_count_]);
+    slots_ = std::make_unique<Slot[]>(slot_count_);
     return {};
   }
 
@@ -127,13 +123,13 @@ class NetworkMonitor final : public Module {
     Args::List list;
     for (auto flow = flows.begin(); flow != end; ++flow) {
       const FiveTuple& key = flow->first;
-      list.push_back(Args::Map{{"src", address_text(key.src, key.version)},
-                               {"dst", address_text(key.dst, key.version)},
-                               {"sport", uint64_t{key.sport}},
-                               {"dport", uint64_t{key.dport}},
-                               {"proto", uint64_t{key.proto}},
-                               {"packets", flow->second.packets},
-                               {"bytes", flow->second.bytes}});
+      list.emplace_back(Args::Map{{"src", address_text(key.src, key.version)},
+                                  {"dst", address_text(key.dst, key.version)},
+                                  {"sport", uint64_t{key.sport}},
+                                  {"dport", uint64_t{key.dport}},
+                                  {"proto", uint64_t{key.proto}},
+                                  {"packets", flow->second.packets},
+                                  {"bytes", flow->second.bytes}});
     }
     response.set("flows", std::move(list));
     response.set("total_flows", uint64_t{flows.size()});
@@ -176,8 +172,6 @@ class NetworkMonitor final : public Module {
   std::atomic<uint64_t> untracked_{0};
 };
 
-namespace {
-
 const ModuleClass kClass = {
     "NetworkMonitor",
     "network_monitor",
@@ -192,5 +186,4 @@ const ModuleClass kClass = {
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

@@ -1,38 +1,37 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // TrafficNormalizer: lets only packets through that every receiver reads in the same way.
 //
-// Gates: in 1, out 1. Good and repaired packets go to gate 0; frames that are not IPv4 or IPv6 do
-// too, unchanged.
+// Frames that are not IPv4 or IPv6 pass unchanged. The drop reason is the first that applies.
 //
-// Arguments (TrafficNormalizerArg):
-//   repair  true: wrong checksums are put right, and bytes behind the end of the IP packet
-//           (Ethernet padding) are cut off; false: wrong checksums are dropped, padding stays
-//
-// Commands: none. Metadata: none. Drop reasons, the first that applies:
-//   "truncated header"       the frame ends inside its Ethernet, VLAN, IP or L4 header
-//   "bad IP header"          wrong version, IHL below 5 or past the end, IPv6 extension headers
-//                            that are cut or more than 8
-//   "bad length"             an IP length below the header's or past the frame's end (so also
-//                            captures that were cut short); a UDP length below 8 or past IP's; a
-//                            TCP data offset below 5 or past the end; a fragment that is empty, not
-//                            a multiple of 8 though more follow, past 65535, or past the last one
-//   "bad TCP flags"          none of SYN ACK FIN RST; SYN with FIN or RST; FIN with RST; FIN
-//                            without ACK
-//   "bad IP checksum"        without repair
-//   "bad L4 checksum"        without repair; TCP, UDP, ICMP, ICMPv6 of unfragmented packets
-//   "overlapping fragment"   its bytes were claimed by an earlier fragment; the earlier one stays
-//   "fragment table full"    more datagrams or gaps at a time than the tracker holds
-//
-// The tracker holds 1024 incomplete datagrams per worker (in sets of 4) with 8 separate ranges
-// each, for 30 seconds. All fragments of a datagram must come through one worker, as they do when
-// packets are spread by their addresses.
-// Source: a sample of this project, after "Network Intrusion Detection: Evasion, Traffic
+// Family: network functions
+// Gates: in 1, out 1.
+// Arguments: TrafficNormalizerArg
+// Commands: none.
+// Metadata: none.
+// Drop reasons:
+//   "truncated header"      the frame ends inside its Ethernet, VLAN, IP or L4 header
+//   "bad IP header"         wrong version, IHL below 5 or past the end, IPv6 extension headers that
+//                           are cut or more than 8
+//   "bad length"            an IP length below the header's or past the frame's end (so also
+//                           captures that were cut short); a UDP length below 8 or past IP's; a TCP
+//                           data offset below 5 or past the end; a fragment that is empty, not a
+//                           multiple of 8 though more follow, past 65535, or past the last one
+//   "bad TCP flags"         none of SYN ACK FIN RST; SYN with FIN or RST; FIN with RST; FIN without
+//                           ACK
+//   "bad IP checksum"       without repair
+//   "bad L4 checksum"       without repair; TCP, UDP, ICMP, ICMPv6 of unfragmented packets
+//   "overlapping fragment"  its bytes were claimed by an earlier fragment; the earlier one stays
+//   "fragment table full"   more datagrams or gaps at a time than the tracker holds
+// Limits: all fragments of a datagram must come through one worker, as they do when packets are
+// spread by their addresses.
+// Method: a tracker per worker holds 1024 incomplete datagrams (in sets of 4) with 8 separate
+// ranges each, for 30 seconds.
+// Origin: original to this project, after "Network Intrusion Detection: Evasion, Traffic
 // Normalization, and End-to-End Protocol Semantics" (USENIX Security 2001) and RFC 5722.
 #include "host/headers.h"
 #include "host/module.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr uint32_t kSets = 256;
@@ -192,8 +191,6 @@ bool impossible(uint8_t flags) {
   return (flags & kFin) != 0 && ((flags & kRst) != 0 || (flags & kAck) == 0);
 }
 
-}  // namespace
-
 class TrafficNormalizer final : public Module {
  public:
   Status init(Host&, const Args& args) override {
@@ -206,7 +203,7 @@ class TrafficNormalizer final : public Module {
     bad_l4_checksum_ = drop_gate(add_drop_reason("bad L4 checksum"));
     overlap_ = drop_gate(add_drop_reason("overlapping fragment"));
     full_ = drop_gate(add_drop_reason("fragment table full"));
-    trackers_.reset(new FragmentTracker[kMaxWorkers]);
+    trackers_ = std::make_unique<FragmentTracker[]>(kMaxWorkers);
     return {};
   }
 
@@ -298,8 +295,6 @@ class TrafficNormalizer final : public Module {
   Gate full_ = 0;
 };
 
-namespace {
-
 const ModuleClass kClass = {"TrafficNormalizer",
                             "traffic_normalizer",
                             "repairs or drops packets that receivers could read differently",
@@ -312,5 +307,4 @@ const ModuleClass kClass = {"TrafficNormalizer",
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

@@ -2,29 +2,25 @@
 // WebCache: measures what a web cache in this place could serve; it stores and serves no content.
 //
 // It recognises HTTP/1 GET requests at the start of a TCP payload and remembers a hash of Host and
-// path for each. A request is a hit when its key is remembered from before.
+// path for each. A request is a hit when its key is remembered from before. Packets pass unchanged.
 //
-// Gates: in 1, out 1. Every packet goes to gate 0 unchanged.
-//
-// Arguments (WebCacheArg):
-//   entries  how many keys to remember (65536); rounded up to a power of two, 2^24 at most
-//
-// Commands: get_stats {} -> {requests, hits, keys} (safe while running).
-//   requests  GET requests with a complete request line
-//   hits      of these, requests whose key was remembered
-//   keys      keys remembered now
-// Metadata: none. Drop reasons: none.
+// Family: network functions
+// Gates: in 1, out 1.
+// Arguments: WebCacheArg
+// Commands:
+//   get_stats  requests, hits and keys so far
+// Metadata: none.
+// Drop reasons: none.
 // Limits: a request whose Host header is not in the packet of its request line is counted but has
 // no key; one that ends its headers without Host has the key of its path alone. Where 4 keys share
 // a set, a further key takes the place of one of them. Keys are told apart by 64 bits of hash.
-// Source: a sample of this project.
+// Origin: original to this project.
 #include <atomic>
 
 #include "host/headers.h"
 #include "host/module.h"
 
 namespace e2 {
-
 namespace {
 
 constexpr uint64_t kDefaultEntries = 65536;
@@ -66,7 +62,7 @@ bool host_value(Text line, Text& host) {
   constexpr long kNameBytes = sizeof kName - 1;
   if (line.end - line.start < kNameBytes) return false;
   for (long i = 0; i < kNameBytes; i++) {
-    if (lower(static_cast<uint8_t>(line.start[i])) != kName[i]) return false;
+    if (lower(static_cast<uint8_t>(line.start[i])) != static_cast<uint8_t>(kName[i])) return false;
   }
   host = {line.start + kNameBytes, line.end};
   while (host.start < host.end && (*host.start == ' ' || *host.start == '\t')) host.start++;
@@ -104,8 +100,6 @@ bool read_request(const uint8_t* bytes, uint32_t len, uint64_t& key) {
   return true;
 }
 
-}  // namespace
-
 class WebCache final : public Module {
  public:
   Status init(Host&, const Args& args) override {
@@ -118,7 +112,7 @@ class WebCache final : public Module {
     size_t slots = kWays;
     while (slots < entries) slots *= 2;
     sets_ = slots / kWays;
-    slots_.reset(new std::atomic<uint64_t>[slots]());
+    slots_ = std::make_unique<std::atomic<uint64_t>[]>(slots);
     return {};
   }
 
@@ -169,8 +163,6 @@ class WebCache final : public Module {
   std::atomic<uint64_t> keys_{0};
 };
 
-namespace {
-
 const ModuleClass kClass = {
     "WebCache",
     "web_cache",
@@ -185,5 +177,4 @@ const ModuleClass kClass = {
 const ModuleRegistration kRegistered{kClass};
 
 }  // namespace
-
 }  // namespace e2

@@ -1,27 +1,23 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // AFPacketPort: sends and receives on an existing network interface of the Linux kernel.
 //
-// What: receives every frame that arrives at the interface through a memory-mapped TPACKET_V3 ring,
-//   and sends frames out of it in batches. Frames that this host itself sends through the interface
-//   are not received. The kernel keeps receiving its own copies; use an interface without addresses
-//   to have it alone.
-// Arguments (AFPacketPortArg):
-//   ifname       name of the interface, which must exist
-//   promiscuous  also receive frames that are addressed to other stations
-//   Needs the capability CAP_NET_RAW.
+// Receives every frame that arrives at the interface through a memory-mapped TPACKET_V3 ring, and
+// sends frames out of it in batches. Frames that this host itself sends through the interface are
+// not received. The kernel keeps receiving its own copies; use an interface without addresses to
+// have it alone. Packets carry the kernel's arrival time. A VLAN tag that the kernel has taken off
+// is put back. Frames from a local peer (veth) may have unfinished checksums, as the kernel leaves
+// these to hardware. The kernel hands over a block of frames when it is full, or 1 ms old.
+//
 // Queues: up to 32 each way. The kernel keeps the frames of a flow in one in queue (PACKET_FANOUT
-// by
-//   hash).
-// Metadata: packets carry the kernel's arrival time. A VLAN tag that the kernel has taken off is
-//   put back. Frames from a local peer (veth) may have unfinished checksums, as the kernel leaves
-//   these to hardware.
-// Losses: frames longer than a packet buffer, and frames that the kernel had no ring space for,
-//   count as dropped. Packets that the interface refuses (longer than its MTU, or the interface is
-//   down) count as sent and as dropped, so that they don't hold up the rest of their batch. Where
-//   the interface's queue is full, packets are left to the sender.
-// Latency: the kernel hands over a block of frames when it is full, or 1 ms old.
+// by hash).
+// Needs: the capability CAP_NET_RAW.
+// Arguments: AFPacketPortArg
 // Threads: one worker may receive from each in queue, and one may send to each out queue.
-// Source: original to this project.
+// Losses: frames longer than a packet buffer, and frames that the kernel had no ring space for,
+// count as dropped. Packets that the interface refuses (longer than its MTU, or the interface is
+// down) count as sent and as dropped, so that they don't hold up the rest of their batch. Where the
+// interface's queue is full, packets are left to the sender.
+// Origin: original to this project.
 
 #include <arpa/inet.h>
 #include <linux/filter.h>

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // MemoryPort: a cable from the port's output to its input, in memory.
 //
-// What: packets sent to out queue q are received from in queue q, in order, through a bounded
-//   lock-free ring. It joins two workers, or two halves of a graph, and stands in for a device in
-//   tests and benchmarks. Packets move without a copy and keep times and metadata.
-// Arguments (MemoryPortArg): none. The port needs as many in queues as out queues; each ring holds
-//   size_out_q packets (1024 where that is 0).
+// Packets sent to out queue q are received from in queue q, in order, through a bounded lock-free
+// ring. It joins two workers, or two halves of a graph, and stands in for a device in tests and
+// benchmarks. Packets move without a copy and keep times and metadata.
+//
+// Queues: as many in as out; each ring holds size_out_q packets (1024 where that is 0).
+// Needs: nothing.
+// Arguments: MemoryPortArg
 // Threads: one worker sends to a queue and one receives from it; the two may be the same.
 // Losses: what finds its ring full is left to the sender, which counts it as dropped. Packets in
-//   the rings when the port is closed are freed.
-// Source: original to this project.
+// the rings when the port is closed are freed.
+// Origin: original to this project.
 
 #include <algorithm>
 #include <atomic>

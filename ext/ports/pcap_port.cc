@@ -1,30 +1,27 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // PCAPPort: replays a capture file, and records packets into another.
 //
-// What: `receive` delivers the packets of the file `dev`, and `send` writes to the file
-//   `write_path`. Reads pcap and pcapng in all their variants, also compressed with gzip (see
-//   pcap_file.h); writes pcap with nanoseconds. Packets are delivered with their capture time and,
-//   where the capture cut them short, their length on the wire; link-layer headers are delivered
-//   as they are, whatever their type. A packet is written with its own time, or with the time of
-//   day where it has none.
-// Arguments (PCAPFilePortArg):
-//   dev              the capture to read; empty: the port receives nothing
-//   write_path       the capture to write, replacing what is there; empty: the port sends nothing
-//   loop             start again after the last packet, for ever
-//   original_timing  deliver packets at the pace of their capture times instead of at once
-//   At least one path is needed, and they must be different files. One queue each way.
-// End: when the capture is exhausted the port receives nothing more. A damaged or truncated capture
-//   ends at the damage; the packet lost there counts as dropped, and closing the port reports the
-//   byte offset. A write failure (a full disk) refuses all later packets, and closing reports it.
-// Losses: packets longer than a packet buffer count as dropped.
+// Reads pcap and pcapng in all their variants, also compressed with gzip (see pcap_file.h); writes
+// pcap with nanoseconds. Packets are delivered with their capture time and, where the capture cut
+// them short, their length on the wire; link-layer headers are delivered as they are, whatever
+// their type. A packet is written with its own time, or with the time of day where it has none.
+//
+// When the capture is exhausted the port receives nothing more. A damaged or truncated capture ends
+// at the damage; the packet lost there counts as dropped, and closing the port reports the byte
+// offset. A write failure (a full disk) refuses all later packets, and closing reports it.
+//
+// Queues: one each way.
+// Needs: at least one of the two paths, which must be different files.
+// Arguments: PCAPFilePortArg
 // Threads: one worker may receive while another sends. Files are read and written in chunks on the
-//   worker, so a slow disk slows the worker down.
-// Source: original to this project.
+// worker, so a slow disk slows the worker down.
+// Losses: packets longer than a packet buffer count as dropped.
+// Origin: original to this project; BESS's driver of this name opens interfaces through libpcap.
 
 #include <sys/stat.h>
-#include <time.h>
 
 #include <algorithm>
+#include <ctime>
 #include <memory>
 
 #include "host/port.h"

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // TAPPort: an Ethernet interface of the Linux kernel whose cable ends here.
 //
-// What: creates (or attaches to) a TAP interface. What the kernel sends through the interface is
-//   received here, and what is sent here arrives at the interface.
-// Arguments (TAPPortArg):
-//   ifname  name of the interface, at most 15 characters; empty: the kernel picks tap0, tap1, ...
-//   Needs the capability CAP_NET_ADMIN. The interface is brought up with the port's MTU; it goes
-//   away with the port unless it was made persistent beforehand. The port's MAC address, MTU and
-//   state are those of the interface, and can be changed.
+// Creates (or attaches to) a TAP interface. What the kernel sends through the interface is received
+// here, and what is sent here arrives at the interface, which is brought up with the port's MTU. It
+// goes away with the port unless it was made persistent beforehand. The port's MAC address, MTU and
+// state are those of the interface, and can be changed.
+//
 // Queues: up to 32 each way. With several in queues the interface has as many, and the kernel keeps
-//   the packets of a flow in one of them: that which packets of the flow were last sent to, if any.
-// Losses: frames longer than a packet buffer count as dropped. Packets that the kernel refuses (too
-//   short, or the interface is down) count as sent and as dropped, so that they don't hold up the
-//   rest of their batch. Where the interface's queue is full, packets are left to the sender.
+// the packets of a flow in one of them: that which packets of the flow were last sent to, if any.
+// Needs: the capability CAP_NET_ADMIN.
+// Arguments: TAPPortArg
 // Threads: one worker may receive from each queue while others send.
-// Source: original to this project.
+// Losses: frames longer than a packet buffer count as dropped. Packets that the kernel refuses (too
+// short, or the interface is down) count as sent and as dropped, so that they don't hold up the
+// rest of their batch. Where the interface's queue is full, packets are left to the sender.
+// Origin: original to this project.
 
 #include <fcntl.h>
 #include <linux/if_tun.h>

@@ -1,23 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // UnixSocketPort: exchanges packets with a local process over a UNIX domain socket.
 //
-// What: a SOCK_SEQPACKET server; each message is one packet. One client is served at a time:
-//   further ones are disconnected at once. After the client hangs up, what it has sent is still
-//   delivered (for up to a second, or until the next client comes), then the place is free.
-// Arguments (UnixSocketPortArg):
-//   path                where to listen; a leading @ names the abstract namespace; empty:
-//                       /tmp/bess_unix_NAME with the port's name. A socket left there is replaced,
-//                       any other kind of file is an error
-//   min_rx_interval_ns  after an empty poll, how long to wait before the next one; negative: not at
-//                       all; 0 or absent: 50000
-//   confirm_connect     send the four bytes "yes\0" to each client once it is being served
-//   One queue each way.
-// Losses: without a client, or when its socket buffer is full, packets are left to the sender,
-//   which counts them as dropped. Messages longer than a packet buffer count as dropped.
+// A SOCK_SEQPACKET server; each message is one packet. One client is served at a time: further ones
+// are disconnected at once. After the client hangs up, what it has sent is still delivered (for up
+// to a second, or until the next client comes), then the place is free.
+//
+// Queues: one each way.
+// Needs: nothing.
+// Arguments: UnixSocketPortArg
 // Threads: a thread of the port accepts clients and notices when they leave; one worker may receive
-//   while another sends. A worker marks its side busy around its system calls, so that the thread
-//   never closes a descriptor in use.
-// Source: original; contract after BESS core/drivers/unix_socket.cc.
+// while another sends. A worker marks its side busy around its system calls, so that the thread
+// never closes a descriptor in use.
+// Losses: without a client, or when its socket buffer is full, packets are left to the sender,
+// which counts them as dropped. Messages longer than a packet buffer count as dropped.
+// Origin: the driver of this name in BESS; the code is new.
 
 #include <poll.h>
 #include <sys/eventfd.h>

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the documentation shows works, and looks as it is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bess_plugins.client import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = {
+    "e2ctl": "e2ctl.cli",
+    "e2d": "bess_plugins.daemon.cli",
+    "bessrun": "bess_plugins.script.cli",
+}
+
+
+def run(
+    command: list[str], folder: Path, extra: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed program that a line of the documentation names."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", PROGRAMS[command[0]], *command[1:], *extra],
+        cwd=folder,
+        env={
+            **os.environ,
+            "COLUMNS": "80",
+            "PYTHONPATH": os.pathsep.join(sys.path),  # what these tests import, from any folder
+            "XDG_RUNTIME_DIR": str(folder),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def console(path: Path) -> list[tuple[list[str], list[str]]]:
+    """The commands of a page's console blocks, each with the output that is shown below it."""
+    found: list[tuple[list[str], list[str]]] = []
+    for block in re.findall(r"^```console\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((shlex.split(line[2:], comments=True), []))
+            elif found:
+                found[-1][1].append(line.rstrip())
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    return tmp_path
+
+
+def test_five_minutes(folder: Path) -> None:
+    capture = folder / "out" / "demo.pcap"
+    subprocess.run([sys.executable, ROOT / "examples" / "make_capture.py", capture], check=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    where = {"e2d": ("--port", port), "bessrun": ("--daemon", f"127.0.0.1:{port}"), "e2ctl": ()}
+    commands = console(ROOT / "README.md")
+    assert [command[0] for command, _ in commands] == ["e2ctl", "e2d", "bessrun", "bessrun", "e2d"]
+    for command, shown in commands:
+        result = run(command, folder, where[command[0]])
+        assert result.returncode == 0, result.stderr
+        lines = iter([line.rstrip() for line in result.stdout.splitlines()])
+        assert all(line in lines for line in shown if line != "..."), result.stdout
+
+
+def test_error_of_a_policy(folder: Path) -> None:
+    policy = (ROOT / "examples" / "figure-3.1.e2").read_text()
+    (folder / "wrong.e2").write_text(policy.replace("-> cache ->", "-> cach ->"))
+    (command, shown) = console(ROOT / "docs" / "e2ctl.md")[-1]
+    assert run(command, folder).stderr.splitlines() == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a::Bypass()\na -> -> b\n",
+        "wm::WildcardMatch(fields=[{'offset': 23, 'num_bytes': 9}])\n",
+        "a::Source()\nb::Sink()\na -> b\na -> c:9\n",
+    ],
+)
+def test_errors_of_scripts(text: str, folder: Path, client: Client) -> None:
+    (folder / "wrong.bess").write_text(text)
+    command, shown = console(ROOT / "docs" / "scripts.md")[0]
+    result = run(command, folder, ("--daemon", client.address))
+    assert result.stderr.strip() in shown
+
+
+def test_the_script_shown_runs(folder: Path, client: Client) -> None:
+    page = (ROOT / "docs" / "scripts.md").read_text()
+    (folder / "my.bess").write_text(page.partition("```\n")[2].partition("```")[0])
+    capture = folder / "in.pcap"
+    subprocess.run([sys.executable, ROOT / "examples" / "make_capture.py", capture], check=True)
+    command = ["bessrun", "my.bess", f"IN={capture}", f"OUT={folder / 'out.pcap'}"]
+    result = run(command, folder, ("--daemon", client.address))
+    assert result.returncode == 0, result.stderr
+    assert {module["mclass"] for module in client.list_modules()} == {
+        "PortInc",
+        "BPF",
+        "PortOut",
+        "Sink",
+    }
+
+
+def test_client_example(client: Client) -> None:
+    result = subprocess.run(
+        [sys.executable, "-P", ROOT / "examples" / "client.py", client.address],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    page = (ROOT / "docs" / "client.md").read_text()
+    _, shown = console(ROOT / "docs" / "client.md")[0]
+    numbers = re.compile(r"\d+ packets")
+    assert numbers.sub("N", result.stdout).splitlines() == [numbers.sub("N", x) for x in shown]
+    assert client.list_modules() == []
+    methods = {name for name in vars(Client) if not name.startswith("_")} - {"close"}
+    assert {name for name in methods if f"`{name}" not in page} == set()
