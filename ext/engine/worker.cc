@@ -13,7 +13,7 @@ namespace e2 {
 namespace {
 
 constexpr uint32_t kSpinRuns = 2000;
-constexpr uint32_t kLongestSleepUs = 1000;
+constexpr uint32_t kLongestSleepUs = 2000;
 
 void relax() {
 #if defined(__x86_64__)

@@ -264,7 +264,7 @@ def test_bytes_that_are_no_message(send: Send, method: str, body: bytes) -> None
     check_alive(send)
 
 
-@settings(SETTINGS, max_examples=60)
+@settings(SETTINGS, max_examples=100)
 @given(calls=sequences())
 def test_sequences(send: Send, calls: list[Call]) -> None:
     send("ResetAll", pb.EmptyRequest())  # a failed example leaves things behind
