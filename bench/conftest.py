@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The summary table of the benchmarks; it reports and never judges."""
+"""The summary tables of the benchmarks; they report and never judge."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-Row = tuple[str, dict[str, float]]
+Row = tuple[str, str, dict[str, float]]  # of a table: the line and its figures
 ROWS = pytest.StashKey[list[Row]]()
 COLUMNS = (
     ("mpps", 9, 1),
@@ -15,7 +15,15 @@ COLUMNS = (
     ("bessd_mpps", 11, 1),
     ("ratio", 7, 2),
     ("us_per_rule", 12, 2),
+    ("seconds", 9, 2),
+    ("rss_mb", 8, 0),
+    ("percent_of_core", 17, 2),
+    ("idle_us", 9, 0),
+    ("bessd_idle_us", 15, 0),
+    ("running_us", 12, 0),
+    ("bessd_running_us", 18, 0),
 )
+DATAPLANE = "dataplane: one worker, 60-byte packets"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,11 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def report(pytestconfig: pytest.Config) -> Callable[[str, dict[str, float]], None]:
-    """Adds a line to the table at the end of the run."""
+def report(pytestconfig: pytest.Config) -> Callable[..., None]:
+    """Adds a line to a table at the end of the run."""
 
-    def add(name: str, figures: dict[str, float]) -> None:
-        pytestconfig.stash[ROWS].append((name, dict(figures)))
+    def add(name: str, figures: dict[str, float], table: str = DATAPLANE) -> None:
+        pytestconfig.stash[ROWS].append((table, name, dict(figures)))
 
     return add
 
@@ -37,15 +45,16 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     rows = config.stash[ROWS]
-    if not rows:
-        return
-    wide = max(len(name) for name, _ in rows)
-    terminalreporter.section("dataplane: one worker, 60-byte packets")
-    heading = "".join(f"{column:>{width}}" for column, width, _ in COLUMNS)
-    terminalreporter.write_line(f"{'line':<{wide}}{heading}")
-    for name, figures in rows:
-        cells = "".join(
-            f"{figures[column]:>{width},.{digits}f}" if column in figures else " " * width
-            for column, width, digits in COLUMNS
-        )
-        terminalreporter.write_line(f"{name:<{wide}}{cells}".rstrip())
+    for table in dict.fromkeys(table for table, _, _ in rows):
+        lines = [(name, figures) for title, name, figures in rows if title == table]
+        columns = [column for column in COLUMNS if any(column[0] in line[1] for line in lines)]
+        wide = max(len(name) for name, _ in lines)
+        terminalreporter.section(table)
+        heading = "".join(f"{column:>{width}}" for column, width, _ in columns)
+        terminalreporter.write_line(f"{'line':<{wide}}{heading}")
+        for name, figures in lines:
+            cells = "".join(
+                f"{figures[column]:>{width},.{digits}f}" if column in figures else " " * width
+                for column, width, digits in columns
+            )
+            terminalreporter.write_line(f"{name:<{wide}}{cells}".rstrip())

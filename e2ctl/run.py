@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bess_plugins.captures import count_packets
-from bess_plugins.client import BessError, Client
+from bess_plugins.client import BessError, Client, DaemonUnavailableError
 from bess_plugins.daemon.server import Server, make_engine
 from e2ctl.report import ModuleCounters, PortTotals, Report, make_report
 from e2ctl.wiring import Plan
@@ -104,7 +104,13 @@ def _connect(daemon: str | None) -> Iterator[Client]:
     with Client(daemon) as client:
         if client.list_modules() or client.list_ports():
             raise RunError(f"the daemon at {daemon} is in use; reset it, or leave out --daemon")
-        yield client
+        try:
+            yield client
+        except DaemonUnavailableError:
+            raise RunError(
+                f"the daemon at {daemon} ended during the run, so there are no results; "
+                "start it with `e2d start` and run again"
+            ) from None
 
 
 def _execute(

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Build and run the C++ unit tests (doctest) of the core, optionally under sanitizers."""
+"""Builds the C++ unit tests (doctest) of the core and, for sanitizers, the extension."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sysconfig
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pybind11
+
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ("host", "engine", "ports", "modules", "nf")
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fPIC")
 
 
 def missing_tool() -> str | None:
@@ -27,22 +31,45 @@ def missing_tool() -> str | None:
     return None if probe.returncode == 0 else "doctest is not installed (Debian: doctest-dev)"
 
 
-def build(out: Path, flags: tuple[str, ...] = ()) -> Path:
-    """Compile the core and every test in tests/cpp into one program below `out`."""
+def compile_all(sources: Sequence[Path], out: Path, flags: Sequence[str]) -> list[Path]:
+    """Compile each source to an object in `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    sources = [path for folder in CORE for path in sorted((ROOT / "ext" / folder).glob("*.cc"))]
-    sources += sorted((ROOT / "tests" / "cpp").glob("*.cc"))
     common = ["-std=c++17", "-O1", "-g1", f"-I{ROOT / 'ext'}", f"-I{ROOT / 'tests'}", *flags]
 
-    def compile_one(source: Path) -> str:
+    def compile_one(source: Path) -> Path:
         target = out / f"{source.parent.name}_{source.stem}.o"
         subprocess.run(["g++", *common, "-c", str(source), "-o", str(target)], check=True)
-        return str(target)
+        return target
 
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(compile_one, sources))
+
+
+def link(objects: Sequence[Path], target: Path, flags: Sequence[str]) -> Path:
+    """Link objects to a program or, with -shared, to a library."""
+    command = ["g++", *flags, *map(str, objects), "-pthread", "-ldl", "-o", str(target)]
+    subprocess.run(command, check=True)
+    return target
+
+
+def compile_core(out: Path, flags: Sequence[str] = ()) -> list[Path]:
+    """The objects of the core, of which the tests and the extension are made."""
+    sources = [path for folder in CORE for path in sorted((ROOT / "ext" / folder).glob("*.cc"))]
+    return compile_all(sources, out, flags)
+
+
+def build_tests(core: Sequence[Path], out: Path, flags: Sequence[str] = ()) -> Path:
+    """One program of the core and every test in tests/cpp."""
     main = out / "main.cc"
     main.write_text("#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN\n#include <doctest/doctest.h>\n")
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, [*sources, main]))
-    program = out / "core_tests"
-    subprocess.run(["g++", *flags, *objects, "-pthread", "-ldl", "-o", str(program)], check=True)
-    return program
+    tests = compile_all([*sorted((ROOT / "tests" / "cpp").glob("*.cc")), main], out, flags)
+    return link([*core, *tests], out / "core_tests", flags)
+
+
+def build_engine(core: Sequence[Path], out: Path, flags: Sequence[str]) -> Path:
+    """The extension `_engine` over objects compiled with -fPIC."""
+    includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
+    hidden = [*flags, *includes, "-fvisibility=hidden"]
+    binding = compile_all([ROOT / "ext" / "bindings" / "engine.cc"], out, hidden)
+    name = f"_engine{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return link([*core, *binding], out / name, [*flags, "-shared"])

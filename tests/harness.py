@@ -1,16 +1,33 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Run packets through one compiled module and look at what comes out of its gates."""
+"""Run packets through one compiled module and look at what comes out of its gates; run `e2d`."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bess_plugins._engine import Engine, EngineError
 
-__all__ = ["Engine", "EngineError", "Result", "new_engine", "run", "wait_until"]
+__all__ = [
+    "E2d",
+    "Engine",
+    "EngineError",
+    "Result",
+    "new_e2d",
+    "new_engine",
+    "real_daemon",
+    "run",
+    "wait_until",
+]
 
 
 @dataclass(frozen=True)
@@ -62,3 +79,57 @@ def run(
     results += [engine.module_command("m", name, dict(arg)) for name, arg in after]
     drops = {k: v for k, v in engine.module_info("m")["drops"].items() if v}
     return Result(out, drops, results)
+
+
+@dataclass(frozen=True)
+class E2d:
+    """The command `e2d` with a port and a runtime folder of its own."""
+
+    folder: Path
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / f"e2d-{self.port}.pid"
+
+    @property
+    def pid(self) -> int:
+        return int(self.pid_file.read_text())
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        port = f"--port={self.port}"
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "bess_plugins.daemon.cli", *arguments, port],
+            env={**os.environ, "XDG_RUNTIME_DIR": str(self.folder)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def kill(self) -> None:
+        """End the daemon as a crash would."""
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def new_e2d(folder: Path) -> E2d:
+    """The command on a free port; nothing runs yet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return E2d(folder, probe.getsockname()[1])
+
+
+@contextmanager
+def real_daemon(folder: Path, *arguments: str) -> Iterator[E2d]:
+    """A daemon in a process of its own, as users start it."""
+    e2d = new_e2d(folder)
+    started = e2d("start", *arguments)
+    assert started.returncode == 0, started.stderr
+    try:
+        yield e2d
+    finally:
+        e2d("stop")

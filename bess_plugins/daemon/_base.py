@@ -12,6 +12,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from bess_plugins import _proto
 
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 10514
+DEFAULT_POOL_PACKETS = 16384
 MAX_WORKERS = 64
 MAX_QUEUES = 32
 MAX_QUEUE_SIZE = 4096

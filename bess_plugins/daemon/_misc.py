@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -16,14 +17,13 @@ from bess_plugins.pb import bess_msg_pb2 as pb
 log = logging.getLogger(__name__)
 
 
+@functools.cache
 def version() -> str:
     """Return the version of the installed distribution."""
-    for name in metadata.packages_distributions().get("bess_plugins", ["bess-e2"]):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return "0+unknown"
+    try:
+        return metadata.version("bess-e2")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
 
 
 class MiscCalls(ServiceBase):

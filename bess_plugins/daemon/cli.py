@@ -19,14 +19,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
-from bess_plugins.daemon.server import (
-    DEFAULT_HOST,
-    DEFAULT_POOL_PACKETS,
-    DEFAULT_PORT,
-    Server,
-    ServerError,
-    make_engine,
-)
+from bess_plugins.daemon._base import DEFAULT_HOST, DEFAULT_POOL_PACKETS, DEFAULT_PORT
 
 app = typer.Typer(help="Control daemon of the bess-e2 dataplane.")
 
@@ -129,6 +122,9 @@ def _answers(port: int) -> bool:
 
 def run(port: int, unix_socket: Path | None, pool_packets: int, metrics_port: int | None) -> None:
     """Serve in this process until a signal or a client asks to stop."""
+    # Only the process that serves needs these, and they are half of the time to start.
+    from bess_plugins.daemon.server import Server, ServerError, make_engine
+
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -14,17 +14,14 @@ from types import TracebackType
 
 import grpc
 
+from bess_plugins.daemon._base import DEFAULT_HOST, DEFAULT_POOL_PACKETS, DEFAULT_PORT
 from bess_plugins.daemon.metrics import Metrics
 from bess_plugins.daemon.service import ControlService, EngineApi
 from bess_plugins.pb import bess_msg_pb2 as pb
 
-__all__ = ["DEFAULT_HOST", "DEFAULT_POOL_PACKETS", "DEFAULT_PORT", "Server", "ServerError"]
+__all__ = ["Server", "ServerError", "make_engine"]
 
 log = logging.getLogger(__name__)
-
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 10514
-DEFAULT_POOL_PACKETS = 16384
 
 _THREADS = 8
 _GRACE_SECONDS = 2.0
@@ -41,10 +38,14 @@ class ServerError(Exception):
 
 
 def make_engine(pool_packets: int = DEFAULT_POOL_PACKETS) -> EngineApi:
-    """Create the compiled engine."""
-    engine: EngineApi = importlib.import_module("bess_plugins._engine").Engine(
-        pool_packets=pool_packets
-    )
+    """Create the compiled engine, or raise `ServerError` where there is no memory for it."""
+    compiled = importlib.import_module("bess_plugins._engine")
+    try:
+        engine: EngineApi = compiled.Engine(pool_packets=pool_packets)
+    except (MemoryError, RuntimeError) as error:
+        raise ServerError(
+            f"cannot create {pool_packets:,} packet buffers: {error}; choose fewer --pool-packets"
+        ) from None
     return engine
 
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Plugins: shared objects with further modules and ports, written against ext/host.
 #include <dlfcn.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -22,6 +23,11 @@ Status Engine::import_plugin(const std::string& path) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (plugins_.count(path) != 0) {
     return Status::error(EEXIST, "plugin '" + path + "' is already loaded");
+  }
+  struct stat info{};
+  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    // Opening a pipe would wait for somebody to write to it, with every other call behind.
+    return Status::invalid("can't load plugin '" + path + "': it is no regular file");
   }
   const std::vector<std::string> before = known_classes();
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);

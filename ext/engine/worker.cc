@@ -14,7 +14,7 @@ namespace e2 {
 namespace {
 
 constexpr uint32_t kSpinRuns = 2000;
-constexpr uint32_t kLongestSleepUs = 500;
+constexpr uint32_t kLongestSleepUs = 2000;
 
 // Stack that a chain of modules may use; a graph that needs more has a loop.
 constexpr size_t kMostStackBytes = 1u << 20;

@@ -2,7 +2,7 @@
 // Worker: one pinned thread that runs the tasks of its traffic-class tree.
 //
 // It stops and starts only between task runs, so whoever paused it may change the graph. When tasks
-// find nothing to do it spins, then sleeps in steps of up to 500 µs: an idle daemon costs no core.
+// find nothing to do it spins, then sleeps in steps of up to 2 ms: an idle daemon costs no core.
 #pragma once
 
 #include <atomic>

@@ -17,6 +17,7 @@
 // Commands: none.
 // Metadata: none.
 // Drop reasons: none.
+// Limits: no more than 10^8 cycles for a full batch, for whoever pauses a worker waits for its batch.
 // Origin: the module of this name in BESS; the code is new.
 //
 // Merge: joins many inputs to one output.
@@ -28,6 +29,8 @@
 // Metadata: none.
 // Drop reasons: none.
 // Origin: the module of this name in BESS; the code is new.
+#include <algorithm>
+
 #include "engine/clock.h"
 #include "host/module.h"
 
@@ -44,12 +47,21 @@ class Merge final : public Module {
   void process(Context& ctx, Batch& batch, Gate) override { emit(ctx, batch); }
 };
 
+constexpr uint64_t kMostCycles = 100'000'000;
+constexpr uint64_t kLongestPacket = 2048;
+
 class Bypass final : public Module {
  public:
   Status init(Host&, const Args& args) override {
     per_batch_ = args["cycles_per_batch"].as_uint();
     per_packet_ = args["cycles_per_packet"].as_uint();
     per_byte_ = args["cycles_per_byte"].as_uint();
+    if (std::max({per_batch_, per_packet_, per_byte_}) > kMostCycles ||
+        per_batch_ + kMaxBatch * (per_packet_ + per_byte_ * kLongestPacket) > kMostCycles) {
+      return Status::invalid("more than " + std::to_string(kMostCycles) +
+                             " cycles for a batch of 32 packets of 2,048 bytes: its worker could "
+                             "not be paused in time");
+    }
     burns_ = (per_batch_ | per_packet_ | per_byte_) != 0;
     return {};
   }

@@ -21,10 +21,12 @@ CaptureWriter::~CaptureWriter() {
 
 Status CaptureWriter::open(const std::string& path) {
   path_ = path;
-  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  // A pipe that nobody reads, or reads slowly, is an error: neither a call nor a worker may wait.
+  fd_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0644);
   if (fd_ < 0) {
     const int code = errno;
-    return Status::error(code, "cannot create the capture '" + path + "': " + std::strerror(code));
+    const char* why = code == ENXIO ? "nobody reads that pipe" : std::strerror(code);
+    return Status::error(code, "cannot create the capture '" + path + "': " + why);
   }
   error_code_ = 0;
   file_bytes_ = packets_lost_ = 0;

@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -149,6 +156,46 @@ def test_command(client: Client, server: Server, tmp_path: Path) -> None:
     assert runner.invoke(app, ["graph", "-o", str(drawing), *daemon]).exit_code == 0
     texts = [node.text for node in ET.parse(drawing).iter() if node.tag.endswith("text")]
     assert "first" in texts
+
+
+def test_show_refreshes_until_ctrl_c(client: Client, server: Server, tmp_path: Path) -> None:
+    run_script(script(tmp_path, f"bess.add_worker(0, {CORE})\nsrc::Source() -> Sink()"), client)
+    command = [sys.executable, "-P", "-m", "bess_plugins.script.cli", "show", "--interval=0.1"]
+    terminal, inside = pty.openpty()
+    before = termios.tcgetattr(inside)
+    process = subprocess.Popen(
+        [*command, "--daemon", server.address],
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        env={**os.environ, "TERM": "xterm"},
+        start_new_session=True,
+        # The terminal turns Ctrl-C into a signal only for whom it controls.
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    shown = b""
+
+    def shows(what: bytes, times: int) -> bool:
+        nonlocal shown
+        while select.select([terminal], [], [], 0)[0]:
+            shown += os.read(terminal, 1 << 16)
+        return shown.count(what) >= times
+
+    try:
+        wait_until(lambda: shows(b"packets/s", 3), timeout_s=30)  # at first, and two refreshes
+        assert b"\x1b[?25l" in shown  # the cursor is hidden meanwhile
+        counts = [int(n) for n in re.findall(rb"src +Source +0 +sink0 +(\d+) ", shown)]
+        assert counts == sorted(counts) and len(set(counts)) >= 2
+        os.write(terminal, b"\x03")
+        wait_until(lambda: shows(b"\x1b[?25h", 1) and process.poll() is not None, timeout_s=30)
+        assert process.returncode == 0
+        assert b"Traceback" not in shown
+        assert termios.tcgetattr(inside) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+        os.close(inside)
 
 
 def test_exit_codes(client: Client, server: Server, tmp_path: Path) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from bess_plugins.client import BessError, Client, DaemonUnavailableError
 from bess_plugins.daemon.server import Server, ServerError, make_engine
 from bess_plugins.pb import bess_msg_pb2 as pb
 from daemon_support import CORE, failure
-from harness import wait_until
+from harness import new_e2d, wait_until
 
 
 def test_version(client: Client) -> None:
@@ -245,6 +244,29 @@ def test_port_taken(server: Server) -> None:
         second.start()
 
 
+def test_no_memory_for_packets_is_one_clear_error() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # packets are in a memory file
+    try:
+        with pytest.raises(ServerError, match=r"cannot create 16,384 packet buffers: .*too large"):
+            make_engine()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_nothing_waits_for_the_other_end_of_a_pipe(client: Client, tmp_path: Path) -> None:
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    assert failure(lambda: client.create_port("PCAPPort", dev=pipe)) == errno.EINVAL
+    assert failure(lambda: client.create_port("PCAPPort", write_path=pipe)) == errno.ENXIO
+    assert failure(lambda: client.import_plugin(pipe)) == errno.EINVAL
+
+
+def test_no_module_keeps_a_worker_from_pausing(client: Client) -> None:
+    for arg in ({"cycles_per_batch": 2**32 - 1}, {"cycles_per_byte": 10_000}):
+        assert failure(lambda arg=arg: client.create_module("Bypass", **arg)) == errno.EINVAL
+
+
 def test_unix_socket_metrics_and_kill(tmp_path: Path) -> None:
     path = tmp_path / "e2d.sock"
     with socket.socket(socket.AF_UNIX) as stale:
@@ -267,26 +289,12 @@ def test_unix_socket_metrics_and_kill(tmp_path: Path) -> None:
 
 
 def test_command_line(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-
-    def e2d(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "bess_plugins.daemon.cli", *arguments, f"--port={port}"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
+    e2d = new_e2d(tmp_path)
     assert e2d("status").returncode == 3
     started = e2d("start", "--pool-packets=512")
     try:
         assert started.returncode == 0, started.stderr
-        assert (tmp_path / f"e2d-{port}.pid").exists()
+        assert e2d.pid_file.exists()
         shown = e2d("status")
         assert shown.returncode == 0
         assert "0 modules" in shown.stdout
@@ -298,4 +306,4 @@ def test_command_line(tmp_path: Path) -> None:
     assert stopped.returncode == 0, stopped.stderr
     assert e2d("status").returncode == 3
     assert "not running" in e2d("stop").stdout
-    assert not (tmp_path / f"e2d-{port}.pid").exists()
+    assert not e2d.pid_file.exists()

@@ -19,7 +19,6 @@ LIMITED = ("ext/", "bess_plugins/", "e2ctl/", "bench/")
 LONG = {
     "bess_plugins/proto/bess_msg.proto",
     "bess_plugins/proto/module_msg.proto",
-    "bess_plugins/client.py",
     "bench/test_dataplane.py",
 }
 FRAGMENT = re.compile(r"changelog\.d/[a-z0-9-]+\.(added|changed|fixed)\.md")
