@@ -76,7 +76,7 @@ PacketMask test_ports(const Node& node, const Frames& frames, PacketMask packets
   const auto inside = [&own](uint32_t port) { return port - own.low <= own.high - own.low; };
   const auto test_in = [&](auto either) {
     return those(packets, [&](uint32_t i) {
-      const Headers& h = frames.headers[i];
+      Headers h = frames.headers(i);
       const bool ports =
           h.ip_proto == kProtoTcp || h.ip_proto == kProtoUdp || h.ip_proto == kProtoSctp;
       return h.l4_off != 0 && ports && (own.proto == 0 || own.proto == h.ip_proto) &&
@@ -97,38 +97,39 @@ PacketMask test_ports(const Node& node, const Frames& frames, PacketMask packets
 
 PacketMask test(const Node& node, const Frames& frames, PacketMask packets) {
   const auto inside = [&node](uint32_t value) { return value >= node.low && value <= node.high; };
-  const Headers* const headers = frames.headers;
   switch (node.kind) {
     case Kind::kAll:
       return packets;
     case Kind::kEtherType:
       return those(packets, [&](uint32_t i) {
-        return headers[i].l2_len != 0 && inside(headers[i].ether_type);
+        Headers h = frames.headers(i);
+        return h.l2_len != 0 && inside(h.ether_type);
       });
     case Kind::kIpProto:
       return those(packets, [&](uint32_t i) {
-        const Headers& h = headers[i];
+        Headers h = frames.headers(i);
         return h.ip_version != 0 && h.l3_len != 0 && inside(h.ip_proto) &&
                (node.version == 0 || node.version == h.ip_version);
       });
     case Kind::kVlan:
       return those(packets, [&](uint32_t i) {
-        return headers[i].has_vlan && inside(headers[i].vlan_tci & BpfFilter::kMaxVid);
+        Headers h = frames.headers(i);
+        return h.has_vlan && inside(h.vlan_tci & BpfFilter::kMaxVid);
       });
     case Kind::kMac:
       return those(packets, [&](uint32_t i) {
-        const uint8_t* data = frames.data[i];
-        return frames.len[i] >= kMacsBytes &&
+        const uint8_t* data = frames.data(i);
+        return frames.len(i) >= kMacsBytes &&
                either_way(node.direction, same_bits(node, data + 6, 6), same_bits(node, data, 6));
       });
     case Kind::kAddress:
       return those(packets, [&](uint32_t i) {
-        return test_address(node, frames.data[i], frames.len[i], headers[i]);
+        return test_address(node, frames.data(i), frames.len(i), frames.headers(i));
       });
     case Kind::kPort:
       return test_ports(node, frames, packets);
     case Kind::kLength:
-      return those(packets, [&](uint32_t i) { return inside(frames.len[i]); });
+      return those(packets, [&](uint32_t i) { return inside(frames.len(i)); });
   }
   return 0;
 }

@@ -30,6 +30,7 @@
 #pragma once
 
 #include <cstdint>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -39,19 +40,46 @@
 
 namespace e2 {
 
-// A batch as filters see it.
-struct Frames {
-  const uint8_t* data[kMaxBatch];
-  uint32_t len[kMaxBatch];
-  Headers headers[kMaxBatch];
-
+// A batch as filters see it. What common packets say is read where a test asks for it; only the
+// headers of others are kept.
+class Frames {
+ public:
   explicit Frames(const Batch& batch) {
     for (uint32_t i = 0; i < batch.size; ++i) {
-      data[i] = batch[i]->data();
-      len[i] = batch[i]->len();
-      headers[i] = parse_headers(data[i], len[i]);
+      data_[i] = batch[i]->data();
+      len_[i] = batch[i]->len();
+      Headers h;
+      const bool common = parse_common_headers(data_[i], len_[i], h);
+      common_ |= static_cast<PacketMask>(common) << i;
+      if (!common) parse_any_headers(data_[i], len_[i], *new (&uncommon_[i]) Headers());
     }
   }
+
+  const uint8_t* data(uint32_t i) const { return data_[i]; }
+  uint32_t len(uint32_t i) const { return len_[i]; }
+  // Up to and with the ports; the fields behind them are 0.
+  Headers headers(uint32_t i) const {
+    if ((common_ >> i & 1) == 0) return uncommon_[i];
+    Headers h;
+    h.l2_len = 14;
+    h.ether_type = kEtherIpv4;
+    h.ip_version = 4;
+    h.l3_off = 14;
+    h.l3_len = 20;
+    h.l4_off = 34;
+    h.ip_proto = data_[i][23];
+    h.sport = load_be16(data_[i] + 34);
+    h.dport = load_be16(data_[i] + 36);
+    return h;
+  }
+
+ private:
+  const uint8_t* data_[kMaxBatch];
+  uint32_t len_[kMaxBatch];
+  PacketMask common_ = 0;
+  union {  // so that nothing clears them in advance
+    Headers uncommon_[kMaxBatch];
+  };
 };
 
 class BpfFilter {

@@ -45,11 +45,16 @@ class Queue final : public Module {
   void process(Context& ctx, Batch& batch, Gate) override {
     uint64_t head = reserved_.load(std::memory_order_relaxed);
     uint32_t count;
-    do {
+    for (;;) {
       const uint64_t room = size_ - (head - taken_.load(std::memory_order_acquire));
       count = batch.size < room ? batch.size : static_cast<uint32_t>(room);
-    } while (count != 0 &&
-             !reserved_.compare_exchange_weak(head, head + count, std::memory_order_relaxed));
+      if (count == 0) break;
+      if (alone_) {
+        reserved_.store(head + count, std::memory_order_relaxed);
+        break;
+      }
+      if (reserved_.compare_exchange_weak(head, head + count, std::memory_order_relaxed)) break;
+    }
     if (count != 0) {
       const uint64_t at = head & mask_;
       const uint64_t first = count < size_ - at ? count : size_ - at;
@@ -61,10 +66,12 @@ class Queue final : public Module {
       published_.store(head + count, std::memory_order_release);
       if (may_overload_ && waiting() > high_) set_overloaded(true);
     }
-    if (count != batch.size) {
-      dropped_.fetch_add(batch.size - count, std::memory_order_relaxed);
-      for (uint32_t i = count; i < batch.size; ++i) drop(ctx, batch[i], full_);
-    }
+    if (count == batch.size) return;
+    dropped_.fetch_add(batch.size - count, std::memory_order_relaxed);
+    Batch rest;
+    rest.size = batch.size - count;
+    std::memcpy(rest.packets, batch.packets + count, rest.size * sizeof(Packet*));
+    drop(ctx, rest, full_);
   }
 
   TaskResult run_task(Context& ctx, uint64_t) override {
@@ -89,6 +96,8 @@ class Queue final : public Module {
     emit(ctx, batch);
     return {false, count, (bytes + uint64_t{count} * 24) * 8};
   }
+
+  void placed(const std::vector<uint32_t>& workers) override { alone_ = workers.size() == 1; }
 
   void release(Context& ctx) override {
     for (uint64_t i = taken_; i != published_; ++i) ctx.free(&slots_[i & mask_], 1);
@@ -144,6 +153,7 @@ class Queue final : public Module {
     return {};
   }
 
+  bool alone_ = false;  // one worker does all that is done here: no other can come in between
   std::unique_ptr<Packet*[]> slots_;
   uint64_t size_ = 0;
   uint64_t mask_ = 0;
