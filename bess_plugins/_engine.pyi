@@ -9,6 +9,9 @@ _Args = dict[str, Any]
 MAX_WORKERS: int
 METADATA_BYTES: int
 
+def isa() -> str:
+    """The vector instructions in use: portable, avx2 or avx512; E2_ISA sets a lower level."""
+
 class EngineError(RuntimeError):
     code: int
     message: str

@@ -271,8 +271,9 @@ inline uint64_t l4_ones_sum(const uint8_t* packet, const Headers& h, uint32_t fi
   const uint32_t bytes = h.payload_off - h.l4_off + h.payload_len;
   uint16_t present;
   std::memcpy(&present, packet + field, sizeof present);
-  // Adding the complement takes the field out again.
-  uint64_t sum = static_cast<uint16_t>(~present);
+  uint64_t sum = ones_add_bytes(0, packet + h.l4_off, bytes);
+  // The field lies in a whole word of the sum: taking it out there is exact.
+  sum -= static_cast<uint64_t>(present) << (field - h.l4_off) % 4 * 8;
   const uint8_t* ip = packet + h.l3_off;
   if (h.ip_version == 6) {
     sum += __builtin_bswap32(bytes) + __builtin_bswap16(h.ip_proto);
@@ -282,7 +283,7 @@ inline uint64_t l4_ones_sum(const uint8_t* packet, const Headers& h, uint32_t fi
     sum += __builtin_bswap32(bytes) + __builtin_bswap16(h.ip_proto);
     sum = ones_add_bytes(sum, ip + 12, 8);
   }
-  return ones_add_bytes(sum, packet + h.l4_off, bytes);
+  return sum;
 }
 
 // What belongs in that field, for store_be16; what the field holds now does not matter. 0 where it

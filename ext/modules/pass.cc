@@ -17,8 +17,8 @@
 // Commands: none.
 // Metadata: none.
 // Drop reasons: none.
-// Limits: no more than 10^8 cycles for a full batch, for whoever pauses a worker waits for its
-// batch. Origin: the module of this name in BESS; the code is new.
+// Limits: no more than 10^8 cycles for a full batch: whoever pauses a worker waits for its batch.
+// Origin: the module of this name in BESS; the code is new.
 //
 // Merge: joins many inputs to one output.
 //
