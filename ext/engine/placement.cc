@@ -117,6 +117,7 @@ Status Engine::check_placement() {
 void Engine::tell_placement() {
   for (const auto& entry : placement()) {
     std::vector<uint32_t> workers;
+    workers.reserve(entry.second.tasks.size());
     for (const auto& at : entry.second.tasks) workers.push_back(at.first);
     entry.first->placed(workers);
   }

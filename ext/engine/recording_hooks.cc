@@ -14,8 +14,8 @@ namespace {
 void write_hex(char* to, const uint8_t* bytes, uint32_t count) {
   static const char kDigits[] = "0123456789ABCDEF";
   for (uint32_t i = 0; i < count; ++i) {
-    to[2 * i] = kDigits[bytes[i] >> 4];
-    to[2 * i + 1] = kDigits[bytes[i] & 15];
+    *to++ = kDigits[bytes[i] >> 4];
+    *to++ = kDigits[bytes[i] & 15];
   }
 }
 

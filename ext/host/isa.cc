@@ -30,9 +30,9 @@ Choice choose() {
   const char* wanted = std::getenv("E2_ISA");
   const Isa best = best_isa();
   if (wanted == nullptr || *wanted == '\0') return {best, {}};
-  for (uint8_t level = 0; level < sizeof kNames / sizeof *kNames; ++level) {
+  for (size_t level = 0; level < sizeof kNames / sizeof *kNames; ++level) {
     if (std::string(wanted) != kNames[level]) continue;
-    if (level <= static_cast<uint8_t>(best)) return {static_cast<Isa>(level), {}};
+    if (level <= static_cast<size_t>(best)) return {static_cast<Isa>(level), {}};
     return {Isa::kPortable, Status::invalid("E2_ISA is '" + std::string(wanted) +
                                             "', which this CPU does not have; at most '" +
                                             isa_name(best) + "' works here")};

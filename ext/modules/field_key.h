@@ -36,7 +36,7 @@ struct alignas(kCacheLineBytes) MatchKey {
 struct alignas(kCacheLineBytes) KeyBatch {
   static constexpr uint32_t kLanes = 8;
 
-  KeyBatch() {}
+  KeyBatch() {}  // NOLINT(modernize-use-equals-default): a defaulted one would clear the columns
   void pad(uint32_t count, uint32_t word) {
     for (; count % kLanes != 0; ++count) words[word][count] = 0;
   }

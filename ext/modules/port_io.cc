@@ -117,6 +117,7 @@ class Input : public PortUser {
 
   std::vector<std::string> exclusive(uint32_t, const std::vector<uint64_t>& queues) const override {
     std::vector<std::string> all;
+    all.reserve(queues.size());
     for (const uint64_t queue : queues) all.push_back(queue_name(queue, "incoming"));
     return all;
   }

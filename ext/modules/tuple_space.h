@@ -158,8 +158,8 @@ class TupleSpace {
     std::sort(rules.begin(), rules.end(), [](const Rule& a, const Rule& b) {
       return better(b.tuple->table.payload(b.row), a.tuple->table.payload(a.row));
     });
-    scan_values_.assign(kMaxScanRules * kMaxKeyWords, 0);
-    scan_masks_.assign(kMaxScanRules * kMaxKeyWords, 0);
+    scan_values_.assign(size_t{kMaxScanRules} * kMaxKeyWords, 0);
+    scan_masks_.assign(size_t{kMaxScanRules} * kMaxKeyWords, 0);
     for (size_t r = 0; r < rules.size(); ++r) {
       const size_t bytes = key_words_ * sizeof(uint64_t);
       const Tuple& tuple = *rules[r].tuple;
@@ -167,10 +167,10 @@ class TupleSpace {
       std::memcpy(&scan_masks_[r * kMaxKeyWords], tuple.mask.words, bytes);
       scan_payloads_.push_back(tuple.table.payload(rules[r].row));
     }
-    for (uint8_t w = 0; w < key_words_; ++w) {
+    for (uint32_t w = 0; w < key_words_; ++w) {
       bool counts = false;
       for (size_t r = 0; r < rules.size(); ++r) counts |= scan_masks_[r * kMaxKeyWords + w] != 0;
-      if (counts) scan_columns_.push_back(w);
+      if (counts) scan_columns_.push_back(static_cast<uint8_t>(w));
     }
   }
 

@@ -20,6 +20,7 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <net/if_arp.h>
+#include <netinet/ether.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -151,9 +152,8 @@ Status TAPPort::configure(const PortConfig& wanted) {
   if (wanted.mac_addr != config.mac_addr) {
     Status status = control([&](int fd, ifreq& request) -> const char* {
       request.ifr_hwaddr.sa_family = ARPHRD_ETHER;
-      auto* mac = reinterpret_cast<uint8_t*>(request.ifr_hwaddr.sa_data);
-      if (std::sscanf(wanted.mac_addr.c_str(), "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac[0], &mac[1],
-                      &mac[2], &mac[3], &mac[4], &mac[5]) != 6) {
+      auto* mac = reinterpret_cast<ether_addr*>(request.ifr_hwaddr.sa_data);
+      if (ether_aton_r(wanted.mac_addr.c_str(), mac) == nullptr) {
         errno = EINVAL;
         return "read the new address of";
       }
