@@ -45,7 +45,7 @@ class Pipe:
             self.engine.connect(last, 0, f"m{i}", 0)
             last = f"m{i}"
         self.engine.connect(last, 0, "out", 0)
-        self.engine.add_worker(0, 0)
+        self.engine.add_worker(0, -1)
         self.engine.resume_all()
 
     def stats(self, name: str, direction: str = "inc") -> dict[str, int]:

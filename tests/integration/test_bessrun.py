@@ -225,6 +225,8 @@ def test_layers_ignore_edges_that_close_a_cycle() -> None:
 def test_the_dissertations_listings_split_udp_from_the_rest(
     client: Client, tmp_path: Path, name: str
 ) -> None:
+    if 0 not in os.sched_getaffinity(0):
+        pytest.skip("the listing names core 0, which this process may not use")
     scapy = pytest.importorskip("scapy.all")
     ip = scapy.Ether() / scapy.IP(dst="10.0.0.1")
     frames = [ip / (scapy.UDP(dport=i) if i % 3 else scapy.TCP(dport=i)) for i in range(1, 91)]

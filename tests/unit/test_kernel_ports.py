@@ -51,7 +51,7 @@ def test_tap_and_af_packet_exchange_packets(tmp_path: Path) -> None:
         pipe.engine.create_module(f"from_{source}", "PortInc", {"port": source})
         pipe.engine.create_module(f"to_{sink}", "PortOut", {"port": sink})
         pipe.engine.connect(f"from_{source}", 0, f"to_{sink}", 0)
-    pipe.engine.add_worker(0, 0)
+    pipe.engine.add_worker(0, -1)
     pipe.engine.resume_all()
     wait_until(lambda: all(pipe.stats(p, "out")["packets"] >= 20 for p in ("a", "b")))
     time.sleep(0.2)  # some of these may have been the kernel's own, such as router solicitations
@@ -104,7 +104,7 @@ def test_kernel_ports_with_several_queues_spread_flows(tmp_path: Path) -> None:
             pipe.port(inc, "PCAPPort", {"write_path": str(sink)}, (0, 1))
             engine.create_module(f"{inc}_out", "PortOut", {"port": inc})
             engine.connect(inc, 0, f"{inc}_out", 0)
-    engine.add_worker(0, 0)
+    engine.add_worker(0, -1)
     engine.resume_all()
     for end in ("tap", "host"):
         wait_until(lambda at=end: pipe.stats(at)["packets"] >= 3 * 64)

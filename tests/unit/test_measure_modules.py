@@ -170,7 +170,7 @@ def generate(engine: Engine, path: Path, args: dict[str, Any], packets: int) -> 
     engine.create_module("gen", "FlowGen", args)
     engine.create_module("write", "PortOut", {"port": "out"})
     engine.connect("gen", 0, "write", 0)
-    engine.add_worker(0, 0)
+    engine.add_worker(0, -1)
     engine.resume_all()
     wait_until(lambda: engine.port_stats("out")["out"]["packets"] >= packets)
     engine.pause_all()
@@ -273,7 +273,7 @@ def with_checksums(packet: bytes) -> bytes:
 
 def test_no_op_runs(engine: Engine) -> None:
     engine.create_module("idle", "NoOP", {})
-    engine.add_worker(0, 0)
+    engine.add_worker(0, -1)
     engine.resume_all()
     time.sleep(0.01)
     engine.pause_all()
