@@ -8,6 +8,7 @@ _Args = dict[str, Any]
 
 MAX_WORKERS: int
 METADATA_BYTES: int
+ISA: str  # the level of vector instructions in use, see E2_ISA
 
 class EngineError(RuntimeError):
     code: int

@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "host/isa.h"
+
 namespace py = pybind11;
 
 namespace {
@@ -193,10 +195,15 @@ PYBIND11_MODULE(_engine, m) {
   m.attr("EngineError") = py::handle(engine_error);
   m.attr("MAX_WORKERS") = e2::kMaxWorkers;
   m.attr("METADATA_BYTES") = e2::kMetadataBytes;
+  m.attr("ISA") = e2::isa_name(e2::isa());
 
   using namespace py::literals;
   py::class_<Engine>(m, "Engine")
-      .def(py::init<uint32_t, uint32_t>(), "pool_packets"_a = 16384, "buffer_bytes"_a = 2048)
+      .def(py::init([](uint32_t pool_packets, uint32_t buffer_bytes) {
+             check(e2::check_isa());
+             return std::make_unique<Engine>(pool_packets, buffer_bytes);
+           }),
+           "pool_packets"_a = 16384, "buffer_bytes"_a = 2048)
       .def("module_classes", [](Engine&) { return describe_modules(); })
       .def("port_drivers", [](Engine&) { return describe_ports(); })
       .def(
