@@ -29,7 +29,9 @@ test: $(STAMP)
 	$(BIN)/python -P -m pytest tests
 
 bench: $(STAMP)
-	$(BIN)/python -P -m pytest bench --benchmark-only
+	mkdir -p out
+	$(BIN)/python -P -m pytest bench --benchmark-only --benchmark-quiet \
+	  --table=out/bench.txt --benchmark-json=out/bench.json
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py

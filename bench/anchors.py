@@ -4,7 +4,7 @@
 Measured once on a two-core virtual machine (2.6 GHz TSC): one worker, in memory, 60-byte packets,
 without hugepages. Of NetSys's bessd and omec-project's the faster one counts; control calls are
 those of omec-project's, from Python over gRPC on loopback. Absolute figures drift from machine to
-machine; a ratio says something only where both ran on the same one.
+machine; a ratio says something only where both ran on the same one, as with BESSD_ADDRESS.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ BESSD_MPPS: dict[str, float] = {
     "Rewrite(32)->WildcardMatch(4 masks)": 48.5,
     "Rewrite(1)->SetMetadata->ExactMatch(attr)": 111.1,
     "Rewrite(32)->SetMetadata->ExactMatch(attr)": 92.8,
+    "Rewrite(1)->SetMetadata->WildcardMatch(attr)": 88.3,
+    "Rewrite(32)->SetMetadata->WildcardMatch(attr)": 73.9,
+    "Rewrite(1)->SetMetadata(const)->ExactMatch(attr)": 113.6,
+    "Rewrite(1)->NAT": 87.4,
+    "Rewrite(32)->NAT": 84.8,
     "Rewrite(1)->VXLAN encap": 35.6,
     "Rewrite(1)->VXLAN encap->decap": 33.5,
     "Rewrite(1)->GenericEncap(const)->Decap": 133.9,
@@ -55,6 +60,13 @@ BESSD_MPPS: dict[str, float] = {
     "Rewrite(1)->Replicate(2)": 73.8,
     "Rewrite(32)->Split(dport)": 112.6,
     "Rewrite(32)->BPF": 112.6,
+}
+
+# Median nanoseconds from Timestamp to Measure.
+BESSD_NS: dict[str, float] = {
+    "Timestamp->Measure": 20,
+    "Timestamp->Bypass x8->Measure": 140,
+    "Timestamp->Queue->Measure": 80,
 }
 
 # Median microseconds of a call without and with a worker that runs.

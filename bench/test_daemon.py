@@ -20,6 +20,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from anchors import BESSD_US
 from bess_plugins.client import Client
+from graphs import CORE
 from harness import E2d, new_e2d, real_daemon
 
 Report = Callable[..., None]
@@ -82,7 +83,7 @@ def test_idle(state: str, daemon: E2d, benchmark: BenchmarkFixture, report: Repo
             client.create_module("PortInc", "inc", port="p")
             client.create_module("Sink", "sink")
             client.connect("inc", "sink")
-            client.add_worker(0, max(os.sched_getaffinity(0)))
+            client.add_worker(0, CORE)
             client.resume()
     pid = daemon.pid
     pedantic: Any = benchmark.pedantic
@@ -135,7 +136,7 @@ def calls(client: Client, name: str) -> tuple[Timed, Timed]:
 
 def build(client: Client) -> None:
     """A source that feeds both tables, and two modules to join and part beside them."""
-    client.add_worker(0, max(os.sched_getaffinity(0)))
+    client.add_worker(0, CORE)
     client.create_module("Source", "source")
     client.create_module("Rewrite", "rewrite", templates=[bytes(60)])
     client.create_module("ExactMatch", "exact", fields=[IP_SOURCE])
@@ -177,5 +178,4 @@ def test_call(name: str, daemon: E2d, benchmark: BenchmarkFixture, report: Repor
     figures = {"running_us": median(spans["running"]), "bessd_running_us": running}
     if idle is not None:
         figures |= {"idle_us": median(spans["idle"]), "bessd_idle_us": idle}
-    benchmark.extra_info.update(figures)
     report(name, figures, CALLS_TABLE)

@@ -8,9 +8,7 @@ _Args = dict[str, Any]
 
 MAX_WORKERS: int
 METADATA_BYTES: int
-
-def isa() -> str:
-    """The vector instructions in use: portable, avx2 or avx512; E2_ISA sets a lower level."""
+ISA: str  # the level of vector instructions in use, see E2_ISA
 
 class EngineError(RuntimeError):
     code: int

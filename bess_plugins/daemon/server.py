@@ -38,7 +38,7 @@ class ServerError(Exception):
 
 
 def make_engine(pool_packets: int = DEFAULT_POOL_PACKETS) -> EngineApi:
-    """Create the compiled engine, or raise `ServerError` where there is no memory for it."""
+    """Create the compiled engine, or raise `ServerError` where it or its memory can't be had."""
     compiled = importlib.import_module("bess_plugins._engine")
     try:
         engine: EngineApi = compiled.Engine(pool_packets=pool_packets)

@@ -195,7 +195,7 @@ PYBIND11_MODULE(_engine, m) {
   m.attr("EngineError") = py::handle(engine_error);
   m.attr("MAX_WORKERS") = e2::kMaxWorkers;
   m.attr("METADATA_BYTES") = e2::kMetadataBytes;
-  m.def("isa", [] { return e2::isa_name(e2::isa()); });
+  m.attr("ISA") = e2::isa_name(e2::isa());
 
   using namespace py::literals;
   py::class_<Engine>(m, "Engine")

@@ -110,11 +110,14 @@ class KeyTable {
   static size_t row_of(uint64_t slot) { return static_cast<uint32_t>(slot) - 1; }
   size_t next(size_t at) const { return (at + 1) & (slots_.size() - 1); }
 
+  // Both halves of the product: keys may differ in the upper bytes of a word only, which the lower
+  // half never hears of.
   static uint64_t mix(uint64_t sum, uint64_t word) {
-    sum = (sum ^ word) * 0xd6e8feb86659fd93ULL;
-    return sum ^ sum >> 32;
+    __extension__ using Product = unsigned __int128;
+    const Product product = static_cast<Product>(sum ^ word) * 0xd6e8feb86659fd93ULL;
+    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
   }
-  static uint32_t finish(uint64_t sum) { return static_cast<uint32_t>(sum ^ sum >> 29); }
+  static uint32_t finish(uint64_t sum) { return static_cast<uint32_t>(sum ^ sum >> 32); }
   static constexpr uint64_t kSeed = 0x9e3779b97f4a7c15ULL;
 
   uint32_t hash(const uint64_t* key) const {

@@ -288,6 +288,13 @@ def test_unix_socket_metrics_and_kill(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_unknown_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E2_ISA", "mmx")
+    started = new_e2d(tmp_path)("--foreground")
+    assert started.returncode == 1
+    assert "E2_ISA is 'mmx'; must be portable, avx2 or avx512" in started.stderr
+
+
 def test_command_line(tmp_path: Path) -> None:
     e2d = new_e2d(tmp_path)
     assert e2d("status").returncode == 3

@@ -42,6 +42,6 @@ def test_cpp_units(program: Path) -> None:
     run(program)
 
 
-@pytest.mark.parametrize("isa", ISA_LEVELS[: ISA_LEVELS.index(_engine.isa())])
+@pytest.mark.parametrize("isa", ISA_LEVELS[: ISA_LEVELS.index(_engine.ISA)])
 def test_kernels_of_lesser_cpus(program: Path, isa: str) -> None:
     assert f"kernels: {isa}" in run(program, "--source-file=*test_kernels*", "--success", isa=isa)

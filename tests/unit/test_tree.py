@@ -15,12 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LICENCE = "SPDX-License-Identifier: BSD-3-Clause"
 MAX_LINES = 400
 LIMITED = ("ext/", "bess_plugins/", "e2ctl/", "bench/")
-# The protocol's messages keep BESS's files. The others are being split.
-LONG = {
-    "bess_plugins/proto/bess_msg.proto",
-    "bess_plugins/proto/module_msg.proto",
-    "bench/test_dataplane.py",
-}
+# The protocol's messages keep BESS's files.
+LONG = {"bess_plugins/proto/bess_msg.proto", "bess_plugins/proto/module_msg.proto"}
 FRAGMENT = re.compile(r"changelog\.d/[a-z0-9-]+\.(added|changed|fixed)\.md")
 
 
