@@ -35,12 +35,16 @@ def core_sources() -> list[str]:
     )
 
 
+def headers() -> list[str]:
+    """Every header: what is built from them is old when one of them is new."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").rglob("*.h"))
+
+
 def needs_recompile(obj: str, source: str) -> bool:
     """Whether an object is older than its source or any header of the core."""
     if not os.path.exists(obj):
         return True
-    headers = (ROOT / "ext").rglob("*.h")
-    newest = max(os.stat(path).st_mtime for path in (source, *headers))
+    newest = max(os.stat(path).st_mtime for path in (source, *headers()))
     return newest > os.stat(obj).st_mtime
 
 
@@ -63,6 +67,7 @@ setup(
             "bess_plugins._engine",
             ["ext/bindings/engine.cc", *core_sources()],
             include_dirs=["ext"],
+            depends=headers(),
             cxx_std=17,
             extra_compile_args=["-O3", "-g0", "-fno-plt", *BASELINE, *WARNINGS],
         ),
@@ -71,6 +76,7 @@ setup(
                 "bess_plugins._arrays",
                 ["ext/bindings/arrays.pyx", "ext/host/headers.cc"],
                 include_dirs=["ext", numpy.get_include()],
+                depends=headers(),
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
                 language="c++",
                 extra_compile_args=["-std=c++17", "-O3", "-g0", *BASELINE],

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // KeyTable: a hash table from keys of a fixed number of words to rows of words.
 //
-// Open addressing with linear probing over 8-byte slots (32-bit hash, row number); rows stand
-// densely in one array: the key's words, then the payload's. A removal moves the last row into the
-// gap, so row pointers last until the next change. Batches are compared with all rows where these
-// are few (rule_scan.h). Lookups neither allocate nor lock; changes must not run beside them.
-// Insertion and removal take amortised constant time.
+// A bucket is one cache line: 7 tags (hash and occupied bit) that one vector compare covers, the
+// numbers of their rows, and how many entries found it full and went on to the next one. Most
+// lookups that fail end at that line without a branch that depends on the data. Rows stand densely
+// in one array: the key's words, then the payload's. A removal moves the last row into the gap, so
+// row pointers last until the next change. Batches are compared with all rows where these are few
+// (rule_scan.h). Lookups neither allocate nor lock; changes must not run beside them. Insertion and
+// removal take amortised constant time.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 #include <vector>
+
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
 
 #include "modules/field_key.h"
 #include "modules/rule_scan.h"
@@ -21,12 +27,12 @@ class KeyTable {
  public:
   KeyTable() : KeyTable(0, 0) {}
   KeyTable(uint32_t key_words, uint32_t payload_words)
-      : key_words_(key_words), stride_(key_words + payload_words), slots_(kMinSlots) {}
+      : key_words_(key_words), stride_(key_words + payload_words), buckets_(1) {}
 
   // The payload of the key, or nullptr.
   const uint64_t* find(const uint64_t* key) const {
-    const size_t at = find_slot(key, hash(key));
-    return slots_[at] == 0 ? nullptr : payload(row_of(slots_[at]));
+    const Place at = find_place(key, tag(key));
+    return at.found ? payload(buckets_[at.bucket].rows[at.slot]) : nullptr;
   }
 
   // The same for a batch of keys.
@@ -44,56 +50,46 @@ class KeyTable {
 
   // The payload of the key, which is new and zero where `created`.
   uint64_t* insert(const uint64_t* key, bool& created) {
-    const uint32_t hashed = hash(key);
-    size_t at = find_slot(key, hashed);
-    created = slots_[at] == 0;
-    if (created) {
-      if (2 * (size_ + 1) > slots_.size()) {
-        resize(2 * slots_.size());
-        at = find_slot(key, hashed);
-      }
-      rows_.resize((size_ + 1) * stride_);
-      if (key_words_ != 0) std::memcpy(&rows_[size_ * stride_], key, key_words_ * sizeof *key);
-      slots_[at] = static_cast<uint64_t>(hashed) << 32 | ++size_;
-    }
-    return rows_.data() + row_of(slots_[at]) * stride_ + key_words_;
+    const uint32_t tagged = tag(key);
+    const Place at = find_place(key, tagged);
+    created = !at.found;
+    if (!created) return rows_.data() + buckets_[at.bucket].rows[at.slot] * stride_ + key_words_;
+    if (size_ + 1 > kMeanFill * buckets_.size()) resize(2 * buckets_.size());
+    rows_.resize((size_ + 1) * stride_);
+    if (key_words_ != 0) std::memcpy(&rows_[size_ * stride_], key, key_words_ * sizeof *key);
+    place(tagged, static_cast<uint32_t>(size_));
+    return rows_.data() + size_++ * stride_ + key_words_;
   }
 
   // False when the key is not there.
   bool erase(const uint64_t* key) {
-    size_t gap = find_slot(key, hash(key));
-    if (slots_[gap] == 0) return false;
-    const size_t removed = row_of(slots_[gap]);
+    const uint32_t tagged = tag(key);
+    const Place at = find_place(key, tagged);
+    if (!at.found) return false;
+    const uint32_t removed = buckets_[at.bucket].rows[at.slot];
     const size_t last = size_ - 1;
     if (removed != last) {
-      const size_t moved = find_slot(row(last), hash(row(last)));
-      slots_[moved] = static_cast<uint64_t>(hash_of(slots_[moved])) << 32 | (removed + 1);
+      const Place moved = find_place(row(last), tag(row(last)));
+      buckets_[moved.bucket].rows[moved.slot] = removed;
       std::memcpy(&rows_[removed * stride_], row(last), stride_ * sizeof(uint64_t));
     }
     rows_.resize(last * stride_);
     size_ = last;
-    // Close the gap: an entry moves up unless its own start lies behind the gap.
-    const size_t mask = slots_.size() - 1;
-    for (size_t at = next(gap); slots_[at] != 0; at = next(at)) {
-      const size_t home = hash_of(slots_[at]) & mask;
-      if (((at - home) & mask) < ((at - gap) & mask)) continue;
-      slots_[gap] = slots_[at];
-      gap = at;
-    }
-    slots_[gap] = 0;
+    buckets_[at.bucket].tags[at.slot] = 0;
+    for (size_t b = home(tagged); b != at.bucket; b = next(b)) --buckets_[b].passed;
     return true;
   }
 
   void clear() {
-    slots_.assign(kMinSlots, 0);
+    buckets_.assign(1, Bucket());
     rows_.clear();
     size_ = 0;
   }
 
   void reserve(size_t rows) {
-    size_t slots = slots_.size();
-    while (slots < 2 * rows) slots *= 2;
-    if (slots > slots_.size()) resize(slots);
+    size_t buckets = buckets_.size();
+    while (buckets * kMeanFill < rows) buckets *= 2;
+    if (buckets > buckets_.size()) resize(buckets);
     rows_.reserve(rows * stride_);
   }
 
@@ -104,11 +100,41 @@ class KeyTable {
   const uint8_t* key_bytes(size_t i) const { return reinterpret_cast<const uint8_t*>(row(i)); }
 
  private:
-  static constexpr size_t kMinSlots = 8;
+  static constexpr uint32_t kSlots = 7;
+  static constexpr size_t kMeanFill = 4;
+  static constexpr uint32_t kOccupied = 1u << 31;
 
-  static uint32_t hash_of(uint64_t slot) { return static_cast<uint32_t>(slot >> 32); }
-  static size_t row_of(uint64_t slot) { return static_cast<uint32_t>(slot) - 1; }
-  size_t next(size_t at) const { return (at + 1) & (slots_.size() - 1); }
+  struct alignas(kCacheLineBytes) Bucket {
+    uint32_t tags[kSlots] = {};
+    uint32_t passed = 0;  // entries that should be here and are further on
+    uint32_t rows[kSlots] = {};
+
+    // Bit s: slot s has that tag.
+    uint32_t match(uint32_t tag) const {
+#if defined(__x86_64__)
+      const __m128i wanted = _mm_set1_epi32(static_cast<int32_t>(tag));
+      const auto* halves = reinterpret_cast<const __m128i*>(tags);
+      const __m128i low = _mm_cmpeq_epi32(_mm_load_si128(halves), wanted);
+      const __m128i high = _mm_cmpeq_epi32(_mm_load_si128(halves + 1), wanted);
+      const auto bytes = _mm_packs_epi16(_mm_packs_epi32(low, high), _mm_setzero_si128());
+      return static_cast<uint32_t>(_mm_movemask_epi8(bytes)) & ((1u << kSlots) - 1);
+#else
+      uint32_t mask = 0;
+      for (uint32_t s = 0; s < kSlots; ++s) mask |= static_cast<uint32_t>(tags[s] == tag) << s;
+      return mask;
+#endif
+    }
+  };
+  static_assert(sizeof(Bucket) == kCacheLineBytes, "one line");
+
+  struct Place {
+    bool found;
+    size_t bucket;
+    uint32_t slot;
+  };
+
+  size_t home(uint32_t tag) const { return tag & (buckets_.size() - 1); }
+  size_t next(size_t bucket) const { return (bucket + 1) & (buckets_.size() - 1); }
 
   // Both halves of the product: keys may differ in the upper bytes of a word only, which the lower
   // half never hears of.
@@ -117,10 +143,12 @@ class KeyTable {
     const Product product = static_cast<Product>(sum ^ word) * 0xd6e8feb86659fd93ULL;
     return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
   }
-  static uint32_t finish(uint64_t sum) { return static_cast<uint32_t>(sum ^ sum >> 32); }
+  static uint32_t finish(uint64_t sum) {
+    return static_cast<uint32_t>(sum ^ sum >> 32) | kOccupied;
+  }
   static constexpr uint64_t kSeed = 0x9e3779b97f4a7c15ULL;
 
-  uint32_t hash(const uint64_t* key) const {
+  uint32_t tag(const uint64_t* key) const {
     uint64_t sum = kSeed;
     for (uint32_t w = 0; w < key_words_; ++w) sum = mix(sum, key[w]);
     return finish(sum);
@@ -146,68 +174,94 @@ class KeyTable {
   template <uint32_t kWords>
   void look_up(const KeyBatch& keys, uint32_t count, const uint64_t** payloads) const {
     const uint32_t words = kWords == 0 ? key_words_ : kWords;
-    const uint64_t* const slots = slots_.data();
-    const size_t mask = slots_.size() - 1;
+    const Bucket* const buckets = buckets_.data();
+    const size_t last = buckets_.size() - 1;
     const uint64_t* const rows = rows_.data();
     const size_t stride = stride_;
-    uint32_t hashes[kMaxBatch];
+    uint32_t tags[kMaxBatch];
     for (uint32_t i = 0; i < count; ++i) {
       uint64_t sum = kSeed;
       for (uint32_t w = 0; w < words; ++w) sum = mix(sum, keys.words[w][i]);
-      hashes[i] = finish(sum);
-      __builtin_prefetch(&slots[hashes[i] & mask]);
+      tags[i] = finish(sum);
+      __builtin_prefetch(&buckets[tags[i] & last]);
     }
-    size_t at[kMaxBatch];
+    // Those that some bucket may hold: where it has the tag, or was full once.
+    uint8_t open[kMaxBatch];
+    uint32_t opened = 0;
     for (uint32_t i = 0; i < count; ++i) {
-      size_t slot = hashes[i] & mask;
-      while (slots[slot] != 0 && hash_of(slots[slot]) != hashes[i]) slot = (slot + 1) & mask;
-      at[i] = slot;
-      if (slots[slot] != 0) __builtin_prefetch(rows + row_of(slots[slot]) * stride);
-    }
-    for (uint32_t i = 0; i < count; ++i) {
+      const Bucket& bucket = buckets[tags[i] & last];
+      const uint32_t hits = bucket.match(tags[i]);
+      // A row that may be the one; any will do where there is none, as it is not read then.
+      __builtin_prefetch(rows + bucket.rows[__builtin_ctz(hits | 1u << (kSlots - 1))] * stride);
       payloads[i] = nullptr;
-      for (size_t slot = at[i]; slots[slot] != 0; slot = (slot + 1) & mask) {
-        if (hash_of(slots[slot]) != hashes[i]) continue;
-        const uint64_t* row = rows + row_of(slots[slot]) * stride;
-        uint64_t differs = 0;
-        for (uint32_t w = 0; w < words; ++w) differs |= keys.words[w][i] ^ row[w];
-        if (differs != 0) continue;
-        payloads[i] = row + words;
-        break;
-      }
+      open[opened] = static_cast<uint8_t>(i);
+      opened += (hits | bucket.passed) != 0;
+    }
+    for (uint32_t n = 0; n < opened; ++n) {
+      const uint32_t i = open[n];
+      const size_t first = tags[i] & last;
+      size_t b = first;
+      do {
+        const Bucket& bucket = buckets[b];
+        for (uint32_t hits = bucket.match(tags[i]); hits != 0; hits &= hits - 1) {
+          const uint64_t* row = rows + bucket.rows[__builtin_ctz(hits)] * stride;
+          uint64_t differs = 0;
+          for (uint32_t w = 0; w < words; ++w) differs |= keys.words[w][i] ^ row[w];
+          if (differs == 0) payloads[i] = row + words;
+        }
+        if (payloads[i] != nullptr || bucket.passed == 0) break;
+        b = (b + 1) & last;
+      } while (b != first);
     }
   }
 
-  bool holds(uint64_t slot, uint32_t hashed, const uint64_t* key) const {
-    if (hash_of(slot) != hashed) return false;
-    const uint64_t* other = row(row_of(slot));
-    uint64_t difference = 0;
-    for (uint32_t i = 0; i < key_words_; ++i) difference |= key[i] ^ other[i];
-    return difference == 0;
+  Place find_place(const uint64_t* key, uint32_t tag) const {
+    size_t b = home(tag);
+    do {
+      const Bucket& bucket = buckets_[b];
+      for (uint32_t hits = bucket.match(tag); hits != 0; hits &= hits - 1) {
+        const auto slot = static_cast<uint32_t>(__builtin_ctz(hits));
+        const size_t bytes = key_words_ * sizeof *key;
+        if (bytes == 0 || std::memcmp(row(bucket.rows[slot]), key, bytes) == 0) {
+          return {true, b, slot};
+        }
+      }
+      if (bucket.passed == 0) break;
+      b = next(b);
+    } while (b != home(tag));
+    return {false, b, 0};
   }
 
-  // Where the key is, or else the empty slot where it would go.
-  size_t find_slot(const uint64_t* key, uint32_t hashed) const {
-    size_t at = hashed & (slots_.size() - 1);
-    while (slots_[at] != 0 && !holds(slots_[at], hashed, key)) at = next(at);
-    return at;
+  // Puts a tag into the first bucket from its home on that has room; there is one.
+  void place(uint32_t tag, uint32_t row) {
+    for (size_t b = home(tag);; b = next(b)) {
+      Bucket& bucket = buckets_[b];
+      const uint32_t free = bucket.match(0);
+      if (free == 0) {
+        ++bucket.passed;
+        continue;
+      }
+      const auto slot = static_cast<uint32_t>(__builtin_ctz(free));
+      bucket.tags[slot] = tag;
+      bucket.rows[slot] = row;
+      return;
+    }
   }
 
   void resize(size_t count) {
-    std::vector<uint64_t> old(count);
-    old.swap(slots_);
-    for (uint64_t slot : old) {
-      if (slot == 0) continue;
-      size_t at = hash_of(slot) & (count - 1);
-      while (slots_[at] != 0) at = next(at);
-      slots_[at] = slot;
+    std::vector<Bucket> old(count);
+    old.swap(buckets_);
+    for (const Bucket& bucket : old) {
+      for (uint32_t s = 0; s < kSlots; ++s) {
+        if (bucket.tags[s] != 0) place(bucket.tags[s], bucket.rows[s]);
+      }
     }
   }
 
   uint32_t key_words_;
   uint32_t stride_;
   size_t size_ = 0;
-  std::vector<uint64_t> slots_;  // a power of two of them, at least half empty; 0 is empty
+  std::vector<Bucket> buckets_;  // a power of two of them
   std::vector<uint64_t> rows_;
 };
 
