@@ -33,17 +33,10 @@ class MacSwap final : public Module {
   }
 
  private:
-  // In registers: a copy by way of memory would wait for its own stores.
   static void swap_addresses(uint8_t* ether) {
-    uint64_t head;
-    uint32_t tail;
-    std::memcpy(&head, ether, sizeof head);
-    std::memcpy(&tail, ether + sizeof head, sizeof tail);
-    const uint64_t source = head >> 48 | static_cast<uint64_t>(tail) << 16;
-    const uint64_t swapped_head = source | head << 48;
-    const auto swapped_tail = static_cast<uint32_t>(head >> 16);
-    std::memcpy(ether, &swapped_head, sizeof swapped_head);
-    std::memcpy(ether + sizeof swapped_head, &swapped_tail, sizeof swapped_tail);
+    const MacPair old = load_macs(ether);
+    const uint64_t source = old.head >> 48 | static_cast<uint64_t>(old.tail) << 16;
+    store_macs(ether, {source | old.head << 48, static_cast<uint32_t>(old.head >> 16)});
   }
 
   uint32_t too_short_ = 0;

@@ -77,32 +77,32 @@ Endpoint read_endpoint(const uint8_t* data, const Headers& headers, bool forward
   return make_endpoint(address, load_be16(icmp + 4), kProtoIcmp);
 }
 
-// RFC 1624, equation 3: what replacing `before` by `after` adds to the complement of a checksum.
-uint32_t change16(uint16_t before, uint16_t after) {
-  return static_cast<uint32_t>(static_cast<uint16_t>(~before)) + after;
-}
-uint32_t change32(uint32_t before, uint32_t after) {
-  return change16(static_cast<uint16_t>(before >> 16), static_cast<uint16_t>(after >> 16)) +
-         change16(static_cast<uint16_t>(before), static_cast<uint16_t>(after));
-}
 void update_checksum(uint8_t* field, uint32_t change) {
   store_be16(field, checksum_fold(static_cast<uint16_t>(~load_be16(field)) + change));
 }
 
-void rewrite(uint8_t* data, const Headers& headers, bool forward, Endpoint before, Endpoint after) {
-  uint8_t* ip = data + headers.l3_off;
-  uint8_t* l4 = data + headers.l4_off;
-  const uint32_t address_change = change32(address_of(before), address_of(after));
-  const uint32_t port_change = change16(port_of(before), port_of(after));
+// Where the headers of a packet are that can be translated.
+struct Spot {
+  uint16_t l3_off;
+  uint16_t l4_off;
+};
+
+void rewrite(uint8_t* data, Spot spot, bool forward, const MappingTable::Mapping& mapping) {
+  uint8_t* ip = data + spot.l3_off;
+  uint8_t* l4 = data + spot.l4_off;
+  const Side side = forward ? kInternal : kExternal;
+  const Endpoint after = mapping.endpoint[1 - side];
+  const uint32_t address_change = mapping.address_change[side];
+  const uint32_t port_change = mapping.port_change[side];
   store_be32(ip + (forward ? 12 : 16), address_of(after));
   update_checksum(ip + 10, address_change);
-  if (headers.ip_proto == kProtoIcmp) {  // no pseudo header
+  if (proto_of(after) == kProtoIcmp) {  // no pseudo header
     store_be16(l4 + 4, port_of(after));
     update_checksum(l4 + 2, port_change);
     return;
   }
   store_be16(l4 + (forward ? 0 : 2), port_of(after));
-  if (headers.ip_proto == kProtoTcp) {
+  if (proto_of(after) == kProtoTcp) {
     update_checksum(l4 + 16, address_change + port_change);
   } else if (load_be16(l4 + 6) != 0) {
     update_checksum(l4 + 6, address_change + port_change);
@@ -137,17 +137,17 @@ class NAT final : public Module {
     const Side side = forward ? kInternal : kExternal;
     expire(ctx.now_ns, kSweepPerBatch);
 
-    Headers headers[kMaxBatch];
+    Spot spots[kMaxBatch];
     Endpoint before[kMaxBatch];
     uint32_t buckets[kMaxBatch];
     for (uint32_t i = 0; i < batch.size; ++i) {
       const Packet& packet = *batch[i];
-      headers[i] = parse_headers(packet.data(), packet.len());
-      if (headers[i].ip_proto == kProtoIcmp && headers[i].l4_off != 0 &&
-          headers[i].l4_off + kIcmpHeaderBytes > packet.len()) {
-        headers[i].l4_off = 0;
+      Headers h = parse_headers(packet.data(), packet.len());
+      if (h.ip_proto == kProtoIcmp && h.l4_off != 0 && h.l4_off + kIcmpHeaderBytes > packet.len()) {
+        h.l4_off = 0;
       }
-      before[i] = read_endpoint(packet.data(), headers[i], forward);
+      spots[i] = {h.l3_off, h.l4_off};
+      before[i] = read_endpoint(packet.data(), h, forward);
       buckets[i] = table_.bucket(before[i]);
       table_.prefetch_head(side, buckets[i]);
     }
@@ -173,8 +173,7 @@ class NAT final : public Module {
         gates[i] = forward ? no_free_port_ : no_mapping_;
         continue;
       }
-      const Endpoint after = table_[found].endpoint[forward ? kExternal : kInternal];
-      rewrite(batch[i]->data(), headers[i], forward, before[i], after);
+      rewrite(batch[i]->data(), spots[i], forward, table_[found]);
       gates[i] = in_gate;
     }
     emit_by_gate(ctx, batch, gates);

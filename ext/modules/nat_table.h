@@ -22,6 +22,14 @@ inline uint32_t address_of(Endpoint endpoint) { return static_cast<uint32_t>(end
 inline uint16_t port_of(Endpoint endpoint) { return static_cast<uint16_t>(endpoint >> 16); }
 inline uint8_t proto_of(Endpoint endpoint) { return static_cast<uint8_t>(endpoint); }
 
+// What replacing `before` by `after` adds to the complement of a checksum (RFC 1624, equation 3),
+// folded.
+inline uint16_t ones_change(uint32_t before, uint32_t after) {
+  uint32_t sum = (~before & 0xffff) + (~before >> 16) + (after & 0xffff) + (after >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<uint16_t>((sum & 0xffff) + (sum >> 16));
+}
+
 enum Side : uint32_t { kInternal = 0, kExternal = 1 };
 
 // Fixed-size storage of mappings: found by either endpoint, kept in the order of their last use.
@@ -30,13 +38,20 @@ class MappingTable {
   static constexpr uint32_t kMaxMappings = 1u << 16;
   static constexpr uint32_t kNone = 0xffffffff;
 
-  struct Mapping {
+  // Later uses within this span of time are not noted: the order of the last uses is that coarse,
+  // and a mapping may look idle for that much longer than it was.
+  static constexpr uint64_t kUseSpanNs = 500'000'000;
+
+  struct alignas(64) Mapping {
     Endpoint endpoint[2];
     uint64_t used_ns;
     uint32_t next[2];  // in the bucket of either side; next[0] also links the free list
     uint32_t older;
     uint32_t newer;
     uint32_t address;  // index of the external address
+    // What translating to the other side adds to the complement of a checksum (RFC 1624).
+    uint16_t address_change[2];
+    uint16_t port_change[2];
   };
 
   void init(uint64_t seed) {
@@ -82,6 +97,12 @@ class MappingTable {
     mapping.used_ns = now_ns;
     mapping.address = address;
     for (const Side side : {kInternal, kExternal}) {
+      const Endpoint before = mapping.endpoint[side];
+      const Endpoint after = mapping.endpoint[1 - side];
+      mapping.address_change[side] = ones_change(address_of(before), address_of(after));
+      mapping.port_change[side] = ones_change(port_of(before), port_of(after));
+    }
+    for (const Side side : {kInternal, kExternal}) {
       uint32_t& head = heads_[side][bucket(mapping.endpoint[side])];
       mapping.next[side] = head;
       head = i;
@@ -105,6 +126,7 @@ class MappingTable {
   }
 
   void touch(uint32_t i, uint64_t now_ns) {
+    if (now_ns - mappings_[i].used_ns < kUseSpanNs) return;
     mappings_[i].used_ns = now_ns;
     if (i == newest_) return;
     unlink_age(i);

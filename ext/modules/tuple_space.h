@@ -190,9 +190,11 @@ class TupleSpace {
   void search(const KeyBatch& keys, uint32_t count, const uint64_t** best) const {
     KeyBatch masked;
     const uint64_t* found[kMaxBatch];
-    uint8_t open[kMaxBatch];  // keys that a later tuple may still serve better
+    int64_t reached[kMaxBatch];  // priorities of the best so far
+    uint8_t open[kMaxBatch];     // keys that a later tuple may still serve better
     for (uint32_t i = 0; i < count; ++i) {
       best[i] = nullptr;
+      reached[i] = INT64_MIN;
       open[i] = static_cast<uint8_t>(i);
     }
     for (const Tuple* tuple : order_) {
@@ -200,7 +202,7 @@ class TupleSpace {
       for (uint32_t i = 0; i < count; ++i) {
         const uint8_t at = open[i];
         open[kept] = at;
-        kept += best[at] == nullptr || priority_of(best[at]) <= tuple->best;
+        kept += reached[at] <= tuple->best;
       }
       count = kept;
       if (count == 0) return;
@@ -212,7 +214,9 @@ class TupleSpace {
       tuple->table.find_batch(masked, count, found);
       for (uint32_t i = 0; i < count; ++i) {
         const uint64_t*& at = best[open[i]];
-        if (found[i] != nullptr && (at == nullptr || better(found[i], at))) at = found[i];
+        if (found[i] == nullptr || (at != nullptr && !better(found[i], at))) continue;
+        at = found[i];
+        reached[open[i]] = priority_of(found[i]);
       }
     }
   }

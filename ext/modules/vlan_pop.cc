@@ -40,9 +40,7 @@ class VlanPop final : public Module {
     const uint16_t type = load_be16(data + kAddressBytes);
     if (type != kEtherVlan && type != kEtherQinq) return true;
     if (packet.len() < kEthernetBytes + kTagBytes) return false;
-    uint8_t addresses[kAddressBytes];
-    std::memcpy(addresses, data, sizeof addresses);
-    std::memcpy(data + kTagBytes, addresses, sizeof addresses);
+    store_macs(data + kTagBytes, load_macs(data));
     packet.adj(kTagBytes);
     return true;
   }

@@ -33,7 +33,8 @@ class VlanPush final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    emit_each(ctx, batch, [this](Packet& packet) { return push(packet); });
+    const uint16_t tci = tci_;
+    emit_each(ctx, batch, [this, tci](Packet& packet) { return push(packet, tci); });
   }
 
   Status set_tci(const Args& args, Args&) {
@@ -51,16 +52,14 @@ class VlanPush final : public Module {
   }
 
  private:
-  Gate push(Packet& packet) const {
+  Gate push(Packet& packet, uint16_t tci) const {
     if (packet.len() < kEthernetBytes) return drop_gate(too_short_);
     uint8_t* data = packet.prepend(kTagBytes);
     if (data == nullptr) return drop_gate(no_headroom_);
     const bool tagged = load_be16(data + kTagBytes + kAddressBytes) == kEtherVlan;
-    uint8_t addresses[kAddressBytes];
-    std::memcpy(addresses, data + kTagBytes, sizeof addresses);
-    std::memcpy(data, addresses, sizeof addresses);
-    store_be16(data + kAddressBytes, tagged ? kEtherQinq : kEtherVlan);
-    store_be16(data + kAddressBytes + 2, tci_);
+    store_macs(data, load_macs(data + kTagBytes));
+    const uint32_t type = tagged ? kEtherQinq : kEtherVlan;
+    store_be32(data + kAddressBytes, type << 16 | tci);
     return 0;
   }
 
