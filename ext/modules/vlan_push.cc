@@ -13,6 +13,8 @@
 //   "packet too short"  no whole Ethernet header
 //   "no headroom"       the buffer has no 4 bytes left in front of the packet
 // Origin: the module of this name in BESS; the code is new.
+#include <atomic>
+
 #include "host/headers.h"
 #include "host/module.h"
 
@@ -33,7 +35,8 @@ class VlanPush final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    emit_each(ctx, batch, [this](Packet& packet) { return push(packet); });
+    const uint16_t tci = tci_.load(std::memory_order_relaxed);
+    emit_each(ctx, batch, [this, tci](Packet& packet) { return push(packet, tci); });
   }
 
   Status set_tci(const Args& args, Args&) {
@@ -41,17 +44,18 @@ class VlanPush final : public Module {
     if (tci > 0xffff) {
       return Status::invalid("'tci' " + std::to_string(tci) + " must be within 0..65535");
     }
-    tci_ = static_cast<uint16_t>(tci);
+    tci_.store(static_cast<uint16_t>(tci), std::memory_order_relaxed);
     return {};
   }
 
   std::string description() const override {
-    return "PCP=" + std::to_string(tci_ >> 13) + " DEI=" + std::to_string(tci_ >> 12 & 1) +
-           " VID=" + std::to_string(tci_ & 0xfff);
+    const uint16_t tci = tci_.load(std::memory_order_relaxed);
+    return "PCP=" + std::to_string(tci >> 13) + " DEI=" + std::to_string(tci >> 12 & 1) +
+           " VID=" + std::to_string(tci & 0xfff);
   }
 
  private:
-  Gate push(Packet& packet) const {
+  Gate push(Packet& packet, uint16_t tci) const {
     if (packet.len() < kEthernetBytes) return drop_gate(too_short_);
     uint8_t* data = packet.prepend(kTagBytes);
     if (data == nullptr) return drop_gate(no_headroom_);
@@ -60,11 +64,11 @@ class VlanPush final : public Module {
     std::memcpy(addresses, data + kTagBytes, sizeof addresses);
     std::memcpy(data, addresses, sizeof addresses);
     store_be16(data + kAddressBytes, tagged ? kEtherQinq : kEtherVlan);
-    store_be16(data + kAddressBytes + 2, tci_);
+    store_be16(data + kAddressBytes + 2, tci);
     return 0;
   }
 
-  uint16_t tci_ = 0;
+  std::atomic<uint16_t> tci_{0};
   uint32_t too_short_ = 0;
   uint32_t no_headroom_ = 0;
 };
@@ -76,7 +80,7 @@ const ModuleClass kClass = {
     "VLANPushArg",
     1,
     1,
-    {{"set_tci", "VLANPushArg", "EmptyArg", false, command(&VlanPush::set_tci)}},
+    {{"set_tci", "VLANPushArg", "EmptyArg", true, command(&VlanPush::set_tci)}},
     make_module<VlanPush>,
     kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
