@@ -15,6 +15,7 @@ import pybind11
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ("host", "engine", "ports", "modules", "nf")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fPIC")
+THREADS = ("-fsanitize=thread",)
 
 
 def missing_tool() -> str | None:
@@ -58,12 +59,27 @@ def compile_core(out: Path, flags: Sequence[str] = ()) -> list[Path]:
     return compile_all(sources, out, flags)
 
 
-def build_tests(core: Sequence[Path], out: Path, flags: Sequence[str] = ()) -> Path:
-    """One program of the core and every test in tests/cpp."""
+def link_tests(
+    core: Sequence[Path], tests: Sequence[Path], out: Path, flags: Sequence[str]
+) -> Path:
+    """One program of objects and the sources of tests."""
+    out.mkdir(parents=True, exist_ok=True)
     main = out / "main.cc"
     main.write_text("#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN\n#include <doctest/doctest.h>\n")
-    tests = compile_all([*sorted((ROOT / "tests" / "cpp").glob("*.cc")), main], out, flags)
-    return link([*core, *tests], out / "core_tests", flags)
+    return link([*core, *compile_all([*tests, main], out, flags)], out / "core_tests", flags)
+
+
+def build_tests(core: Sequence[Path], out: Path, flags: Sequence[str] = ()) -> Path:
+    """One program of the core and every test in tests/cpp."""
+    return link_tests(core, sorted((ROOT / "tests" / "cpp").glob("*.cc")), out, flags)
+
+
+def build_thread_tests(out: Path) -> Path:
+    """What workers and commands share, under ThreadSanitizer."""
+    used = [ROOT / "ext" / name for name in ("host/live_table.cc", "host/isa.cc")]
+    used.append(ROOT / "ext" / "modules" / "rule_scan.cc")
+    tests = [ROOT / "tests" / "cpp" / f"test_{name}.cc" for name in ("live_table", "spsc_ring")]
+    return link_tests(compile_all(used, out, THREADS), tests, out, THREADS)
 
 
 def build_engine(core: Sequence[Path], out: Path, flags: Sequence[str]) -> Path:

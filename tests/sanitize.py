@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`make sanitize`: AddressSanitizer and UndefinedBehaviorSanitizer over C++ tests and RPC fuzz.
+"""`make sanitize`: AddressSanitizer and UndefinedBehaviorSanitizer over C++ tests and RPC fuzz, and
+ThreadSanitizer over the C++ tests of what threads share.
 
 The fuzz runs in a process of its own, into which the sanitizers' runtime is loaded first and whose
 `bess_plugins._engine` is the one built here.
@@ -13,7 +14,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cpp_build import ROOT, SANITIZE, build_engine, build_tests, compile_core, missing_tool
+from cpp_build import (
+    ROOT,
+    SANITIZE,
+    build_engine,
+    build_tests,
+    build_thread_tests,
+    compile_core,
+    missing_tool,
+)
 
 FUZZ = ROOT / "tests" / "property" / "test_rpc_fuzz.py"
 
@@ -45,6 +54,9 @@ def main() -> int:
         print(f"error: {reason}", file=sys.stderr)
         return 1
     out = ROOT / "build" / "sanitize"
+    status = subprocess.run([str(build_thread_tests(out / "threads"))], check=False).returncode
+    if status:
+        return status
     core = compile_core(out, SANITIZE)
     status = subprocess.run([str(build_tests(core, out, SANITIZE))], check=False).returncode
     if status:

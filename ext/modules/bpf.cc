@@ -19,6 +19,7 @@
 // Origin: the module of this name in BESS, which compiles with libpcap; the code is new.
 #include <algorithm>
 
+#include "host/live_table.h"
 #include "modules/bpf_filter.h"
 #include "modules/gate_args.h"
 
@@ -30,45 +31,54 @@ class BPF final : public Module {
   Status init(Host&, const Args& args) override { return add_filters(args, "BPF."); }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    if (filters_.empty()) {
+    auto filters = filters_.read(ctx);
+    if (filters->empty()) {
+      filters.release();
       emit(ctx, batch);
       return;
     }
     const Frames frames(batch);
     Gate gates[kMaxBatch] = {};
     PacketMask left = mask_of(batch.size);
-    for (const Filter& filter : filters_) {
+    for (const Filter& filter : *filters) {
       PacketMask hits = filter.program.match(frames, left);
       left &= ~hits;
       for (; hits != 0; hits &= hits - 1) gates[__builtin_ctz(hits)] = filter.gate;
       if (left == 0) break;
     }
+    filters.release();
     emit_by_gate(ctx, batch, gates);
   }
 
-  std::string description() const override { return std::to_string(filters_.size()) + " filters"; }
+  std::string description() const override {
+    return std::to_string(filters_.look()->size()) + " filters";
+  }
 
   Status add(const Args& args, Args&) { return add_filters(args, "add: "); }
 
   Status remove(const Args& args, Args&) {
-    for (const Args& arg : args["filters"].as_list()) {
-      const auto it = std::find_if(filters_.begin(), filters_.end(), [&arg](const Filter& filter) {
-        return filter.priority == arg["priority"].as_int() &&
-               filter.text == arg["filter"].as_string() && filter.gate == arg["gate"].as_uint();
-      });
-      if (it != filters_.end()) filters_.erase(it);
-    }
+    const Args::List& list = args["filters"].as_list();
+    filters_.change([&list](std::vector<Filter>& filters) {
+      for (const Args& arg : list) {
+        const auto it = std::find_if(filters.begin(), filters.end(), [&arg](const Filter& filter) {
+          return filter.priority == arg["priority"].as_int() &&
+                 filter.text == arg["filter"].as_string() && filter.gate == arg["gate"].as_uint();
+        });
+        if (it != filters.end()) filters.erase(it);
+      }
+    });
     return {};
   }
 
   Status clear(const Args&, Args&) {
-    filters_.clear();
+    filters_.change([](std::vector<Filter>& filters) { filters.clear(); });
     return {};
   }
 
   Status get_initial_arg(const Args&, Args& response) {
     Args::List list;
-    for (const Filter& filter : filters_) {
+    const auto filters = filters_.look();
+    for (const Filter& filter : *filters) {
       Args arg;
       arg.set("priority", filter.priority);
       arg.set("filter", filter.text);
@@ -88,7 +98,7 @@ class BPF final : public Module {
   };
 
   Status add_filters(const Args& args, const std::string& where) {
-    std::vector<Filter> filters = filters_;
+    std::vector<Filter> added;
     const Args::List& list = args["filters"].as_list();
     for (size_t i = 0; i < list.size(); ++i) {
       const std::string place = where + "filters[" + std::to_string(i) + "].";
@@ -104,15 +114,17 @@ class BPF final : public Module {
       if (!status.ok()) {
         return Status::invalid(place + "filter '" + filter.text + "': " + status.message);
       }
-      filters.push_back(std::move(filter));
+      added.push_back(std::move(filter));
     }
-    std::stable_sort(filters.begin(), filters.end(),
-                     [](const Filter& a, const Filter& b) { return a.priority > b.priority; });
-    filters_ = std::move(filters);
+    filters_.change([&added](std::vector<Filter>& filters) {
+      filters.insert(filters.end(), added.begin(), added.end());
+      std::stable_sort(filters.begin(), filters.end(),
+                       [](const Filter& a, const Filter& b) { return a.priority > b.priority; });
+    });
     return {};
   }
 
-  std::vector<Filter> filters_;  // in the order in which they are tried
+  Live<std::vector<Filter>> filters_;  // in the order in which they are tried
 };
 
 const ModuleClass kClass = {
@@ -122,9 +134,9 @@ const ModuleClass kClass = {
     "BPFArg",
     1,
     kMaxGates,
-    {{"add", "BPFArg", "EmptyArg", false, command(&BPF::add)},
-     {"delete", "BPFArg", "EmptyArg", false, command(&BPF::remove)},
-     {"clear", "EmptyArg", "EmptyArg", false, command(&BPF::clear)},
+    {{"add", "BPFArg", "EmptyArg", true, command(&BPF::add)},
+     {"delete", "BPFArg", "EmptyArg", true, command(&BPF::remove)},
+     {"clear", "EmptyArg", "EmptyArg", true, command(&BPF::clear)},
      {"get_initial_arg", "EmptyArg", "BPFArg", true, command(&BPF::get_initial_arg)}},
     make_module<BPF>,
     kAnyWorkers};

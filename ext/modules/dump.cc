@@ -101,7 +101,7 @@ class Dump final : public Module {
     if (!(seconds > 0.0 && seconds <= kMaxIntervalSeconds)) {
       return Status::invalid("'interval' must be above 0 and at most 1e9 seconds");
     }
-    interval_ns_ = static_cast<uint64_t>(seconds * 1e9);
+    interval_ns_.store(static_cast<uint64_t>(seconds * 1e9), std::memory_order_relaxed);
     return {};
   }
 
@@ -111,7 +111,8 @@ class Dump final : public Module {
     if (!state_.compare_exchange_strong(expected, SlotState::kFilling, std::memory_order_acquire)) {
       return;
     }
-    next_ns_.store(now_ns + interval_ns_, std::memory_order_relaxed);
+    next_ns_.store(now_ns + interval_ns_.load(std::memory_order_relaxed),
+                   std::memory_order_relaxed);
     slot_.len = packet.len();
     slot_.headroom = packet.headroom();
     slot_.tailroom = packet.tailroom();
@@ -146,7 +147,7 @@ class Dump final : public Module {
     std::fflush(stdout);
   }
 
-  uint64_t interval_ns_ = 1'000'000'000;
+  std::atomic<uint64_t> interval_ns_{1'000'000'000};
   std::atomic<uint64_t> next_ns_{0};
   std::atomic<SlotState> state_{SlotState::kEmpty};
   std::atomic<bool> stop_{false};
@@ -162,7 +163,7 @@ const ModuleClass kClass = {
     "DumpArg",
     1,
     1,
-    {{"set_interval", "DumpArg", "EmptyArg", false, command(&Dump::set_interval)}},
+    {{"set_interval", "DumpArg", "EmptyArg", true, command(&Dump::set_interval)}},
     make_module<Dump>,
     kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

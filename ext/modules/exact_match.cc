@@ -21,11 +21,12 @@
 //   "rule"       gate 8192 in a rule
 //   "no match"   gate 8192 as the default
 //   "too short"  the packet ends before the values to write
-// Method: one hash table (key_table.h), looked up a batch at a time.
+// Method: one hash table (key_table.h), looked up a batch at a time. Commands change it while
+// packets flow (live_table.h).
 // Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
-#include <atomic>
 
+#include "host/live_table.h"
 #include "modules/field_key.h"
 #include "modules/gate_args.h"
 #include "modules/key_table.h"
@@ -41,7 +42,6 @@ class ExactMatch final : public Module {
     rule_drop_ = drop_gate(add_drop_reason("rule"));
     default_drop_ = drop_gate(add_drop_reason("no match"));
     short_drop_ = drop_gate(add_drop_reason("too short"));
-    default_gate_ = default_drop_;
     has_masks_ = !args["masks"].as_list().empty();
     has_value_masks_ = !args["masksv"].as_list().empty();
     Status status =
@@ -59,8 +59,11 @@ class ExactMatch final : public Module {
     if (entries_ > kMaxReserve) {
       return Status::invalid("ExactMatch.entries: must be at most " + std::to_string(kMaxReserve));
     }
-    table_ = make_table();
-    table_.reserve(entries_);
+    rules_.change([this](Rules& rules) {
+      rules.table = KeyTable(fields_.words(), 1 + values_.words());
+      rules.table.reserve(entries_);
+      rules.fallback = default_drop_;
+    });
     return {};
   }
 
@@ -68,9 +71,10 @@ class ExactMatch final : public Module {
     KeyBatch keys;
     const uint64_t* hits[kMaxBatch];
     Gate gates[kMaxBatch];
-    const Gate fallback = default_gate_.load(std::memory_order_relaxed);
     fields_.load(*this, batch, keys);
-    table_.find_batch(keys, batch.size, hits);
+    auto rules = rules_.read(ctx);
+    rules->table.find_batch(keys, batch.size, hits);
+    const Gate fallback = rules->fallback;
     for (uint32_t i = 0; i < batch.size; ++i) {
       gates[i] = hits[i] == nullptr ? fallback : static_cast<Gate>(hits[i][0]);
     }
@@ -81,14 +85,21 @@ class ExactMatch final : public Module {
         if (!values_.store(*this, batch[i], bytes)) gates[i] = short_drop_;
       }
     }
+    rules.release();
     emit_by_gate(ctx, batch, gates);
   }
 
   std::string description() const override {
-    return std::to_string(fields_.size()) + " fields, " + std::to_string(table_.size()) + " rules";
+    return std::to_string(fields_.size()) + " fields, " +
+           std::to_string(rules_.look()->table.size()) + " rules";
   }
 
-  Status add(const Args& args, Args&) { return add_rule(args, "add: ", table_); }
+  Status add(const Args& args, Args&) {
+    Rule rule;
+    Status status = read_rule(args, "add: ", rule);
+    if (status.ok()) rules_.change([&](Rules& rules) { insert(rule, rules.table); });
+    return status;
+  }
 
   Status remove(const Args& args, Args&) {
     if (args["fields"].as_list().empty()) {
@@ -98,19 +109,21 @@ class ExactMatch final : public Module {
     Status status =
         fields_.read(args["fields"].as_list(), IntOrder::kByPlace, "delete: fields", key);
     if (!status.ok()) return status;
-    if (!table_.erase(key.words)) return Status::error(ENOENT, "delete: rule doesn't exist");
-    return {};
+    return rules_.try_change([&key](Rules& rules) {
+      if (rules.table.erase(key.words)) return Status{};
+      return Status::error(ENOENT, "delete: rule doesn't exist");
+    });
   }
 
   Status clear(const Args&, Args&) {
-    table_.clear();
+    rules_.change([](Rules& rules) { rules.table.clear(); });
     return {};
   }
 
   Status set_default_gate(const Args& args, Args&) {
     Gate gate = 0;
     Status status = read_gate(args["gate"], "set_default_gate: gate", default_drop_, gate);
-    if (status.ok()) default_gate_.store(gate, std::memory_order_relaxed);
+    if (status.ok()) rules_.change([gate](Rules& rules) { rules.fallback = gate; });
     return status;
   }
 
@@ -124,27 +137,29 @@ class ExactMatch final : public Module {
   }
 
   Status get_runtime_config(const Args&, Args& response) {
-    std::vector<uint32_t> order(table_.size());
+    const auto rules = rules_.look();
+    const KeyTable& table = rules->table;
+    std::vector<uint32_t> order(table.size());
     for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
     const size_t bytes = fields_.words() * sizeof(uint64_t);
-    std::sort(order.begin(), order.end(), [this, bytes](uint32_t a, uint32_t b) {
-      const uint64_t gate_a = gate_of(a);
-      const uint64_t gate_b = gate_of(b);
+    std::sort(order.begin(), order.end(), [&table, bytes](uint32_t a, uint32_t b) {
+      const uint64_t gate_a = gate_of(table, a);
+      const uint64_t gate_b = gate_of(table, b);
       if (gate_a != gate_b) return gate_a < gate_b;
-      return bytes != 0 && std::memcmp(table_.row(a), table_.row(b), bytes) < 0;
+      return bytes != 0 && std::memcmp(table.row(a), table.row(b), bytes) < 0;
     });
-    Args::List rules;
+    Args::List list;
     for (uint32_t i : order) {
       Args rule;
-      rule.set("gate", gate_of(i));
-      rule.set("fields", fields_.values(table_.key_bytes(i)));
+      rule.set("gate", gate_of(table, i));
+      rule.set("fields", fields_.values(table.key_bytes(i)));
       if (!values_.empty()) {
-        rule.set("values", values_.values(reinterpret_cast<const uint8_t*>(table_.payload(i) + 1)));
+        rule.set("values", values_.values(reinterpret_cast<const uint8_t*>(table.payload(i) + 1)));
       }
-      rules.push_back(std::move(rule));
+      list.push_back(std::move(rule));
     }
-    response.set("default_gate", gate_number(default_gate_));
-    response.set("rules", std::move(rules));
+    response.set("default_gate", gate_number(rules->fallback));
+    response.set("rules", std::move(list));
     return {};
   }
 
@@ -153,58 +168,67 @@ class ExactMatch final : public Module {
     Status status =
         read_gate(args["default_gate"], "set_runtime_config: default_gate", default_drop_, gate);
     if (!status.ok()) return status;
-    KeyTable table = make_table();
-    const Args::List& rules = args["rules"].as_list();
-    table.reserve(rules.size());
-    for (size_t i = 0; i < rules.size(); ++i) {
-      status = add_rule(rules[i], "set_runtime_config: rules[" + std::to_string(i) + "].", table);
+    const Args::List& list = args["rules"].as_list();
+    std::vector<Rule> all(list.size());
+    for (size_t i = 0; i < list.size(); ++i) {
+      status = read_rule(list[i], "set_runtime_config: rules[" + std::to_string(i) + "].", all[i]);
       if (!status.ok()) return status;
     }
-    table_ = std::move(table);
-    default_gate_ = gate;
+    rules_.change([&](Rules& rules) {
+      rules.table.clear();
+      rules.table.reserve(all.size());
+      for (const Rule& rule : all) insert(rule, rules.table);
+      rules.fallback = gate;
+    });
     return {};
   }
 
  private:
-  // A row's payload is the gate and then the values to write.
-  KeyTable make_table() const { return KeyTable(fields_.words(), 1 + values_.words()); }
-  uint64_t gate_of(size_t row) const {
-    return gate_number(static_cast<Gate>(table_.payload(row)[0]));
-  }
-
-  Status add_rule(const Args& args, const std::string& where, KeyTable& table) const {
+  struct Rule {
     Gate gate = 0;
     MatchKey key;
     MatchKey values;
-    Status status = read_gate(args["gate"], where + "gate", rule_drop_, gate);
+  };
+
+  struct Rules {
+    KeyTable table;  // a row's payload is the gate and then the values to write
+    Gate fallback = 0;
+  };
+
+  static uint64_t gate_of(const KeyTable& table, size_t row) {
+    return gate_number(static_cast<Gate>(table.payload(row)[0]));
+  }
+
+  Status read_rule(const Args& args, const std::string& where, Rule& rule) const {
+    Status status = read_gate(args["gate"], where + "gate", rule_drop_, rule.gate);
     if (!status.ok()) return status;
     const Args::List& fields = args["fields"].as_list();
     if (fields.empty()) {
       return Status::invalid(where + "fields is empty; give one value per field of the module");
     }
-    status = fields_.read(fields, IntOrder::kByPlace, where + "fields", key);
-    if (status.ok()) status = fields_.check_masks(key, where + "fields");
-    if (status.ok()) {
-      status = values_.read(args["values"].as_list(), IntOrder::kByPlace, where + "values", values);
-    }
+    status = fields_.read(fields, IntOrder::kByPlace, where + "fields", rule.key);
+    if (status.ok()) status = fields_.check_masks(rule.key, where + "fields");
     if (!status.ok()) return status;
+    return values_.read(args["values"].as_list(), IntOrder::kByPlace, where + "values",
+                        rule.values);
+  }
+
+  void insert(const Rule& rule, KeyTable& table) const {
     bool created = false;
-    uint64_t* payload = table.insert(key.words, created);
-    payload[0] = gate;
-    std::memcpy(payload + 1, values.words, values_.words() * sizeof(uint64_t));
-    return {};
+    uint64_t* payload = table.insert(rule.key.words, created);
+    payload[0] = rule.gate;
+    std::memcpy(payload + 1, rule.values.words, values_.words() * sizeof(uint64_t));
   }
 
   KeyLayout fields_;
   KeyLayout values_;
-  KeyTable table_;
+  Live<Rules> rules_;
   bool has_masks_ = false;
   bool has_value_masks_ = false;
   uint64_t entries_ = 0;
   Gate rule_drop_ = 0;
   Gate default_drop_ = 0;
   Gate short_drop_ = 0;
-  std::atomic<Gate> default_gate_{0};
 };
 
 const ModuleClass kClass = {
@@ -217,11 +241,11 @@ const ModuleClass kClass = {
     {{"get_initial_arg", "EmptyArg", "ExactMatchArg", true, command(&ExactMatch::get_initial_arg)},
      {"get_runtime_config", "EmptyArg", "ExactMatchConfig", true,
       command(&ExactMatch::get_runtime_config)},
-     {"set_runtime_config", "ExactMatchConfig", "EmptyArg", false,
+     {"set_runtime_config", "ExactMatchConfig", "EmptyArg", true,
       command(&ExactMatch::set_runtime_config)},
-     {"add", "ExactMatchCommandAddArg", "EmptyArg", false, command(&ExactMatch::add)},
-     {"delete", "ExactMatchCommandDeleteArg", "EmptyArg", false, command(&ExactMatch::remove)},
-     {"clear", "EmptyArg", "EmptyArg", false, command(&ExactMatch::clear)},
+     {"add", "ExactMatchCommandAddArg", "EmptyArg", true, command(&ExactMatch::add)},
+     {"delete", "ExactMatchCommandDeleteArg", "EmptyArg", true, command(&ExactMatch::remove)},
+     {"clear", "EmptyArg", "EmptyArg", true, command(&ExactMatch::clear)},
      {"set_default_gate", "ExactMatchCommandSetDefaultGateArg", "EmptyArg", true,
       command(&ExactMatch::set_default_gate)}},
     make_module<ExactMatch>,

@@ -27,13 +27,11 @@
 // Drop reasons:
 //   "rule"      gate 8192 in a rule
 //   "no match"  gate 8192 as the default
-// Method: one 64-byte key per packet, looked up in a TupleSpace (tuple_space.h).
+// Method: one 64-byte key per packet, looked up in a TupleSpace (tuple_space.h). Commands change it
+// while packets flow (live_table.h).
 // Origin: original to this project, in the manner of WildcardMatch.
-#include <algorithm>
-#include <atomic>
-
 #include "host/headers.h"
-#include "host/module.h"
+#include "host/live_table.h"
 #include "modules/field_value.h"
 #include "modules/tuple_space.h"
 
@@ -165,11 +163,13 @@ class ExprMatch final : public Module {
       }
     }
     for (uint32_t w = 0; w < kMaxKeyWords; w++) keys.pad(batch.size, w);
-    Gate fallback = default_gate_.load(std::memory_order_relaxed);
-    table_.find_batch(keys, batch.size, hits);
+    auto rules = rules_.read(ctx);
+    rules->space.find_batch(keys, batch.size, hits);
+    const Gate fallback = rules->fallback;
     for (uint32_t i = 0; i < batch.size; i++) {
       gates[i] = hits[i] == nullptr ? fallback : TupleSpace::gate_of(hits[i]);
     }
+    rules.release();
     emit_by_gate(ctx, batch, gates);
   }
 
@@ -180,8 +180,10 @@ class ExprMatch final : public Module {
   }
 
   Status clear(const Args&, Args&) {
-    rules_.clear();
-    table_.clear();
+    rules_.change([](Rules& rules) {
+      rules.space.clear();
+      rules.count = 0;
+    });
     return {};
   }
 
@@ -189,9 +191,17 @@ class ExprMatch final : public Module {
     return set_default(args["gate"], "set_default_gate: gate");
   }
 
-  std::string description() const override { return std::to_string(rules_.size()) + " rules"; }
+  std::string description() const override {
+    return std::to_string(rules_.look()->count) + " rules";
+  }
 
  private:
+  struct Rules {
+    TupleSpace space{kMaxKeyWords, 0, 0};
+    size_t count = 0;  // with those that can't win
+    Gate fallback = 0;
+  };
+
   Status declare_meta(const std::string& name, uint64_t size) {
     if (name.empty()) return Status::invalid("ExprMatch.meta: an attribute has no name");
     if (size != 1 && size != 2 && size != 4 && size != 8) {
@@ -221,7 +231,7 @@ class ExprMatch final : public Module {
   Status set_default(const Args& arg, const std::string& where) {
     Gate gate = 0;
     Status status = to_gate(arg, where, default_reason_, gate);
-    if (status.ok()) default_gate_.store(gate, std::memory_order_relaxed);
+    if (status.ok()) rules_.change([gate](Rules& rules) { rules.fallback = gate; });
     return status;
   }
 
@@ -321,41 +331,40 @@ class ExprMatch final : public Module {
     return status;
   }
 
-  // Appends to a copy first, so that a bad rule leaves everything as it was.
+  // Reads all rules first, so that a bad one leaves everything as it was.
   Status add_rules(const Args::List& list, bool declare) {
-    if (rules_.size() + list.size() > kMaxRules) {
-      const std::string most = std::to_string(kMaxRules);
-      return Status::error(ENOSPC, "ExprMatch holds at most " + most + " rules");
-    }
-    std::vector<MatchRule> rules = rules_;
-    for (const Args& args : list) {
-      const std::string where = "rules[" + std::to_string(&args - list.data()) + "]";
-      MatchRule rule;
-      Status status = read_rule(args, where, declare, rule);
+    std::vector<MatchRule> added(list.size());
+    for (size_t i = 0; i < list.size(); i++) {
+      Status status = read_rule(list[i], "rules[" + std::to_string(i) + "]", declare, added[i]);
       if (!status.ok()) return status;
-      rules.push_back(rule);
     }
-    std::stable_sort(rules.begin(), rules.end(), [](const MatchRule& a, const MatchRule& b) {
-      return a.priority > b.priority;
+    return rules_.try_change([&added](Rules& rules) {
+      if (rules.count + added.size() > kMaxRules) {
+        const std::string most = std::to_string(kMaxRules);
+        return Status::error(ENOSPC, "ExprMatch holds at most " + most + " rules");
+      }
+      for (const MatchRule& rule : added) insert(rule, rules.space);
+      rules.count += added.size();
+      return Status{};
     });
-    TupleSpace table(kMaxKeyWords, 0, 0);
-    for (const MatchRule& rule : rules) {
-      // A rule behind one that matches just the same packets could never win.
-      if (table.has(rule.value, rule.mask)) continue;
-      table.add(rule.value, rule.mask, rule.priority, rule.gate, {});
-    }
-    rules_ = std::move(rules);
-    table_ = std::move(table);
-    return {};
   }
 
-  std::vector<MatchRule> rules_;  // best first
-  TupleSpace table_;
+  // Of rules that match just the same packets, only the best can ever win; a later one that does
+  // is younger than all others of its priority.
+  static void insert(const MatchRule& rule, TupleSpace& space) {
+    const uint64_t* known = space.find(rule.value, rule.mask);
+    if (known != nullptr) {
+      if (TupleSpace::priority_of(known) >= rule.priority) return;
+      space.erase(rule.value, rule.mask);
+    }
+    space.add(rule.value, rule.mask, rule.priority, rule.gate, {});
+  }
+
+  Live<Rules> rules_;
   std::vector<Meta> metas_;
   uint32_t meta_end_ = kMetaStart;
   uint32_t rule_reason_ = 0;
   uint32_t default_reason_ = 0;
-  std::atomic<Gate> default_gate_{0};
 };
 
 const ModuleClass kClass = {
@@ -365,8 +374,8 @@ const ModuleClass kClass = {
     "ExprMatchArg",
     1,
     kMaxGates,
-    {{"add", "ExprMatchCommandAddArg", "EmptyArg", false, command(&ExprMatch::add)},
-     {"clear", "EmptyArg", "EmptyArg", false, command(&ExprMatch::clear)},
+    {{"add", "ExprMatchCommandAddArg", "EmptyArg", true, command(&ExprMatch::add)},
+     {"clear", "EmptyArg", "EmptyArg", true, command(&ExprMatch::clear)},
      {"set_default_gate", "ExprMatchCommandSetDefaultGateArg", "EmptyArg", true,
       command(&ExprMatch::set_default_gate)}},
     make_module<ExprMatch>,

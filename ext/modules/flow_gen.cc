@@ -8,7 +8,7 @@
 // Arguments: FlowGenArg
 // Commands:
 //   update     changes what is given of template (not its protocol), pps, flow_rate, flow_duration,
-//              arrival and duration; all or none
+//              arrival and duration; all or none; workers pause meanwhile, for flows may move
 //   set_burst  packets per run of the task
 // Metadata: none.
 // Drop reasons: none.

@@ -24,6 +24,7 @@
 //   "gate 8192"  the share of gate 8192
 // Origin: the module of this name in BESS, whose hash values are others; the code is new.
 #include "host/headers.h"
+#include "host/live_table.h"
 #include "modules/field_key.h"
 #include "modules/gate_args.h"
 
@@ -76,20 +77,21 @@ class HashLB final : public Module {
   Status init(Host&, const Args& args) override {
     no_gates_ = add_drop_reason("no gates");
     gate_drop_ = drop_gate(add_drop_reason("gate 8192"));
-    Status status =
-        read_gates(args["gates"].as_list(), "HashLB.gates", kMaxListedGates, gate_drop_, gates_);
+    Status status = read_list(args, "HashLB.gates");
     if (!status.ok()) return status;
     if (args["mode"].as_string().empty() && args["fields"].as_list().empty()) return {};
     return read_mode(args, "HashLB.");
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    if (gates_.empty()) {
+    auto way = way_.read(ctx);
+    if (way->gates.empty()) {
+      way.release();
       drop(ctx, batch, no_gates_);
       return;
     }
     uint64_t hashes[kMaxBatch];
-    switch (mode_) {
+    switch (way->hash.mode) {
       case Mode::kL2:
         for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = hash_l2(*batch[i]);
         break;
@@ -100,67 +102,78 @@ class HashLB final : public Module {
         for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = hash_ip<true>(*batch[i]);
         break;
       case Mode::kFields:
-        hash_fields(batch, hashes);
+        hash_fields(way->hash.fields, batch, hashes);
         break;
     }
     Gate gates[kMaxBatch];
-    const uint64_t count = gates_.size();
-    const Gate* const list = gates_.data();
+    const uint64_t count = way->gates.size();
+    const Gate* const list = way->gates.data();
     for (uint32_t i = 0; i < batch.size; ++i) {
       gates[i] = list[(hashes[i] >> 32) * count >> 32];
     }
+    way.release();
     emit_by_gate(ctx, batch, gates);
   }
 
   std::string description() const override {
-    return std::to_string(gates_.size()) + " gates, " + std::to_string(fields_.size()) + " fields";
+    const auto way = way_.look();
+    return std::to_string(way->gates.size()) + " gates, " +
+           std::to_string(way->hash.fields.size()) + " fields";
   }
 
   Status set_mode(const Args& args, Args&) { return read_mode(args, "set_mode: "); }
 
-  Status set_gates(const Args& args, Args&) {
-    return read_gates(args["gates"].as_list(), "set_gates: gates", kMaxListedGates, gate_drop_,
-                      gates_);
-  }
+  Status set_gates(const Args& args, Args&) { return read_list(args, "set_gates: gates"); }
 
  private:
   enum class Mode : uint8_t { kL2, kL3, kL4, kFields };
 
+  struct Hash {
+    Mode mode = Mode::kL4;
+    KeyLayout fields;
+  };
+  struct Way {
+    std::vector<Gate> gates;
+    Hash hash;
+  };
+
+  Status read_list(const Args& args, const std::string& where) {
+    std::vector<Gate> gates;
+    Status status = read_gates(args["gates"].as_list(), where, kMaxListedGates, gate_drop_, gates);
+    if (status.ok()) way_.change([&gates](Way& way) { way.gates = gates; });
+    return status;
+  }
+
   Status read_mode(const Args& args, const std::string& where) {
     const std::string& mode = args["mode"].as_string();
+    Hash hash;
     if (!args["fields"].as_list().empty()) {
-      KeyLayout fields;
-      Status status = fields.init(args["fields"].as_list(), {}, where + "fields", {});
+      hash.mode = Mode::kFields;
+      Status status = hash.fields.init(args["fields"].as_list(), {}, where + "fields", {});
       if (!status.ok()) return status;
-      fields_ = std::move(fields);
-      mode_ = Mode::kFields;
-      return {};
-    }
-    if (mode == "l2") {
-      mode_ = Mode::kL2;
+    } else if (mode == "l2") {
+      hash.mode = Mode::kL2;
     } else if (mode == "l3") {
-      mode_ = Mode::kL3;
+      hash.mode = Mode::kL3;
     } else if (mode == "l4") {
-      mode_ = Mode::kL4;
+      hash.mode = Mode::kL4;
     } else {
       return Status::invalid(where + "mode: is '" + mode + "'; available LB modes: l2, l3, l4");
     }
-    fields_ = KeyLayout();
+    way_.change([&hash](Way& way) { way.hash = hash; });
     return {};
   }
 
-  void hash_fields(const Batch& batch, uint64_t* hashes) const {
+  void hash_fields(const KeyLayout& fields, const Batch& batch, uint64_t* hashes) const {
     KeyBatch keys;
-    fields_.load(*this, batch, keys);
+    fields.load(*this, batch, keys);
     for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = kSeed;
-    for (uint32_t w = 0; w < fields_.words(); ++w) {
+    for (uint32_t w = 0; w < fields.words(); ++w) {
       for (uint32_t i = 0; i < batch.size; ++i) hashes[i] = mix(hashes[i], keys.words[w][i]);
     }
   }
 
-  std::vector<Gate> gates_;
-  KeyLayout fields_;
-  Mode mode_ = Mode::kL4;
+  Live<Way> way_;
   uint32_t no_gates_ = 0;
   Gate gate_drop_ = 0;
 };
@@ -172,8 +185,8 @@ const ModuleClass kClass = {
     "HashLBArg",
     1,
     kMaxGates,
-    {{"set_mode", "HashLBCommandSetModeArg", "EmptyArg", false, command(&HashLB::set_mode)},
-     {"set_gates", "HashLBCommandSetGatesArg", "EmptyArg", false, command(&HashLB::set_gates)}},
+    {{"set_mode", "HashLBCommandSetModeArg", "EmptyArg", true, command(&HashLB::set_mode)},
+     {"set_gates", "HashLBCommandSetGatesArg", "EmptyArg", true, command(&HashLB::set_gates)}},
     make_module<HashLB>,
     kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

@@ -17,10 +17,12 @@
 //   "rule"      gate 8192 in a rule
 //   "not IP"    neither IPv4 nor IPv6, or an IP header that is cut or malformed
 // Method: DIR-24-8 for IPv4; for IPv6 one hash table per length, longest first (route_table.h).
+// Commands change them while packets flow (live_table.h).
 // Origin: the module of this name in BESS, which knows IPv4 without VLAN tags; the code is new.
 #include <arpa/inet.h>
 
 #include "host/headers.h"
+#include "host/live_table.h"
 #include "modules/gate_args.h"
 #include "modules/route_table.h"
 
@@ -72,10 +74,12 @@ class IPLookup final : public Module {
     no_route_ = drop_gate(add_drop_reason("no route"));
     rule_drop_ = drop_gate(add_drop_reason("rule"));
     not_ip_ = drop_gate(add_drop_reason("not IP"));
-    default_v4_ = no_route_;
-    default_v6_ = no_route_;
     max_rules_ = args["max_rules"].as_uint();
-    return v4_.init();
+    return routes_.try_change([this](Routes& routes) {
+      routes.default_v4 = no_route_;
+      routes.default_v6 = no_route_;
+      return routes.v4.init();
+    });
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
@@ -86,13 +90,14 @@ class IPLookup final : public Module {
     uint8_t v6_index[kMaxBatch];
     uint32_t v4_count = 0;
     uint32_t v6_count = 0;
+    auto routes = routes_.read(ctx);
     for (uint32_t i = 0; i < batch.size; ++i) {
       const uint8_t* data = batch[i]->data();
       Headers headers = parse_ip_headers(data, batch[i]->len());
       gates[i] = not_ip_;
       if (headers.ip_version == 4) {
         v4[v4_count] = load_be32(data + headers.l3_off + 16);
-        v4_.prefetch(v4[v4_count]);
+        routes->v4.prefetch(v4[v4_count]);
         v4_index[v4_count++] = static_cast<uint8_t>(i);
       } else if (headers.ip_version == 6) {
         std::memcpy(&v6.words[0][v6_count], data + headers.l3_off + 24, 8);
@@ -100,21 +105,23 @@ class IPLookup final : public Module {
         v6_index[v6_count++] = static_cast<uint8_t>(i);
       }
     }
+    const Gate default_v4 = routes->default_v4;
     for (uint32_t i = 0; i < v4_count; ++i) {
       Gate gate = 0;
-      gates[v4_index[i]] = v4_.find(v4[i], gate) ? gate : default_v4_;
+      gates[v4_index[i]] = routes->v4.find(v4[i], gate) ? gate : default_v4;
     }
     if (v6_count != 0) {
       Gate v6_gates[kMaxBatch];
-      for (uint32_t i = 0; i < v6_count; ++i) v6_gates[i] = default_v6_;
-      v6_.find_batch(v6, v6_count, v6_gates);
+      for (uint32_t i = 0; i < v6_count; ++i) v6_gates[i] = routes->default_v6;
+      routes->v6.find_batch(v6, v6_count, v6_gates);
       for (uint32_t i = 0; i < v6_count; ++i) gates[v6_index[i]] = v6_gates[i];
     }
+    routes.release();
     emit_by_gate(ctx, batch, gates);
   }
 
   std::string description() const override {
-    return std::to_string(v4_.size() + v6_.size()) + " rules";
+    return std::to_string(routes_.look()->size()) + " rules";
   }
 
   Status add(const Args& args, Args&) {
@@ -123,54 +130,67 @@ class IPLookup final : public Module {
     Status status = read_prefix(args, "add: ", prefix);
     if (status.ok()) status = read_gate(args["gate"], "add: gate", rule_drop_, gate);
     if (!status.ok()) return status;
-    if (prefix.length == 0) {
-      (prefix.ipv4 ? default_v4_ : default_v6_) = gate;
-      return {};
-    }
-    const bool known =
-        prefix.ipv4 ? v4_.has(prefix.v4, prefix.length) : v6_.has(prefix.v6, prefix.length);
-    if (!known && max_rules_ != 0 && v4_.size() + v6_.size() >= max_rules_) {
-      return Status::error(
-          ENOSPC, "add: the table has its max_rules of " + std::to_string(max_rules_) + " rules");
-    }
-    if (prefix.ipv4) {
-      v4_.add(prefix.v4, prefix.length, gate);
-    } else {
-      v6_.add(prefix.v6, prefix.length, gate);
-    }
-    return {};
+    return routes_.try_change([&](Routes& routes) {
+      if (prefix.length == 0) {
+        routes.fallback(prefix) = gate;
+        return Status{};
+      }
+      if (max_rules_ != 0 && routes.size() >= max_rules_ && !routes.has(prefix)) {
+        return Status::error(
+            ENOSPC, "add: the table has its max_rules of " + std::to_string(max_rules_) + " rules");
+      }
+      if (prefix.ipv4) {
+        routes.v4.add(prefix.v4, prefix.length, gate);
+      } else {
+        routes.v6.add(prefix.v6, prefix.length, gate);
+      }
+      return Status{};
+    });
   }
 
   Status remove(const Args& args, Args&) {
     Prefix prefix;
     Status status = read_prefix(args, "delete: ", prefix);
     if (!status.ok()) return status;
-    if (prefix.length == 0) {
-      (prefix.ipv4 ? default_v4_ : default_v6_) = no_route_;
-      return {};
-    }
-    const bool found =
-        prefix.ipv4 ? v4_.erase(prefix.v4, prefix.length) : v6_.erase(prefix.v6, prefix.length);
-    if (found) return {};
-    return Status::error(ENOENT, "delete: no rule " + args["prefix"].as_string() + "/" +
-                                     std::to_string(prefix.length));
+    return routes_.try_change([&](Routes& routes) {
+      if (prefix.length == 0) {
+        routes.fallback(prefix) = no_route_;
+        return Status{};
+      }
+      const bool found = prefix.ipv4 ? routes.v4.erase(prefix.v4, prefix.length)
+                                     : routes.v6.erase(prefix.v6, prefix.length);
+      if (found) return Status{};
+      return Status::error(ENOENT, "delete: no rule " + args["prefix"].as_string() + "/" +
+                                       std::to_string(prefix.length));
+    });
   }
 
   Status clear(const Args&, Args&) {
-    Status status = v4_.clear();
-    if (!status.ok()) return status;
-    v6_.clear();
-    default_v4_ = no_route_;
-    default_v6_ = no_route_;
+    routes_.change([this](Routes& routes) {
+      routes.v4.clear();
+      routes.v6.clear();
+      routes.default_v4 = no_route_;
+      routes.default_v6 = no_route_;
+    });
     return {};
   }
 
  private:
-  Ipv4Routes v4_;
-  Ipv6Routes v6_;
+  struct Routes {
+    Ipv4Routes v4;
+    Ipv6Routes v6;
+    Gate default_v4 = 0;
+    Gate default_v6 = 0;
+
+    size_t size() const { return v4.size() + v6.size(); }
+    bool has(const Prefix& prefix) const {
+      return prefix.ipv4 ? v4.has(prefix.v4, prefix.length) : v6.has(prefix.v6, prefix.length);
+    }
+    Gate& fallback(const Prefix& prefix) { return prefix.ipv4 ? default_v4 : default_v6; }
+  };
+
+  Live<Routes> routes_;
   uint64_t max_rules_ = 0;
-  Gate default_v4_ = 0;
-  Gate default_v6_ = 0;
   Gate no_route_ = 0;
   Gate rule_drop_ = 0;
   Gate not_ip_ = 0;
@@ -183,9 +203,9 @@ const ModuleClass kClass = {
     "IPLookupArg",
     1,
     kMaxGates,
-    {{"add", "IPLookupCommandAddArg", "EmptyArg", false, command(&IPLookup::add)},
-     {"delete", "IPLookupCommandDeleteArg", "EmptyArg", false, command(&IPLookup::remove)},
-     {"clear", "EmptyArg", "EmptyArg", false, command(&IPLookup::clear)}},
+    {{"add", "IPLookupCommandAddArg", "EmptyArg", true, command(&IPLookup::add)},
+     {"delete", "IPLookupCommandDeleteArg", "EmptyArg", true, command(&IPLookup::remove)},
+     {"clear", "EmptyArg", "EmptyArg", true, command(&IPLookup::clear)}},
     make_module<IPLookup>,
     kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

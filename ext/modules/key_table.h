@@ -6,8 +6,8 @@
 // lookups that fail end at that line without a branch that depends on the data. Rows stand densely
 // in one array: the key's words, then the payload's. A removal moves the last row into the gap, so
 // row pointers last until the next change. Batches are compared with all rows where these are few
-// (rule_scan.h). Lookups neither allocate nor lock; changes must not run beside them. Insertion and
-// removal take amortised constant time.
+// (rule_scan.h). Lookups neither allocate nor lock; changes run beside them in a Live<>
+// (host/live_table.h) only. Insertion and removal take amortised constant time.
 #pragma once
 
 #include <cstdint>
@@ -170,9 +170,11 @@ class KeyTable {
     }
   }
 
-  // In stages that hide the latency of memory. kWords is the keys' size, or 0 for any.
+  // In stages that hide the latency of memory. kWords is the keys' size, or 0 for any. Out of line,
+  // or the three of them leave their caller no registers.
   template <uint32_t kWords>
-  void look_up(const KeyBatch& keys, uint32_t count, const uint64_t** payloads) const {
+  [[gnu::noinline]] void look_up(const KeyBatch& keys, uint32_t count,
+                                 const uint64_t** payloads) const {
     const uint32_t words = kWords == 0 ? key_words_ : kWords;
     const Bucket* const buckets = buckets_.data();
     const size_t last = buckets_.size() - 1;

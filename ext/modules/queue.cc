@@ -9,7 +9,7 @@
 // Gates: in 1, out 1. One task.
 // Arguments: QueueArg
 // Commands:
-//   set_size    changes how many packets it holds
+//   set_size    changes how many packets it holds; workers pause meanwhile, for packets move
 //   set_burst   packets per run of the task
 //   get_status  fill level and totals
 // Metadata: none.

@@ -16,7 +16,7 @@
 #include <algorithm>
 
 #include "host/headers.h"
-#include "host/module.h"
+#include "host/live_table.h"
 #include "modules/field_value.h"
 
 namespace e2 {
@@ -42,13 +42,14 @@ class RandomUpdate final : public Module {
 
   void process(Context& ctx, Batch& batch, Gate) override {
     Gate gates[kMaxBatch];
-    const uint32_t need_len = need_len_;
+    auto plan = plan_.read(ctx);
+    const uint32_t need_len = plan->need_len;
     for (uint32_t i = 0; i < batch.size; ++i) {
       gates[i] = batch[i]->len() >= need_len ? 0 : drop_gate(too_short_);
     }
     Random random = ctx.random;
-    for (uint32_t f = 0; f < count_; ++f) {
-      const Field field = fields_[f];
+    for (uint32_t f = 0; f < plan->count; ++f) {
+      const Field field = plan->fields[f];
       with_size(field.size, [&](auto size) {
         for (uint32_t i = 0; i < batch.size; ++i) {
           if (gates[i] != 0) continue;
@@ -57,16 +58,13 @@ class RandomUpdate final : public Module {
       });
     }
     ctx.random = random;
+    plan.release();
     emit_by_gate(ctx, batch, gates);
   }
 
   Status add(const Args& args, Args&) {
     const Args::List& list = args["fields"].as_list();
-    if (list.size() > kMaxFields - count_) {
-      return Status::invalid("'fields': at most " + std::to_string(kMaxFields) +
-                             " fields in all; there are " + std::to_string(count_) + " already");
-    }
-    uint32_t count = count_;
+    std::vector<Field> added(list.size());
     for (size_t i = 0; i < list.size(); ++i) {
       const std::string where = "'fields' item " + std::to_string(i);
       const int64_t offset = list[i]["offset"].as_int();
@@ -82,21 +80,37 @@ class RandomUpdate final : public Module {
       const uint64_t min = std::min(list[i]["min"].as_uint(), top);
       const uint64_t max = std::min(list[i]["max"].as_uint(), top);
       if (min > max) return Status::invalid(where + ": 'min' must not be greater than 'max'");
-      fields_[count++] = {static_cast<uint32_t>(offset), static_cast<uint32_t>(size),
-                          static_cast<uint32_t>(min), max - min + 1};
+      added[i] = {static_cast<uint32_t>(offset), static_cast<uint32_t>(size),
+                  static_cast<uint32_t>(min), max - min + 1};
     }
-    count_ = count;
-    measure();
-    return {};
+    return plan_.try_change([&added](Plan& plan) {
+      if (added.size() > kMaxFields - plan.count) {
+        return Status::invalid("'fields': at most " + std::to_string(kMaxFields) +
+                               " fields in all; there are " + std::to_string(plan.count) +
+                               " already");
+      }
+      for (const Field& field : added) plan.add(field);
+      return Status{};
+    });
   }
 
   Status clear(const Args&, Args&) {
-    count_ = 0;
-    measure();
+    plan_.change([](Plan& plan) { plan = Plan(); });
     return {};
   }
 
  private:
+  struct Plan {
+    Field fields[kMaxFields];
+    uint32_t count = 0;
+    uint32_t need_len = 0;
+
+    void add(const Field& field) {
+      fields[count++] = field;
+      need_len = std::max(need_len, field.offset + field.size);
+    }
+  };
+
   static void put(uint8_t* to, uint32_t size, uint32_t value) {
     switch (size) {
       case 1:
@@ -110,16 +124,7 @@ class RandomUpdate final : public Module {
     }
   }
 
-  void measure() {
-    need_len_ = 0;
-    for (uint32_t i = 0; i < count_; ++i) {
-      need_len_ = std::max(need_len_, fields_[i].offset + fields_[i].size);
-    }
-  }
-
-  Field fields_[kMaxFields];
-  uint32_t count_ = 0;
-  uint32_t need_len_ = 0;
+  Live<Plan> plan_;
   uint32_t too_short_ = 0;
 };
 
@@ -130,8 +135,8 @@ const ModuleClass kClass = {
     "RandomUpdateArg",
     1,
     1,
-    {{"add", "RandomUpdateArg", "EmptyArg", false, command(&RandomUpdate::add)},
-     {"clear", "EmptyArg", "EmptyArg", false, command(&RandomUpdate::clear)}},
+    {{"add", "RandomUpdateArg", "EmptyArg", true, command(&RandomUpdate::add)},
+     {"clear", "EmptyArg", "EmptyArg", true, command(&RandomUpdate::clear)}},
     make_module<RandomUpdate>,
     kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

@@ -15,6 +15,9 @@
 //   "no buffer"  the pool has too few for all copies
 // Origin: the module of this name in BESS, which sends the packet itself to gate 0 whatever its
 // list says; the code is new.
+#include <algorithm>
+
+#include "host/live_table.h"
 #include "modules/gate_args.h"
 
 namespace e2 {
@@ -30,7 +33,8 @@ class Replicate final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    const size_t copies = gates_.size() - 1;
+    const Targets targets = *targets_.read(ctx);
+    const size_t copies = targets.count - 1;
     Batch out[kMaxCopies - 1];
     uint32_t whole = batch.size;
     for (size_t j = 0; j < copies && whole != 0; ++j) {
@@ -49,18 +53,25 @@ class Replicate final : public Module {
         ctx.free(out[j].packets + whole, out[j].size - whole);
         out[j].size = whole;
       }
-      emit(ctx, out[j], gates_[j + 1]);
+      emit(ctx, out[j], targets.gates[j + 1]);
     }
-    emit(ctx, batch, gates_[0]);
+    emit(ctx, batch, targets.gates[0]);
   }
 
-  std::string description() const override { return std::to_string(gates_.size()) + " gates"; }
+  std::string description() const override {
+    return std::to_string(targets_.look()->count) + " gates";
+  }
 
   Status set_gates(const Args& args, Args&) {
     return read(args["gates"].as_list(), "set_gates: gates");
   }
 
  private:
+  struct Targets {
+    uint32_t count = 1;
+    Gate gates[kMaxCopies] = {};
+  };
+
   void drop_rest(Context& ctx, Batch& batch, uint32_t whole) {
     if (whole == batch.size) return;
     Batch rest;
@@ -79,11 +90,14 @@ class Replicate final : public Module {
                              "; must be 0 to " + std::to_string(kMaxCopies - 1));
     }
     if (gates.empty()) gates.push_back(0);
-    gates_ = std::move(gates);
+    targets_.change([&gates](Targets& targets) {
+      targets.count = static_cast<uint32_t>(gates.size());
+      std::copy(gates.begin(), gates.end(), targets.gates);
+    });
     return {};
   }
 
-  std::vector<Gate> gates_{0};
+  Live<Targets> targets_;
   uint32_t no_buffer_ = 0;
 };
 
@@ -93,7 +107,7 @@ const ModuleClass kClass = {"Replicate",
                             "ReplicateArg",
                             1,
                             kMaxCopies,
-                            {{"set_gates", "ReplicateCommandSetGatesArg", "EmptyArg", false,
+                            {{"set_gates", "ReplicateCommandSetGatesArg", "EmptyArg", true,
                               command(&Replicate::set_gates)}},
                             make_module<Replicate>,
                             kAnyWorkers};

@@ -22,7 +22,7 @@
 #include <vector>
 
 #include "host/isa.h"
-#include "host/module.h"
+#include "host/live_table.h"
 
 namespace e2 {
 namespace {
@@ -79,18 +79,22 @@ class Rewrite final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    if (templates_.empty()) {
+    auto deck = deck_.read(ctx);
+    if (deck->templates.empty()) {
+      deck.release();
       emit(ctx, batch);
       return;
     }
-    const Template* const first = templates_.data();
-    const Template* const end = first + templates_.size();
-    const Template* next = first + turns_[ctx.wid].next;
+    const Template* const first = deck->templates.data();
+    const Template* const end = first + deck->templates.size();
+    Turn& turn = turns_[ctx.wid];
+    const Template* next = first + (turn.of == deck->version ? turn.next : 0);
     // All buffers of a pool have one size: what holds for the first packet holds for all.
     const uint32_t room = batch[0]->capacity() - kHeadroomBytes;
-    if (longest_ <= kBlock && kBlock <= room) {
+    if (deck->longest <= kBlock && kBlock <= room) {
       next = copy_(batch, first, end, next);
-      turns_[ctx.wid].next = static_cast<uint32_t>(next - first);
+      turn = {deck->version, static_cast<uint32_t>(next - first)};
+      deck.release();
       emit(ctx, batch);
       return;
     }
@@ -99,17 +103,13 @@ class Rewrite final : public Module {
       gates[i] = rewrite(*batch[i], *next, room) ? 0 : drop_gate(too_long_);
       if (++next == end) next = first;
     }
-    turns_[ctx.wid].next = static_cast<uint32_t>(next - first);
+    turn = {deck->version, static_cast<uint32_t>(next - first)};
+    deck.release();
     emit_by_gate(ctx, batch, gates);
   }
 
   Status add(const Args& args, Args&) {
     const Args::List& list = args["templates"].as_list();
-    if (list.size() > kMaxBatch - templates_.size()) {
-      return Status::invalid("'templates': at most " + std::to_string(kMaxBatch) +
-                             " templates in all; there are " + std::to_string(templates_.size()) +
-                             " already");
-    }
     for (size_t i = 0; i < list.size(); ++i) {
       if (list[i].as_string().size() > kMaxTemplateBytes) {
         return Status::invalid("'templates' item " + std::to_string(i) + " has " +
@@ -117,26 +117,42 @@ class Rewrite final : public Module {
                                std::to_string(kMaxTemplateBytes) + " are possible");
       }
     }
-    for (const Args& item : list) {
-      const std::string& bytes = item.as_string();
-      templates_.emplace_back();
-      std::memcpy(templates_.back().bytes, bytes.data(), bytes.size());
-      templates_.back().len = static_cast<uint32_t>(bytes.size());
-      longest_ = std::max(longest_, templates_.back().len);
-    }
-    return {};
+    return deck_.try_change([&list](Deck& deck) {
+      if (list.size() > kMaxBatch - deck.templates.size()) {
+        return Status::invalid("'templates': at most " + std::to_string(kMaxBatch) +
+                               " templates in all; there are " +
+                               std::to_string(deck.templates.size()) + " already");
+      }
+      for (const Args& item : list) deck.add(item.as_string());
+      return Status{};
+    });
   }
 
   Status clear(const Args&, Args&) {
-    templates_.clear();
-    longest_ = 0;
-    for (Turn& turn : turns_) turn.next = 0;
+    deck_.change([](Deck& deck) {
+      deck.templates.clear();
+      deck.longest = 0;
+      ++deck.version;
+    });
     return {};
   }
 
  private:
+  struct Deck {
+    std::vector<Template> templates;
+    uint32_t longest = 0;  // template, in bytes
+    uint32_t version = 0;  // counts the clears
+
+    void add(const std::string& bytes) {
+      templates.emplace_back();
+      std::memcpy(templates.back().bytes, bytes.data(), bytes.size());
+      templates.back().len = static_cast<uint32_t>(bytes.size());
+      longest = std::max(longest, templates.back().len);
+    }
+  };
   struct alignas(kCacheLineBytes) Turn {
-    uint32_t next = 0;
+    uint32_t of = 0;    // which version of the templates
+    uint32_t next = 0;  // from the start again with another version
   };
 
   static bool rewrite(Packet& packet, const Template& from, uint32_t room) {
@@ -147,8 +163,7 @@ class Rewrite final : public Module {
   }
 
   const Copy copy_ = pick<Copy>(copy_portable, copy_avx2, copy_avx512);
-  std::vector<Template> templates_;
-  uint32_t longest_ = 0;  // template, in bytes
+  Live<Deck> deck_;
   Turn turns_[kMaxWorkers];
   uint32_t too_long_ = 0;
 };
@@ -159,8 +174,8 @@ const ModuleClass kClass = {"Rewrite",
                             "RewriteArg",
                             1,
                             1,
-                            {{"add", "RewriteArg", "EmptyArg", false, command(&Rewrite::add)},
-                             {"clear", "EmptyArg", "EmptyArg", false, command(&Rewrite::clear)}},
+                            {{"add", "RewriteArg", "EmptyArg", true, command(&Rewrite::add)},
+                             {"clear", "EmptyArg", "EmptyArg", true, command(&Rewrite::clear)}},
                             make_module<Rewrite>,
                             kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

@@ -14,6 +14,7 @@
 //   "no gates"   the list is empty
 //   "gate 8192"  the share of gate 8192
 // Origin: the module of this name in BESS; the code is new.
+#include "host/live_table.h"
 #include "modules/gate_args.h"
 
 namespace e2 {
@@ -26,27 +27,31 @@ class RoundRobin final : public Module {
   Status init(Host&, const Args& args) override {
     no_gates_ = add_drop_reason("no gates");
     gate_drop_ = drop_gate(add_drop_reason("gate 8192"));
-    Status status = read_gates(args["gates"].as_list(), "RoundRobin.gates", kMaxListedGates,
-                               gate_drop_, gates_);
+    Status status = read_list(args, "RoundRobin.gates");
     if (!status.ok() || args["mode"].as_string().empty()) return status;
     return read_mode(args["mode"].as_string(), "RoundRobin.mode");
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    if (gates_.empty()) {
+    auto circle = circle_.read(ctx);
+    if (circle->gates.empty()) {
+      circle.release();
       drop(ctx, batch, no_gates_);
       return;
     }
-    const Gate* const list = gates_.data();
-    const auto count = static_cast<uint32_t>(gates_.size());
-    uint32_t next = turns_[ctx.wid].next;
+    const Gate* const list = circle->gates.data();
+    const auto count = static_cast<uint32_t>(circle->gates.size());
+    const bool per_packet = circle->per_packet;
+    Turn& turn = turns_[ctx.wid];
+    uint32_t next = turn.of == circle->version ? turn.next : 0;
     Gate gates[kMaxBatch];
-    for (uint32_t i = 0; i < (per_packet_ ? batch.size : 1); ++i) {
+    for (uint32_t i = 0; i < (per_packet ? batch.size : 1); ++i) {
       gates[i] = list[next];
       next = next + 1 < count ? next + 1 : 0;
     }
-    turns_[ctx.wid].next = next;
-    if (per_packet_) {
+    turn = {circle->version, next};
+    circle.release();
+    if (per_packet) {
       emit_by_gate(ctx, batch, gates);
     } else {
       emit(ctx, batch, gates[0]);
@@ -54,38 +59,49 @@ class RoundRobin final : public Module {
   }
 
   std::string description() const override {
-    return std::to_string(gates_.size()) + " gates, per " + (per_packet_ ? "packet" : "batch");
+    const auto circle = circle_.look();
+    return std::to_string(circle->gates.size()) + " gates, per " +
+           (circle->per_packet ? "packet" : "batch");
   }
 
   Status set_mode(const Args& args, Args&) {
     return read_mode(args["mode"].as_string(), "set_mode: mode");
   }
 
-  Status set_gates(const Args& args, Args&) {
-    Status status = read_gates(args["gates"].as_list(), "set_gates: gates", kMaxListedGates,
-                               gate_drop_, gates_);
-    if (status.ok()) {
-      for (Turn& turn : turns_) turn.next = 0;
-    }
-    return status;
-  }
+  Status set_gates(const Args& args, Args&) { return read_list(args, "set_gates: gates"); }
 
  private:
-  struct alignas(kCacheLineBytes) Turn {
-    uint32_t next = 0;
+  struct Circle {
+    std::vector<Gate> gates;
+    uint32_t version = 0;  // of the gates
+    bool per_packet = false;
   };
+  struct alignas(kCacheLineBytes) Turn {
+    uint32_t of = 0;    // which version of the gates
+    uint32_t next = 0;  // from the start again with another version
+  };
+
+  Status read_list(const Args& args, const std::string& where) {
+    std::vector<Gate> gates;
+    Status status = read_gates(args["gates"].as_list(), where, kMaxListedGates, gate_drop_, gates);
+    if (!status.ok()) return status;
+    circle_.change([&gates](Circle& circle) {
+      circle.gates = gates;
+      ++circle.version;
+    });
+    return {};
+  }
 
   Status read_mode(const std::string& mode, const std::string& where) {
     if (mode != "packet" && mode != "batch") {
       return Status::invalid(where + ": is '" + mode + "'; must be either 'packet' or 'batch'");
     }
-    per_packet_ = mode == "packet";
+    circle_.change([&mode](Circle& circle) { circle.per_packet = mode == "packet"; });
     return {};
   }
 
-  std::vector<Gate> gates_;
+  Live<Circle> circle_;
   Turn turns_[kMaxWorkers];
-  bool per_packet_ = false;
   uint32_t no_gates_ = 0;
   Gate gate_drop_ = 0;
 };
@@ -97,8 +113,8 @@ const ModuleClass kClass = {
     "RoundRobinArg",
     1,
     kMaxGates,
-    {{"set_mode", "RoundRobinCommandSetModeArg", "EmptyArg", false, command(&RoundRobin::set_mode)},
-     {"set_gates", "RoundRobinCommandSetGatesArg", "EmptyArg", false,
+    {{"set_mode", "RoundRobinCommandSetModeArg", "EmptyArg", true, command(&RoundRobin::set_mode)},
+     {"set_gates", "RoundRobinCommandSetGatesArg", "EmptyArg", true,
       command(&RoundRobin::set_gates)}},
     make_module<RoundRobin>,
     kAnyWorkers};

@@ -2,12 +2,13 @@
 // Longest prefix match: Ipv4Routes (DIR-24-8) and Ipv6Routes (a hash table per prefix length).
 //
 // Prefixes are 1 bit long or more; what a packet without a route does is the caller's affair.
-// Lookups neither allocate nor lock; changes must not run beside them.
+// Lookups neither allocate nor lock; changes run beside them in a Live<> (host/live_table.h) only.
 #pragma once
+
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -21,7 +22,15 @@ namespace e2 {
 // The top table takes 64 MB of address space, of which untouched pages cost nothing.
 class Ipv4Routes {
  public:
-  Status init() { return allocate(top_); }
+  Status init() {
+    void* memory = mmap(nullptr, kTopBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+      return Status::error(ENOMEM, "no memory for the IPv4 routes (64 MB)");
+    }
+    top_.reset(static_cast<uint32_t*>(memory));
+    return {};
+  }
 
   // The gate of the longest prefix that holds the address; false without one.
   bool find(uint32_t address, Gate& gate) const {
@@ -50,31 +59,25 @@ class Ipv4Routes {
     return true;
   }
 
-  Status clear() {
-    Status status = allocate(top_);
-    if (!status.ok()) return status;
+  void clear() {
+    // Gives the memory back; it reads as zeros from now on.
+    if (madvise(top_.get(), kTopBytes, MADV_DONTNEED) != 0) {
+      std::fill_n(top_.get(), 1u << kTopBits, 0);
+    }
     blocks_.clear();
     long_rules_.clear();
     free_blocks_.clear();
     rules_.clear();
-    return {};
   }
 
  private:
-  struct Free {
-    void operator()(uint32_t* table) const { std::free(table); }
-  };
-  using Table = std::unique_ptr<uint32_t[], Free>;
-
   static constexpr uint32_t kTopBits = 24;
+  static constexpr size_t kTopBytes = sizeof(uint32_t) << kTopBits;
   static constexpr uint32_t kBlockFlag = 1u << 31;
 
-  static Status allocate(Table& table) {
-    Table fresh(static_cast<uint32_t*>(std::calloc(1u << kTopBits, sizeof(uint32_t))));
-    if (fresh == nullptr) return Status::error(ENOMEM, "no memory for the IPv4 routes (64 MB)");
-    table = std::move(fresh);
-    return {};
-  }
+  struct Unmap {
+    void operator()(uint32_t* table) const { munmap(table, kTopBytes); }
+  };
 
   static uint64_t id(uint32_t prefix, uint32_t length) {
     return static_cast<uint64_t>(prefix) << 8 | length;
@@ -139,7 +142,7 @@ class Ipv4Routes {
     free_blocks_.push_back(block);
   }
 
-  Table top_;
+  std::unique_ptr<uint32_t[], Unmap> top_;
   std::vector<uint32_t> blocks_;
   std::vector<uint32_t> long_rules_;  // prefixes longer than /24 in each block
   std::vector<uint32_t> free_blocks_;

@@ -29,7 +29,7 @@ class Source final : public Module {
 
   TaskResult run_task(Context& ctx, uint64_t) override {
     Batch batch;
-    const uint32_t bytes = pkt_bytes_;
+    const uint32_t bytes = pkt_bytes_.load(std::memory_order_relaxed);
     const uint32_t made = ctx.alloc(batch, burst_.load(std::memory_order_relaxed), bytes);
     emit(ctx, batch);
     return {made == 0, made, static_cast<uint64_t>(made) * (bytes + 24) * 8};
@@ -39,7 +39,7 @@ class Source final : public Module {
     const uint64_t bytes = args["pkt_size"].as_uint();
     if (bytes == 0 || bytes > 2048)
       return Status::invalid("'pkt_size' must be within 1..2048 bytes");
-    pkt_bytes_ = static_cast<uint32_t>(bytes);
+    pkt_bytes_.store(static_cast<uint32_t>(bytes), std::memory_order_relaxed);
     return {};
   }
 
@@ -51,7 +51,7 @@ class Source final : public Module {
   }
 
  private:
-  uint32_t pkt_bytes_ = 60;
+  std::atomic<uint32_t> pkt_bytes_{60};
   std::atomic<uint32_t> burst_{kMaxBatch};
 };
 
@@ -62,7 +62,7 @@ const ModuleClass kClass = {
     "SourceArg",
     0,
     1,
-    {{"set_pkt_size", "SourceCommandSetPktSizeArg", "EmptyArg", false,
+    {{"set_pkt_size", "SourceCommandSetPktSizeArg", "EmptyArg", true,
       command(&Source::set_pkt_size)},
      {"set_burst", "SourceCommandSetBurstArg", "EmptyArg", true, command(&Source::set_burst)}},
     make_module<Source>,

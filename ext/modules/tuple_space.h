@@ -5,7 +5,7 @@
 // masks; tables are visited in the order of their highest priorities, and a key leaves the search
 // when no later table can win. The highest priority wins, and the older rule among equals. A rule's
 // payload is its priority, its age and gate in one word, and the values to write. Lookups neither
-// allocate nor lock; changes must not run beside them.
+// allocate nor lock; changes run beside them in a Live<> (host/live_table.h) only.
 #pragma once
 
 #include <algorithm>
@@ -68,9 +68,10 @@ class TupleSpace {
     update_scan();
   }
 
-  bool has(const MatchKey& key, const MatchKey& mask) const {
+  // The payload of the rule with that key and mask, or nullptr.
+  const uint64_t* find(const MatchKey& key, const MatchKey& mask) const {
     const auto it = by_mask_.find(words(mask));
-    return it != by_mask_.end() && it->second->table.find(key.words) != nullptr;
+    return it == by_mask_.end() ? nullptr : it->second->table.find(key.words);
   }
 
   // False when there is no such rule.

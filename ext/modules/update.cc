@@ -14,7 +14,7 @@
 // Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 
-#include "host/module.h"
+#include "host/live_table.h"
 #include "modules/field_value.h"
 
 namespace e2 {
@@ -38,10 +38,12 @@ class Update final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    const uint32_t need_len = need_len_;
-    const uint32_t need_headroom = need_headroom_;
-    if (count_ == 1) {
-      const Field field = fields_[0];
+    auto plan = plan_.read(ctx);
+    const uint32_t need_len = plan->need_len;
+    const uint32_t need_headroom = plan->need_headroom;
+    if (plan->count == 1) {
+      const Field field = plan->fields[0];
+      plan.release();
       with_size(field.size, [&](auto size) {
         emit_each(ctx, batch, [&, this](Packet& packet) {
           if (packet.len() < need_len || packet.headroom() < need_headroom) {
@@ -58,24 +60,21 @@ class Update final : public Module {
       const bool fits = batch[i]->len() >= need_len && batch[i]->headroom() >= need_headroom;
       gates[i] = fits ? 0 : drop_gate(too_short_);
     }
-    for (uint32_t f = 0; f < count_; ++f) {
-      const Field field = fields_[f];
+    for (uint32_t f = 0; f < plan->count; ++f) {
+      const Field field = plan->fields[f];
       with_size(field.size, [&](auto size) {
         for (uint32_t i = 0; i < batch.size; ++i) {
           if (gates[i] == 0) copy_word(batch[i]->data() + field.offset, field.value, size);
         }
       });
     }
+    plan.release();
     emit_by_gate(ctx, batch, gates);
   }
 
   Status add(const Args& args, Args&) {
     const Args::List& list = args["fields"].as_list();
-    if (list.size() > kMaxFields - count_) {
-      return Status::invalid("'fields': at most " + std::to_string(kMaxFields) +
-                             " fields in all; there are " + std::to_string(count_) + " already");
-    }
-    uint32_t count = count_;
+    std::vector<Field> added(list.size());
     for (size_t i = 0; i < list.size(); ++i) {
       const std::string where = "'fields' item " + std::to_string(i);
       const int64_t offset = list[i]["offset"].as_int();
@@ -92,38 +91,42 @@ class Update final : public Module {
         return Status::invalid(where + ": 'value' " + std::to_string(value) + " does not fit " +
                                std::to_string(size) + " bytes");
       }
-      Field& field = fields_[count++];
-      field.offset = static_cast<int32_t>(offset);
-      field.size = static_cast<uint32_t>(size);
-      put_uint(field.value, field.size, value);
+      added[i].offset = static_cast<int32_t>(offset);
+      added[i].size = static_cast<uint32_t>(size);
+      put_uint(added[i].value, added[i].size, value);
     }
-    count_ = count;
-    measure();
-    return {};
+    return plan_.try_change([&added](Plan& plan) {
+      if (added.size() > kMaxFields - plan.count) {
+        return Status::invalid("'fields': at most " + std::to_string(kMaxFields) +
+                               " fields in all; there are " + std::to_string(plan.count) +
+                               " already");
+      }
+      for (const Field& field : added) plan.add(field);
+      return Status{};
+    });
   }
 
   Status clear(const Args&, Args&) {
-    count_ = 0;
-    measure();
+    plan_.change([](Plan& plan) { plan = Plan(); });
     return {};
   }
 
  private:
-  void measure() {
-    int64_t len = 0;
-    int64_t headroom = 0;
-    for (uint32_t i = 0; i < count_; ++i) {
-      len = std::max<int64_t>(len, static_cast<int64_t>(fields_[i].offset) + fields_[i].size);
-      headroom = std::max<int64_t>(headroom, -static_cast<int64_t>(fields_[i].offset));
-    }
-    need_len_ = static_cast<uint32_t>(len);
-    need_headroom_ = static_cast<uint32_t>(headroom);
-  }
+  struct Plan {
+    Field fields[kMaxFields];
+    uint32_t count = 0;
+    uint32_t need_len = 0;
+    uint32_t need_headroom = 0;
 
-  Field fields_[kMaxFields];
-  uint32_t count_ = 0;
-  uint32_t need_len_ = 0;
-  uint32_t need_headroom_ = 0;
+    void add(const Field& field) {
+      fields[count++] = field;
+      const int64_t end = static_cast<int64_t>(field.offset) + field.size;
+      need_len = static_cast<uint32_t>(std::max<int64_t>(need_len, end));
+      need_headroom = static_cast<uint32_t>(std::max<int64_t>(need_headroom, -field.offset));
+    }
+  };
+
+  Live<Plan> plan_;
   uint32_t too_short_ = 0;
 };
 
@@ -133,8 +136,8 @@ const ModuleClass kClass = {"Update",
                             "UpdateArg",
                             1,
                             1,
-                            {{"add", "UpdateArg", "EmptyArg", false, command(&Update::add)},
-                             {"clear", "EmptyArg", "EmptyArg", false, command(&Update::clear)}},
+                            {{"add", "UpdateArg", "EmptyArg", true, command(&Update::add)},
+                             {"clear", "EmptyArg", "EmptyArg", true, command(&Update::clear)}},
                             make_module<Update>,
                             kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

@@ -13,6 +13,8 @@
 //   "packet too short"  no whole Ethernet header
 //   "no headroom"       the buffer has no 4 bytes left in front of the packet
 // Origin: the module of this name in BESS; the code is new.
+#include <atomic>
+
 #include "host/headers.h"
 #include "host/module.h"
 
@@ -33,7 +35,7 @@ class VlanPush final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    const uint16_t tci = tci_;
+    const uint16_t tci = tci_.load(std::memory_order_relaxed);
     emit_each(ctx, batch, [this, tci](Packet& packet) { return push(packet, tci); });
   }
 
@@ -42,13 +44,14 @@ class VlanPush final : public Module {
     if (tci > 0xffff) {
       return Status::invalid("'tci' " + std::to_string(tci) + " must be within 0..65535");
     }
-    tci_ = static_cast<uint16_t>(tci);
+    tci_.store(static_cast<uint16_t>(tci), std::memory_order_relaxed);
     return {};
   }
 
   std::string description() const override {
-    return "PCP=" + std::to_string(tci_ >> 13) + " DEI=" + std::to_string(tci_ >> 12 & 1) +
-           " VID=" + std::to_string(tci_ & 0xfff);
+    const uint16_t tci = tci_.load(std::memory_order_relaxed);
+    return "PCP=" + std::to_string(tci >> 13) + " DEI=" + std::to_string(tci >> 12 & 1) +
+           " VID=" + std::to_string(tci & 0xfff);
   }
 
  private:
@@ -63,7 +66,7 @@ class VlanPush final : public Module {
     return 0;
   }
 
-  uint16_t tci_ = 0;
+  std::atomic<uint16_t> tci_{0};
   uint32_t too_short_ = 0;
   uint32_t no_headroom_ = 0;
 };
@@ -75,7 +78,7 @@ const ModuleClass kClass = {
     "VLANPushArg",
     1,
     1,
-    {{"set_tci", "VLANPushArg", "EmptyArg", false, command(&VlanPush::set_tci)}},
+    {{"set_tci", "VLANPushArg", "EmptyArg", true, command(&VlanPush::set_tci)}},
     make_module<VlanPush>,
     kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

@@ -25,11 +25,12 @@
 //   "no match"   gate 8192 as the default
 //   "too short"  the packet ends before the values to write
 // Method: tuple space search (tuple_space.h). Cost grows with the number of different sets of
-// masks, not with rules; there is no limit on either.
+// masks, not with rules; there is no limit on either. Commands change them while packets flow
+// (live_table.h).
 // Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
-#include <atomic>
 
+#include "host/live_table.h"
 #include "modules/field_key.h"
 #include "modules/gate_args.h"
 #include "modules/tuple_space.h"
@@ -45,7 +46,6 @@ class WildcardMatch final : public Module {
     rule_drop_ = drop_gate(add_drop_reason("rule"));
     default_drop_ = drop_gate(add_drop_reason("no match"));
     short_drop_ = drop_gate(add_drop_reason("too short"));
-    default_gate_ = default_drop_;
     Status status = fields_.init(args["fields"].as_list(), {}, "WildcardMatch.fields",
                                  [this](const std::string& name, uint32_t size) {
                                    return add_attr(name, size, Access::kRead);
@@ -61,7 +61,10 @@ class WildcardMatch final : public Module {
       return Status::invalid("WildcardMatch.entries: must be at most " +
                              std::to_string(kMaxReserve));
     }
-    rules_ = make_rules();
+    rules_.change([this](Rules& rules) {
+      rules.space = TupleSpace(fields_.words(), values_.words(), entries_);
+      rules.fallback = default_drop_;
+    });
     return {};
   }
 
@@ -69,9 +72,10 @@ class WildcardMatch final : public Module {
     KeyBatch keys;
     const uint64_t* hits[kMaxBatch];
     Gate gates[kMaxBatch];
-    const Gate fallback = default_gate_.load(std::memory_order_relaxed);
     fields_.load(*this, batch, keys);
-    rules_.find_batch(keys, batch.size, hits);
+    auto rules = rules_.read(ctx);
+    rules->space.find_batch(keys, batch.size, hits);
+    const Gate fallback = rules->fallback;
     for (uint32_t i = 0; i < batch.size; ++i) {
       gates[i] = hits[i] == nullptr ? fallback : TupleSpace::gate_of(hits[i]);
     }
@@ -82,33 +86,42 @@ class WildcardMatch final : public Module {
         if (!values_.store(*this, batch[i], bytes)) gates[i] = short_drop_;
       }
     }
+    rules.release();
     emit_by_gate(ctx, batch, gates);
   }
 
   std::string description() const override {
-    return std::to_string(fields_.size()) + " fields, " + std::to_string(rules_.size()) + " rules";
+    return std::to_string(fields_.size()) + " fields, " +
+           std::to_string(rules_.look()->space.size()) + " rules";
   }
 
-  Status add(const Args& args, Args&) { return add_rule(args, "add: ", rules_); }
+  Status add(const Args& args, Args&) {
+    Rule rule;
+    Status status = read_rule(args, "add: ", rule);
+    if (status.ok()) rules_.change([&rule](Rules& rules) { insert(rule, rules.space); });
+    return status;
+  }
 
   Status remove(const Args& args, Args&) {
     MatchKey key;
     MatchKey mask;
     Status status = read_key(args, "delete: ", key, mask);
     if (!status.ok()) return status;
-    if (!rules_.erase(key, mask)) return Status::error(ENOENT, "delete: rule doesn't exist");
-    return {};
+    return rules_.try_change([&](Rules& rules) {
+      if (rules.space.erase(key, mask)) return Status{};
+      return Status::error(ENOENT, "delete: rule doesn't exist");
+    });
   }
 
   Status clear(const Args&, Args&) {
-    rules_.clear();
+    rules_.change([](Rules& rules) { rules.space.clear(); });
     return {};
   }
 
   Status set_default_gate(const Args& args, Args&) {
     Gate gate = 0;
     Status status = read_gate(args["gate"], "set_default_gate: gate", default_drop_, gate);
-    if (status.ok()) default_gate_.store(gate, std::memory_order_relaxed);
+    if (status.ok()) rules_.change([gate](Rules& rules) { rules.fallback = gate; });
     return status;
   }
 
@@ -126,7 +139,8 @@ class WildcardMatch final : public Module {
       const uint8_t* key;
     };
     std::vector<Item> items;
-    for (const TupleSpace::Tuple* tuple : rules_.tuples()) {
+    const auto rules = rules_.look();
+    for (const TupleSpace::Tuple* tuple : rules->space.tuples()) {
       for (size_t i = 0; i < tuple->table.size(); ++i) {
         items.push_back({tuple, tuple->table.payload(i), tuple->table.key_bytes(i)});
       }
@@ -142,7 +156,7 @@ class WildcardMatch final : public Module {
       const int masks = std::memcmp(a.tuple->mask.words, b.tuple->mask.words, bytes);
       return masks != 0 ? masks < 0 : bytes != 0 && std::memcmp(a.key, b.key, bytes) < 0;
     });
-    Args::List rules;
+    Args::List list;
     for (const Item& item : items) {
       Args rule;
       rule.set("priority", TupleSpace::priority_of(item.payload));
@@ -153,10 +167,10 @@ class WildcardMatch final : public Module {
         const auto* written = reinterpret_cast<const uint8_t*>(item.payload + TupleSpace::kValues);
         rule.set("valuesv", values_.values(written));
       }
-      rules.push_back(std::move(rule));
+      list.push_back(std::move(rule));
     }
-    response.set("default_gate", gate_number(default_gate_));
-    response.set("rules", std::move(rules));
+    response.set("default_gate", gate_number(rules->fallback));
+    response.set("rules", std::move(list));
     return {};
   }
 
@@ -165,19 +179,33 @@ class WildcardMatch final : public Module {
     Status status =
         read_gate(args["default_gate"], "set_runtime_config: default_gate", default_drop_, gate);
     if (!status.ok()) return status;
-    TupleSpace rules = make_rules();
     const Args::List& list = args["rules"].as_list();
+    std::vector<Rule> all(list.size());
     for (size_t i = 0; i < list.size(); ++i) {
-      status = add_rule(list[i], "set_runtime_config: rules[" + std::to_string(i) + "].", rules);
+      status = read_rule(list[i], "set_runtime_config: rules[" + std::to_string(i) + "].", all[i]);
       if (!status.ok()) return status;
     }
-    rules_ = std::move(rules);
-    default_gate_ = gate;
+    rules_.change([&](Rules& rules) {
+      rules.space.clear();
+      for (const Rule& rule : all) insert(rule, rules.space);
+      rules.fallback = gate;
+    });
     return {};
   }
 
  private:
-  TupleSpace make_rules() const { return TupleSpace(fields_.words(), values_.words(), entries_); }
+  struct Rule {
+    MatchKey key;
+    MatchKey mask;
+    MatchKey values;
+    int64_t priority = 0;
+    Gate gate = 0;
+  };
+
+  struct Rules {
+    TupleSpace space;
+    Gate fallback = 0;
+  };
 
   Status read_key(const Args& args, const std::string& where, MatchKey& key, MatchKey& mask) const {
     Status status = fields_.read(args["values"].as_list(), IntOrder::kBig, where + "values", key);
@@ -197,30 +225,26 @@ class WildcardMatch final : public Module {
     return {};
   }
 
-  Status add_rule(const Args& args, const std::string& where, TupleSpace& rules) const {
-    MatchKey key;
-    MatchKey mask;
-    MatchKey values;
-    Gate gate = 0;
-    Status status = read_key(args, where, key, mask);
-    if (status.ok()) status = read_gate(args["gate"], where + "gate", rule_drop_, gate);
-    if (status.ok()) {
-      status =
-          values_.read(args["valuesv"].as_list(), IntOrder::kLittle, where + "valuesv", values);
-    }
+  Status read_rule(const Args& args, const std::string& where, Rule& rule) const {
+    Status status = read_key(args, where, rule.key, rule.mask);
+    if (status.ok()) status = read_gate(args["gate"], where + "gate", rule_drop_, rule.gate);
     if (!status.ok()) return status;
-    rules.add(key, mask, args["priority"].as_int(), gate, values);
-    return {};
+    rule.priority = args["priority"].as_int();
+    return values_.read(args["valuesv"].as_list(), IntOrder::kLittle, where + "valuesv",
+                        rule.values);
+  }
+
+  static void insert(const Rule& rule, TupleSpace& space) {
+    space.add(rule.key, rule.mask, rule.priority, rule.gate, rule.values);
   }
 
   KeyLayout fields_;
   KeyLayout values_;
-  TupleSpace rules_;
+  Live<Rules> rules_;
   uint64_t entries_ = 0;
   Gate rule_drop_ = 0;
   Gate default_drop_ = 0;
   Gate short_drop_ = 0;
-  std::atomic<Gate> default_gate_{0};
 };
 
 const ModuleClass kClass = {
@@ -234,12 +258,11 @@ const ModuleClass kClass = {
       command(&WildcardMatch::get_initial_arg)},
      {"get_runtime_config", "EmptyArg", "WildcardMatchConfig", true,
       command(&WildcardMatch::get_runtime_config)},
-     {"set_runtime_config", "WildcardMatchConfig", "EmptyArg", false,
+     {"set_runtime_config", "WildcardMatchConfig", "EmptyArg", true,
       command(&WildcardMatch::set_runtime_config)},
-     {"add", "WildcardMatchCommandAddArg", "EmptyArg", false, command(&WildcardMatch::add)},
-     {"delete", "WildcardMatchCommandDeleteArg", "EmptyArg", false,
-      command(&WildcardMatch::remove)},
-     {"clear", "EmptyArg", "EmptyArg", false, command(&WildcardMatch::clear)},
+     {"add", "WildcardMatchCommandAddArg", "EmptyArg", true, command(&WildcardMatch::add)},
+     {"delete", "WildcardMatchCommandDeleteArg", "EmptyArg", true, command(&WildcardMatch::remove)},
+     {"clear", "EmptyArg", "EmptyArg", true, command(&WildcardMatch::clear)},
      {"set_default_gate", "WildcardMatchCommandSetDefaultGateArg", "EmptyArg", true,
       command(&WildcardMatch::set_default_gate)}},
     make_module<WildcardMatch>,

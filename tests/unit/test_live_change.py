@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Commands change a module a thousand times while a worker runs packets through it.
+
+Two commands in turn put the module into two states. The worker sends the same batch over and over,
+which leaves by certain gates in one state and by others in the other, as a run without workers
+tells. A batch that met anything but one whole state would spoil the sums.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from harness import Engine, new_engine, run, wait_until
+from match_support import DROP, udp
+
+CHANGES = 1000
+BATCH = 32
+GATES = 8
+FLOWS = [udp(dst=f"10.0.{i}.1", sport=5000 + i, dport=1000 + i % 4) for i in range(BATCH)]
+DPORT = {"offset": 36, "num_bytes": 2}
+
+Command = tuple[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module in its first state, what changes it to the second, and what changes it back."""
+
+    mclass: str
+    args: Mapping[str, Any]
+    start: tuple[Command, ...]
+    change: Command
+    back: Command
+    seen_at: int | None = None  # where in the packet a module with one gate leaves its mark
+
+
+def exact(gate: int, port: int) -> dict[str, Any]:
+    return {"gate": gate, "fields": [{"value_bin": port.to_bytes(2, "big")}]}
+
+
+def exact_config(first_gate: int, others: int) -> dict[str, Any]:
+    """Gates for three of the four ports, and rules that no packet matches."""
+    rules = [exact(first_gate + i, 1000 + i) for i in range(3)]
+    rules += [exact(7, 20000 + i) for i in range(others)]
+    return {"default_gate": first_gate + 3, "rules": rules}
+
+
+def wildcard(gate: int, port: int, mask: int = 0xFFFF, priority: int = 0) -> dict[str, Any]:
+    return {
+        "gate": gate,
+        "priority": priority,
+        "values": [{"value_bin": (port & mask).to_bytes(2, "big")}],
+        "masks": [{"value_bin": mask.to_bytes(2, "big")}],
+    }
+
+
+def wildcard_config(first_gate: int, others: int) -> dict[str, Any]:
+    rules = [wildcard(first_gate + i, 1000 + i, priority=2) for i in range(2)]
+    rules += [wildcard(first_gate + 2, 1002, 0xFFFE, priority=1)]
+    rules += [wildcard(7, 20000 + i, 0xFFFF - i % 4) for i in range(others)]
+    return {"default_gate": first_gate + 3, "rules": rules}
+
+
+def expr_rules(gate: int) -> dict[str, Any]:
+    ports = ({"field": "l4.dport", "value": port} for port in (1000, 1001))
+    return {"rules": [{"gate": gate + i, "terms": [term]} for i, term in enumerate(ports)]}
+
+
+def route(gate: int, prefix: str, length: int) -> dict[str, Any]:
+    return {"gate": gate, "prefix": prefix, "prefix_len": length}
+
+
+ROUTES = tuple(("add", route(i % 4, f"10.0.{i}.0", 24)) for i in range(16))
+EXACT: dict[str, Any] = {"fields": [DPORT]}
+FILTERS = {"filters": [{"filter": f"udp dst port {1000 + i}", "gate": 1 + i} for i in range(3)]}
+UPDATE = {"fields": [{"offset": 36, "size": 2, "value": 1003}]}
+RANDOM_UPDATE = {"fields": [{"offset": 36, "size": 2, "min": 1001, "max": 1001}]}
+SHORT = {"templates": [udp(dport=1002), udp(dport=1003)]}
+
+CASES = {
+    "ExactMatch config": Case(
+        "ExactMatch",
+        EXACT,
+        (("set_runtime_config", exact_config(0, 0)),),
+        ("set_runtime_config", exact_config(4, 100)),
+        ("set_runtime_config", exact_config(0, 0)),
+    ),
+    "ExactMatch rule": Case(
+        "ExactMatch",
+        EXACT,
+        tuple(("add", exact(i % 4, 1001 + i)) for i in range(16)),
+        ("add", exact(7, 1000)),  # with which the table is hashed
+        ("delete", exact(7, 1000)),
+    ),
+    "ExactMatch gate": Case(
+        "ExactMatch",
+        EXACT,
+        (("set_default_gate", {"gate": 1}), ("add", exact(2, 1000))),
+        ("add", exact(3, 1000)),
+        ("add", exact(2, 1000)),
+    ),
+    "WildcardMatch config": Case(
+        "WildcardMatch",
+        EXACT,
+        (("set_runtime_config", wildcard_config(0, 40)),),
+        ("set_runtime_config", wildcard_config(4, 0)),
+        ("set_runtime_config", wildcard_config(0, 40)),
+    ),
+    "WildcardMatch rule": Case(
+        "WildcardMatch",
+        EXACT,
+        tuple(("add", wildcard(i % 4, 1000 + i, priority=i)) for i in range(16)),
+        ("add", wildcard(5, 1000, 0xFFFC, 100)),
+        ("delete", wildcard(5, 1000, 0xFFFC)),
+    ),
+    "WildcardMatch clear": Case(
+        "WildcardMatch",
+        EXACT,
+        (("set_default_gate", {"gate": 1}),),
+        ("add", wildcard(2, 1000)),
+        ("clear", {}),
+    ),
+    "ExprMatch": Case("ExprMatch", {"default_gate": 0}, (), ("add", expr_rules(1)), ("clear", {})),
+    "IPLookup long": Case(
+        "IPLookup",
+        {},
+        ROUTES,
+        ("add", route(5, "10.0.3.0", 30)),
+        ("delete", route(5, "10.0.3.0", 30)),
+    ),
+    "IPLookup short": Case(
+        "IPLookup",
+        {},
+        ROUTES,
+        ("add", route(6, "10.0.0.0", 19)),
+        ("delete", route(6, "10.0.0.0", 19)),
+    ),
+    "HashLB gates": Case(
+        "HashLB",
+        {"gates": [0, 1, 2], "mode": "l4"},
+        (),
+        ("set_gates", {"gates": [4, 5]}),
+        ("set_gates", {"gates": [0, 1, 2]}),
+    ),
+    "HashLB mode": Case(
+        "HashLB",
+        {"gates": [0, 1, 2, 3], "mode": "l4"},
+        (),
+        ("set_mode", {"fields": [DPORT]}),
+        ("set_mode", {"mode": "l4"}),
+    ),
+    "RoundRobin": Case(
+        "RoundRobin",
+        {"gates": [0, 1, 2, 3], "mode": "packet"},
+        (),
+        ("set_gates", {"gates": [4, 5]}),
+        ("set_gates", {"gates": [0, 1, 2, 3]}),
+    ),
+    "RandomSplit": Case(
+        "RandomSplit",
+        {"gates": [0], "drop_rate": 0.0},
+        (),
+        ("set_gates", {"gates": [1]}),
+        ("set_gates", {"gates": [0]}),
+    ),
+    "RandomSplit rate": Case(
+        "RandomSplit",
+        {"gates": [0], "drop_rate": 0.0},
+        (),
+        ("set_droprate", {"drop_rate": 1.0}),
+        ("set_droprate", {"drop_rate": 0.0}),
+    ),
+    "Replicate": Case(
+        "Replicate",
+        {"gates": [0, 1, 2]},
+        (),
+        ("set_gates", {"gates": [3, 4]}),
+        ("set_gates", {"gates": [0, 1, 2]}),
+    ),
+    "BPF": Case("BPF", {}, (), ("add", FILTERS), ("delete", FILTERS)),
+    "Update": Case("Update", {}, (), ("add", UPDATE), ("clear", {}), 36),
+    "RandomUpdate": Case("RandomUpdate", {}, (), ("add", RANDOM_UPDATE), ("clear", {}), 36),
+    "Rewrite": Case("Rewrite", {}, (), ("add", SHORT), ("clear", {}), 36),
+    "VLANPush": Case(
+        "VLANPush",
+        {"tci": 1000},
+        (),
+        ("set_tci", {"tci": 1001}),
+        ("set_tci", {"tci": 1000}),
+        14,
+    ),
+    "gate 8192": Case(
+        "ExactMatch",
+        EXACT,
+        (("set_default_gate", {"gate": 1}),),
+        ("set_default_gate", {"gate": DROP}),
+        ("set_default_gate", {"gate": 1}),
+    ),
+}
+
+
+def marks(offset: int) -> dict[str, Any]:
+    """Arguments of an ExactMatch that looks at the 2 bytes where the mark is."""
+    return {"fields": [{"offset": offset, "num_bytes": 2}]}
+
+
+MARKS = tuple(("add", exact(gate, 1000 + gate)) for gate in range(4))
+
+
+def leaving(case: Case, *changes: Command) -> Counter[str]:
+    """Where the packets of one batch leave, without any worker."""
+    result = run(case.mclass, case.args, FLOWS, (*case.start, *changes))
+    if case.seen_at is not None:
+        result = run("ExactMatch", marks(case.seen_at), result.out[0], MARKS)
+    counts = Counter({str(gate): len(packets) for gate, packets in result.out.items()})
+    return +(counts + Counter(result.drops))
+
+
+def whole_batches(
+    seen: Mapping[str, int], one: Mapping[str, int], other: Mapping[str, int], batches: int
+) -> tuple[int, int]:
+    """How many batches left as `one` and how many as `other`; fails if that doesn't add up."""
+    places = sorted({*seen, *one, *other})
+    place = next(place for place in places if one.get(place, 0) != other.get(place, 0))
+    difference = one.get(place, 0) - other.get(place, 0)
+    first, rest = divmod(seen.get(place, 0) - batches * other.get(place, 0), difference)
+    assert rest == 0
+    for place in places:
+        expected = first * one.get(place, 0) + (batches - first) * other.get(place, 0)
+        assert seen.get(place, 0) == expected, place
+    return first, batches - first
+
+
+def build(engine: Engine, case: Case) -> str:
+    """The graph with the case's module `m`; returns the module that packets leave by."""
+    engine.create_module("source", "Source", {})
+    engine.create_module("templates", "Rewrite", {"templates": FLOWS})
+    engine.create_module("m", case.mclass, case.args)
+    engine.connect("source", 0, "templates", 0)
+    engine.connect("templates", 0, "m", 0)
+    for command, args in case.start:
+        engine.module_command("m", command, args)
+    last = "m"
+    if case.seen_at is not None:
+        last = "marks"
+        engine.create_module(last, "ExactMatch", marks(case.seen_at))
+        engine.connect("m", 0, last, 0)
+        for command, args in MARKS:
+            engine.module_command(last, command, args)
+    for gate in range(GATES):
+        engine.create_module(f"sink{gate}", "Sink", {})
+        engine.connect(last, gate, f"sink{gate}", 0)
+    return last
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_batches_meet_whole_states(name: str) -> None:
+    case = CASES[name]
+    one, other = leaving(case), leaving(case, case.change)
+    assert one != other
+    engine = new_engine()
+    last = build(engine, case)
+
+    def sent() -> dict[str, int]:
+        gate: dict[str, int] = engine.module_info("templates")["ogates"][0]
+        return gate
+
+    engine.add_worker(0, -1)
+    engine.resume_all()
+    for change in range(CHANGES):
+        command, args = case.back if change % 2 else case.change
+        engine.module_command("m", command, args)
+        if change % 41 < 2:  # both states get their share however threads are scheduled
+            enough = sent()["cnt"] + 2
+            wait_until(lambda enough=enough: sent()["cnt"] >= enough)  # type: ignore[misc]
+    engine.pause_all()
+
+    info = engine.module_info(last)
+    seen = Counter({str(gate["ogate"]): gate["pkts"] for gate in info["ogates"]})
+    seen.update(info["drops"])
+    batches = sent()["cnt"]
+    assert sent()["pkts"] == batches * BATCH
+    first, second = whole_batches(+seen, one, other, batches)
+    assert first > 0
+    assert second > 0
+
+
+def test_which_commands_pause_workers() -> None:
+    """Those that move what the worker owns, and no others."""
+    pausing = {
+        (name, command["name"])
+        for name, described in new_engine().module_classes().items()
+        for command in described["commands"]
+        if not command["thread_safe"]
+    }
+    assert pausing == {("Queue", "set_size"), ("FlowGen", "update")}
