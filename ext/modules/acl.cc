@@ -122,24 +122,10 @@ class Acl final : public Module {
     AclKeys keys;
     PacketMask v4 = 0;
     PacketMask v6 = 0;
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      const uint8_t* data = batch[i]->data();
-      Headers h = parse_headers(data, batch[i]->len());
-      keys.words[kPortColumn][i] = h.sport | static_cast<uint32_t>(h.dport) << 16;
-      // tcp_flags are 0 for all but TCP.
-      keys.words[kStateColumn][i] = (h.tcp_flags & kRstOrAck) != 0;
-      const uint8_t* ip = data + h.l3_off;
-      if (h.ip_version == 4) {
-        std::memcpy(&keys.words[kSourceColumn][i], ip + 12, 4);
-        std::memcpy(&keys.words[kDestinationColumn][i], ip + 16, 4);
-        v4 |= PacketMask{1} << i;
-      } else if (h.ip_version == 6) {
-        for (uint32_t w = 0; w < 4; ++w) {
-          std::memcpy(&keys.words[kSourceColumn + w][i], ip + 8 + size_t{4} * w, 4);
-          std::memcpy(&keys.words[kDestinationColumn + w][i], ip + 24 + size_t{4} * w, 4);
-        }
-        v6 |= PacketMask{1} << i;
-      }
+    if (reads_l4_) {
+      read_keys<true>(batch, keys, v4, v6);
+    } else {
+      read_keys<false>(batch, keys, v4, v6);
     }
     const PacketMask all = mask_of(batch.size);
     const PacketMask other = all & ~(v4 | v6);
@@ -179,6 +165,33 @@ class Acl final : public Module {
   }
 
  private:
+  // Without kL4, where no rule tests more than addresses, packets are parsed as far as IP.
+  template <bool kL4>
+  static void read_keys(const Batch& batch, AclKeys& keys, PacketMask& v4, PacketMask& v6) {
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      const uint8_t* data = batch[i]->data();
+      const uint32_t len = batch[i]->len();
+      Headers h = kL4 ? parse_headers(data, len) : parse_ip_headers(data, len);
+      if (kL4) {
+        keys.words[kPortColumn][i] = h.sport | static_cast<uint32_t>(h.dport) << 16;
+        // tcp_flags are 0 for all but TCP.
+        keys.words[kStateColumn][i] = (h.tcp_flags & kRstOrAck) != 0;
+      }
+      const uint8_t* ip = data + h.l3_off;
+      if (h.ip_version == 4) {
+        std::memcpy(&keys.words[kSourceColumn][i], ip + 12, 4);
+        std::memcpy(&keys.words[kDestinationColumn][i], ip + 16, 4);
+        v4 |= PacketMask{1} << i;
+      } else if (h.ip_version == 6) {
+        for (uint32_t w = 0; w < 4; ++w) {
+          std::memcpy(&keys.words[kSourceColumn + w][i], ip + 8 + size_t{4} * w, 4);
+          std::memcpy(&keys.words[kDestinationColumn + w][i], ip + 24 + size_t{4} * w, 4);
+        }
+        v6 |= PacketMask{1} << i;
+      }
+    }
+  }
+
   Status append(const Args& args, const std::string& where) {
     const Args::List& list = args["rules"].as_list();
     if (rules_.size() + list.size() > kMaxRules) {
@@ -199,7 +212,9 @@ class Acl final : public Module {
     std::vector<AclRule> v4;
     std::vector<AclRule> v6;
     std::vector<AclRule> other;
+    reads_l4_ = false;
     for (const Rule& rule : rules_) {
+      reads_l4_ |= (rule.words.mask[kPortColumn] | rule.words.mask[kStateColumn]) != 0;
       if (rule.version != 6) v4.push_back(rule.words);
       if (rule.version != 4) v6.push_back(rule.words);
       if (!rule.tests) other.push_back(rule.words);
@@ -210,6 +225,7 @@ class Acl final : public Module {
   }
 
   std::vector<Rule> rules_;
+  bool reads_l4_ = false;
   AclRules v4_;
   AclRules v6_;
   AclRules other_;  // for packets that are not IP

@@ -91,9 +91,13 @@ E2_TARGET_AVX512 AclVerdict scan_avx512(const AclKeys& keys, PacketMask packets,
     low[c] = _mm512_load_si512(keys.words[rules.columns[c]]);
     high[c] = _mm512_load_si512(keys.words[rules.columns[c]] + kLanes);
   }
+  // Undecided packets; rules that hold for none of them, which is most, cost no move between
+  // register files.
+  auto low_left = static_cast<__mmask16>(packets);
+  auto high_left = static_cast<__mmask16>(packets >> kLanes);
   AclVerdict verdict;
   const uint32_t* words = rules.words;
-  for (uint32_t rule = 0; rule < rules.rules && packets != 0; ++rule) {
+  for (uint32_t rule = 0; rule < rules.rules; ++rule, words += size_t{2} * count) {
     __m512i low_differs = _mm512_setzero_si512();
     __m512i high_differs = low_differs;
     for (uint32_t c = 0; c < count; ++c) {
@@ -101,14 +105,17 @@ E2_TARGET_AVX512 AclVerdict scan_avx512(const AclKeys& keys, PacketMask packets,
       const __m512i mask = _mm512_set1_epi32(static_cast<int>(words[2 * c + 1]));
       const __m512i low_differ = _mm512_ternarylogic_epi32(value, low[c], mask, kDiffers);
       const __m512i high_differ = _mm512_ternarylogic_epi32(value, high[c], mask, kDiffers);
-      low_differs = _mm512_or_si512(low_differs, low_differ);
-      high_differs = _mm512_or_si512(high_differs, high_differ);
+      low_differs = c == 0 ? low_differ : _mm512_or_si512(low_differs, low_differ);
+      high_differs = c == 0 ? high_differ : _mm512_or_si512(high_differs, high_differ);
     }
-    const PacketMask low_hit = _mm512_testn_epi32_mask(low_differs, low_differs);
-    const PacketMask high_hit = _mm512_testn_epi32_mask(high_differs, high_differs);
-    const PacketMask hit = (low_hit | high_hit << kLanes) & packets;
-    if (hit != 0) decide(rules, rule, hit, packets, verdict);
-    words += size_t{2} * count;
+    const __mmask16 low_hit = _mm512_mask_testn_epi32_mask(low_left, low_differs, low_differs);
+    const __mmask16 high_hit = _mm512_mask_testn_epi32_mask(high_left, high_differs, high_differs);
+    if (_kortestz_mask16_u8(low_hit, high_hit) != 0) continue;
+    const PacketMask hit = low_hit | static_cast<PacketMask>(high_hit) << kLanes;
+    decide(rules, rule, hit, packets, verdict);
+    if (packets == 0) break;
+    low_left = static_cast<__mmask16>(packets);
+    high_left = static_cast<__mmask16>(packets >> kLanes);
   }
   return verdict;
 }

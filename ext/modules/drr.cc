@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// DRR: queues packets by flow and serves the flows in deficit round robin: bytes, not packets, are
-// shared fairly.
+// DRR: queues packets by flow and serves flows in deficit round robin, an equal share of bytes.
 //
 // Flows with packets wait in a ring. A flow whose turn comes gets `quantum` bytes of credit and
 // sends packets as long as its credit covers the next one; what is left stays for its next turn,
@@ -24,10 +23,10 @@
 //   "no room"          262144 packets wait in all
 // Limits: the tasks that lead here and its own must run on one worker; put a Queue before it to
 // bring packets from others.
-// Method: one hash table of the flows that wait (key_table.h); linked lists in storage that is
-// allocated once.
-// Origin: the module of this name in BESS, which counts a flow for 300 s after its last packet; the
-// code is new.
+// Method: one hash table of flows (key_table.h), in which a new flow takes the place of the one
+// that had no packets for longest; linked lists in storage that is allocated once.
+// Origin: the module of this name in BESS, which keeps the place of a flow for 300 s after its last
+// packet; the code is new.
 #include <algorithm>
 
 #include "host/headers.h"
@@ -58,7 +57,9 @@ struct Flow {
   uint32_t first;
   uint32_t last;
   uint32_t count;
-  uint32_t next;  // in the ring, or of the free ones
+  uint32_t next;   // in the ring, or for the store
+  uint32_t older;  // among those without packets
+  uint32_t newer;
 };
 
 class Drr final : public Module {
@@ -99,16 +100,15 @@ class Drr final : public Module {
     }
     for (uint32_t w = 0; w < kFlowWords; ++w) keys.pad(batch.size, w);
     table_.find_batch(keys, batch.size, known);
+    bool moved = false;  // the rows, as a flow gave up its place
     for (uint32_t i = 0; i < batch.size; ++i) {
-      // The rows of the table stay where they are: it has room for all flows from the start.
-      uint32_t flow = known[i] == nullptr ? kNone : static_cast<uint32_t>(known[i][0]);
-      if (flow == kNone) flow = open_flow(keys, i);
+      const uint32_t flow = moved || known[i] == nullptr ? open_flow(keys, i, moved)
+                                                         : static_cast<uint32_t>(known[i][0]);
       if (flow == kNone) {
         drop(ctx, batch[i], too_many_);
       } else if (flows_[flow].count >= max_queue_) {
         drop(ctx, batch[i], queue_full_);
       } else if (waiting_.full()) {
-        if (flows_[flow].count == 0) close_flow(flow);
         drop(ctx, batch[i], no_room_);
       } else {
         enqueue(flow, batch[i]);
@@ -121,7 +121,7 @@ class Drr final : public Module {
     Batch batch;
     uint64_t bytes = 0;
     uint32_t idle_turns = 0;  // in a row
-    while (!batch.full() && ring_first_ != kNone && idle_turns < table_.size()) {
+    while (!batch.full() && ring_first_ != kNone && idle_turns < ring_size_) {
       const uint32_t index = ring_first_;
       Flow& flow = flows_[index];
       if (!resumes_) flow.deficit += quantum_;
@@ -140,14 +140,13 @@ class Drr final : public Module {
       }
       idle_turns = batch.size == before ? idle_turns + 1 : 0;
       if (flow.first == kNone) {
-        ring_first_ = flow.next;
-        if (ring_first_ == kNone) ring_last_ = kNone;
-        close_flow(index);
+        take_from_ring();
+        flow.deficit = 0;
+        idle_.append(flows_, index);
       } else if (batch.full() && waiting_[flow.first].len <= flow.deficit) {
         resumes_ = true;
       } else {
-        ring_first_ = flow.next;
-        if (ring_first_ == kNone) ring_last_ = kNone;
+        take_from_ring();
         append_to_ring(index);
       }
     }
@@ -193,34 +192,43 @@ class Drr final : public Module {
     return {};
   }
 
-  // A flow without packets for key i, which is not known, or was not when the batch came; kNone
-  // where there are enough flows.
-  uint32_t open_flow(const KeyBatch& keys, uint32_t i) {
+  // The flow of key i, a new one where there is none; kNone where all flows have packets.
+  uint32_t open_flow(const KeyBatch& keys, uint32_t i, bool& moved) {
     uint64_t key[kFlowWords];
     for (uint32_t w = 0; w < kFlowWords; ++w) key[w] = keys.words[w][i];
     const uint64_t* found = table_.find(key);
     if (found != nullptr) return static_cast<uint32_t>(found[0]);
-    if (flows_.full()) return kNone;
+    if (flows_.full()) {
+      const uint32_t gone = idle_.oldest();
+      if (gone == kNone) return kNone;
+      idle_.unlink(flows_, gone);
+      table_.erase(flows_[gone].key);
+      flows_.give_back(gone);
+      moved = true;
+    }
     const uint32_t index = flows_.take();
     Flow& flow = flows_[index];
     std::copy_n(key, kFlowWords, flow.key);
     flow.deficit = 0;
     flow.first = flow.last = kNone;
     flow.count = 0;
+    idle_.append(flows_, index);
     bool created = false;
     *table_.insert(key, created) = index;
     return index;
-  }
-
-  void close_flow(uint32_t index) {
-    table_.erase(flows_[index].key);
-    flows_.give_back(index);
   }
 
   void append_to_ring(uint32_t index) {
     flows_[index].next = kNone;
     (ring_last_ == kNone ? ring_first_ : flows_[ring_last_].next) = index;
     ring_last_ = index;
+    ++ring_size_;
+  }
+
+  void take_from_ring() {
+    ring_first_ = flows_[ring_first_].next;
+    if (ring_first_ == kNone) ring_last_ = kNone;
+    --ring_size_;
   }
 
   void enqueue(uint32_t index, Packet* packet) {
@@ -229,6 +237,7 @@ class Drr final : public Module {
     waiting_[i] = {packet, kNone, packet->len()};
     if (flow.first == kNone) {
       flow.first = i;
+      idle_.unlink(flows_, index);
       append_to_ring(index);
     } else {
       waiting_[flow.last].next = i;
@@ -237,11 +246,13 @@ class Drr final : public Module {
     ++flow.count;
   }
 
-  KeyTable table_{kFlowWords, 1};  // flows with packets, and where they are
+  KeyTable table_{kFlowWords, 1};  // where flows are
   Store<Flow> flows_;
   Store<Waiting> waiting_;
   uint32_t ring_first_ = kNone;  // whose turn it is
   uint32_t ring_last_ = kNone;
+  uint32_t ring_size_ = 0;
+  AgeList idle_;          // flows without packets
   bool resumes_ = false;  // the first one's turn was cut short by a full batch
   uint64_t quantum_ = kDefaultQuantum;
   uint32_t max_queue_ = kDefaultQueue;

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "modules/store.h"
+
 namespace e2 {
 
 // An endpoint as one word: address << 32 | port << 16 | protocol; 0 is no endpoint.
@@ -50,7 +52,7 @@ class MappingTable {
   }
 
   Mapping& operator[](uint32_t i) { return mappings_[i]; }
-  uint32_t oldest() const { return oldest_; }
+  uint32_t oldest() const { return ages_.oldest(); }
   bool full() const { return free_ == kNone; }
   uint32_t size() const { return size_.load(std::memory_order_relaxed); }
 
@@ -86,7 +88,7 @@ class MappingTable {
       mapping.next[side] = head;
       head = i;
     }
-    append_newest(i);
+    ages_.append(mappings_, i);
     size_.store(size() + 1, std::memory_order_relaxed);
     return i;
   }
@@ -98,7 +100,7 @@ class MappingTable {
       while (*link != i) link = &mappings_[*link].next[side];
       *link = mapping.next[side];
     }
-    unlink_age(i);
+    ages_.unlink(mappings_, i);
     mapping.next[0] = free_;
     free_ = i;
     size_.store(size() - 1, std::memory_order_relaxed);
@@ -106,33 +108,17 @@ class MappingTable {
 
   void touch(uint32_t i, uint64_t now_ns) {
     mappings_[i].used_ns = now_ns;
-    if (i == newest_) return;
-    unlink_age(i);
-    append_newest(i);
+    ages_.renew(mappings_, i);
   }
 
  private:
   static constexpr uint32_t kBucketBits = 17;
 
-  void append_newest(uint32_t i) {
-    mappings_[i].older = newest_;
-    mappings_[i].newer = kNone;
-    (newest_ == kNone ? oldest_ : mappings_[newest_].newer) = i;
-    newest_ = i;
-  }
-  void unlink_age(uint32_t i) {
-    const uint32_t older = mappings_[i].older;
-    const uint32_t newer = mappings_[i].newer;
-    (older == kNone ? oldest_ : mappings_[older].newer) = newer;
-    (newer == kNone ? newest_ : mappings_[newer].older) = older;
-  }
-
   uint64_t seed_ = 0;
   std::vector<Mapping> mappings_;
   std::vector<uint32_t> heads_[2];
   uint32_t free_ = kNone;
-  uint32_t oldest_ = kNone;
-  uint32_t newest_ = kNone;
+  AgeList ages_;                   // by last use
   std::atomic<uint32_t> size_{0};  // one writer; descriptions read it
 };
 

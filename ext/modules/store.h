@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Store: a fixed number of items that are named by their index, with the free ones in a list.
+// AgeList: some of them from the oldest to the newest.
 //
 // Storage is allocated once, in init; its memory is only taken as far as items are used.
 #pragma once
@@ -38,6 +39,39 @@ class Store {
   uint32_t count_ = 0;
   uint32_t used_ = 0;  // so many were ever taken
   uint32_t free_ = kNone;
+};
+
+// Items have members `older` and `newer`, which are the list's while they are in it.
+class AgeList {
+ public:
+  static constexpr uint32_t kNone = ~0U;
+
+  uint32_t oldest() const { return oldest_; }
+  template <typename Items>
+  void append(Items& items, uint32_t i) {
+    items[i].older = newest_;
+    items[i].newer = kNone;
+    (newest_ == kNone ? oldest_ : items[newest_].newer) = i;
+    newest_ = i;
+  }
+  template <typename Items>
+  void unlink(Items& items, uint32_t i) {
+    const uint32_t older = items[i].older;
+    const uint32_t newer = items[i].newer;
+    (older == kNone ? oldest_ : items[older].newer) = newer;
+    (newer == kNone ? newest_ : items[newer].older) = older;
+  }
+  // Makes an item of the list its newest.
+  template <typename Items>
+  void renew(Items& items, uint32_t i) {
+    if (i == newest_) return;
+    unlink(items, i);
+    append(items, i);
+  }
+
+ private:
+  uint32_t oldest_ = kNone;
+  uint32_t newest_ = kNone;
 };
 
 }  // namespace e2

@@ -87,9 +87,9 @@ class UrlFilter final : public Module {
       return;
     }
     const uint64_t now_ns = ctx.now_ns;
-    for (uint32_t i = 0; i < 2 * kMaxBatch && oldest_ != kNone; ++i) {
-      if (connections_[oldest_].expires_ns > now_ns) break;
-      forget(oldest_);
+    for (uint32_t i = 0; i < 2 * kMaxBatch && ages_.oldest() != kNone; ++i) {
+      if (connections_[ages_.oldest()].expires_ns > now_ns) break;
+      forget(ages_.oldest());
     }
     Batch to_server;
     Batch to_client;
@@ -174,7 +174,8 @@ class UrlFilter final : public Module {
     }
     if (index == kNone) index = remember(key, seq);
     Connection& connection = connections_[index];
-    touch(index, now_ns);
+    connection.expires_ns = now_ns + kIdleNs;
+    ages_.renew(connections_, index);
     if (connection.blocked) return blocked_connection_;
     if (syn && connection.first_seq != seq) {
       drop_stream(connection);
@@ -250,14 +251,14 @@ class UrlFilter final : public Module {
   }
 
   uint32_t remember(const uint64_t* key, uint32_t first_seq) {
-    if (connections_.full()) forget(oldest_);
+    if (connections_.full()) forget(ages_.oldest());
     const uint32_t index = connections_.take();
     Connection& connection = connections_[index];
     std::copy_n(key, kFlowWords, connection.key);
     connection.first_seq = first_seq;
     connection.stream = kNone;
     connection.blocked = false;
-    append_newest(index);
+    ages_.append(connections_, index);
     bool created = false;
     *table_.insert(key, created) = index;
     return index;
@@ -265,16 +266,9 @@ class UrlFilter final : public Module {
 
   void forget(uint32_t index) {
     drop_stream(connections_[index]);
-    unlink(index);
+    ages_.unlink(connections_, index);
     table_.erase(connections_[index].key);
     connections_.give_back(index);
-  }
-
-  void touch(uint32_t index, uint64_t now_ns) {
-    connections_[index].expires_ns = now_ns + kIdleNs;
-    if (index == newest_) return;
-    unlink(index);
-    append_newest(index);
   }
 
   // Storage for the bytes of a connection that has none; where all is in use, the connections that
@@ -292,28 +286,13 @@ class UrlFilter final : public Module {
     connection.stream = kNone;
   }
 
-  void append_newest(uint32_t index) {
-    connections_[index].older = newest_;
-    connections_[index].newer = kNone;
-    (newest_ == kNone ? oldest_ : connections_[newest_].newer) = index;
-    newest_ = index;
-  }
-
-  void unlink(uint32_t index) {
-    const uint32_t older = connections_[index].older;
-    const uint32_t newer = connections_[index].newer;
-    (older == kNone ? oldest_ : connections_[older].newer) = newer;
-    (newer == kNone ? newest_ : connections_[newer].older) = older;
-  }
-
   Blacklist blacklist_;
   KeyTable table_{kFlowWords, 1};  // connections by their client's direction
   Store<Connection> connections_;
   Store<StreamStart> streams_;
   uint32_t owners_[kStreams];  // of streams that are taken: their connections
   uint32_t next_victim_ = 0;
-  uint32_t oldest_ = kNone;
-  uint32_t newest_ = kNone;
+  AgeList ages_;  // by last packet
   uint32_t blocked_request_ = 0;
   uint32_t blocked_connection_ = 0;
 };

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -65,7 +66,9 @@ class Client:
         return (
             bytes(self.l2 / there / TCP(sport=10001, dport=80, seq=seq, ack=ACK, **reset)),
             [
-                bytes(l2_back / answer / TCP(seq=ACK, ack=seq, flags="A", window=0, **ports) / ANSWER),
+                bytes(
+                    l2_back / answer / TCP(seq=ACK, ack=seq, flags="A", window=0, **ports) / ANSWER
+                ),
                 bytes(l2_back / back / TCP(seq=end, ack=seq, **ports, **reset)),
             ],
         )
@@ -107,7 +110,7 @@ def test_request_in_pieces_of_any_order(seed: int) -> None:
     rng = random.Random(seed)
     client = Client(tags=seed % 2, ipv6=seed % 3 == 0)
     cuts = sorted({0, len(BAD), *(rng.randrange(1, len(BAD)) for _ in range(rng.randrange(8)))})
-    pieces = [(a, BAD[a : min(len(BAD), b + rng.randrange(5))]) for a, b in zip(cuts, cuts[1:])]
+    pieces = [(a, BAD[a : min(len(BAD), b + rng.randrange(5))]) for a, b in pairwise(cuts)]
     rng.shuffle(pieces)
     need = BAD.index(b"\r\nAccept") + 2
     have: set[int] = set()

@@ -86,9 +86,9 @@ def test_a_reset_that_is_not_safe_leaves_the_workers_paused() -> None:
 
 @pytest.mark.parametrize("gates", [{64: 0}, {0: 64}, {1 << 31: 1}])
 def test_bad_gates(gates: dict[int, int]) -> None:
-    with pytest.raises(EngineError, match="WorkerSplit.worker_gates.*must be below 64"):
+    with pytest.raises(EngineError, match=r"WorkerSplit\.worker_gates.*must be below 64"):
         run("WorkerSplit", {"worker_gates": gates}, [])
-    with pytest.raises(EngineError, match="reset: worker_gates.*must be below 64"):
+    with pytest.raises(EngineError, match=r"reset: worker_gates.*must be below 64"):
         run("WorkerSplit", {}, [], [("reset", {"worker_gates": gates})])
 
 
