@@ -162,7 +162,7 @@ def read_messages() -> dict[str, MessageDoc]:
             )
             for place in file.source_code_info.location
         }
-        nested = dict(_nested(file))
+        nested = _nested(file)
         for index, message in enumerate(file.message_type):
             path = (4, index)
             arguments = tuple(_arguments(message, path, comments, nested))
@@ -199,13 +199,16 @@ _ZERO = {"string": '""', "bytes": '""', "bool": "false"}
 _Nested = dict[str, tuple[tuple[int, ...], DescriptorProto]]
 
 
-def _nested(file: FileDescriptorProto) -> Iterator[tuple[str, tuple[tuple[int, ...], Any]]]:
-    todo = [(f".{file.package}.{m.name}", (4, i), m) for i, m in enumerate(file.message_type)]
+def _nested(file: FileDescriptorProto) -> _Nested:
+    found: _Nested = {}
+    todo: _Nested = {
+        f".{file.package}.{m.name}": ((4, i), m) for i, m in enumerate(file.message_type)
+    }
     while todo:
-        name, path, message = todo.pop()
+        name, (path, message) = todo.popitem()
         for index, inner in enumerate(message.nested_type):
-            todo.append((f"{name}.{inner.name}", (*path, 3, index), inner))
-            yield todo[-1][0], todo[-1][1:]
+            todo[f"{name}.{inner.name}"] = found[f"{name}.{inner.name}"] = (*path, 3, index), inner
+    return found
 
 
 def _arguments(

@@ -66,19 +66,19 @@ class L2Forward final : public Module {
     uint64_t frames[kMaxBatch];
     uint64_t places[kMaxBatch];
     const Gate fallback = default_gate_.load(std::memory_order_relaxed);
-    uint32_t shortest = ~0U;
+    bool any_short = false;
     for (uint32_t i = 0; i < batch.size; ++i) {
-      const Packet& packet = *batch[i];
-      shortest = std::min(shortest, packet.len());
-      // A buffer has 8 bytes everywhere, if not of this packet.
-      std::memcpy(&frames[i], packet.data(), sizeof frames[i]);
+      const bool whole = batch[i]->len() >= kEthernetBytes;
+      any_short |= !whole;
+      frames[i] = 0;
+      if (whole) std::memcpy(&frames[i], batch[i]->data(), sizeof frames[i]);
       places[i] = table_.place(frames[i]);
       table_.prefetch(places[i]);
     }
     for (uint32_t i = 0; i < batch.size; ++i) {
       gates[i] = table_.find(frames[i], places[i], fallback);
     }
-    if (shortest < kEthernetBytes) {
+    if (any_short) {
       for (uint32_t i = 0; i < batch.size; ++i) {
         if (batch[i]->len() < kEthernetBytes) gates[i] = short_drop_;
       }

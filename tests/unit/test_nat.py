@@ -112,6 +112,18 @@ def test_round_trip_is_the_identity() -> None:
     assert drops(engine) == {}
 
 
+def test_both_directions_in_one_graph() -> None:
+    """0:nat:1 -> IPSwap() -> 1:nat:0, as in BESS's nat.bess."""
+    rng = random.Random(3)
+    engine = nat()
+    engine.create_module("swap", "IPSwap", {})
+    engine.connect("nat", 1, "swap", 0)
+    engine.connect("swap", 0, "nat", 1)
+    packets = [p for p in (random_packet(rng) for _ in range(200)) if ICMP not in Ether(p)]
+    out = engine.run_packets("nat", packets)
+    assert {0: [swap(packet) for packet in out[0]]} == {0: packets}
+
+
 def test_mapping_is_endpoint_independent() -> None:
     engine = nat()
     out = forward(engine, [udp(5000), udp(5000, dst="192.0.2.9", dport=99), udp(5001)])
