@@ -31,7 +31,7 @@ AclVerdict scan_portable(const AclKeys& keys, PacketMask packets, const View& ru
     const uint32_t* words = rules.words;
     for (uint32_t rule = 0; rule < rules.rules && (packets & bit) != 0; ++rule) {
       uint32_t differs = 0;
-      for (uint32_t c = 0; c < rules.column_count; ++c) {
+      for (size_t c = 0; c < rules.column_count; ++c) {
         differs |= (keys.words[rules.columns[c]][i] & words[2 * c + 1]) ^ words[2 * c];
       }
       if (differs == 0) decide(rules, rule, bit, packets, verdict);
@@ -53,11 +53,11 @@ E2_TARGET_AVX2 AclVerdict scan_avx2(const AclKeys& keys, PacketMask packets, con
   const uint32_t* words = rules.words;
   for (uint32_t rule = 0; rule < rules.rules && packets != 0; ++rule) {
     __m256i differs[kParts] = {zero, zero, zero, zero};
-    for (uint32_t c = 0; c < rules.column_count; ++c) {
+    for (size_t c = 0; c < rules.column_count; ++c) {
       const __m256i value = _mm256_set1_epi32(static_cast<int>(words[2 * c]));
       const __m256i mask = _mm256_set1_epi32(static_cast<int>(words[2 * c + 1]));
       const uint32_t* column = keys.words[rules.columns[c]];
-      for (uint32_t part = 0; part < kParts; ++part) {
+      for (size_t part = 0; part < kParts; ++part) {
         const __m256i key =
             _mm256_load_si256(reinterpret_cast<const __m256i*>(column + part * kLanes));
         const __m256i differ = _mm256_xor_si256(_mm256_and_si256(key, mask), value);
@@ -87,7 +87,7 @@ E2_TARGET_AVX512 AclVerdict scan_avx512(const AclKeys& keys, PacketMask packets,
   const uint32_t count = kColumns == 0 ? rules.column_count : kColumns;
   __m512i low[kHeld];
   __m512i high[kHeld];
-  for (uint32_t c = 0; c < count; ++c) {
+  for (size_t c = 0; c < count; ++c) {
     low[c] = _mm512_load_si512(keys.words[rules.columns[c]]);
     high[c] = _mm512_load_si512(keys.words[rules.columns[c]] + kLanes);
   }
@@ -100,7 +100,7 @@ E2_TARGET_AVX512 AclVerdict scan_avx512(const AclKeys& keys, PacketMask packets,
   for (uint32_t rule = 0; rule < rules.rules; ++rule, words += size_t{2} * count) {
     __m512i low_differs = _mm512_setzero_si512();
     __m512i high_differs = low_differs;
-    for (uint32_t c = 0; c < count; ++c) {
+    for (size_t c = 0; c < count; ++c) {
       const __m512i value = _mm512_set1_epi32(static_cast<int>(words[2 * c]));
       const __m512i mask = _mm512_set1_epi32(static_cast<int>(words[2 * c + 1]));
       const __m512i low_differ = _mm512_ternarylogic_epi32(value, low[c], mask, kDiffers);

@@ -17,7 +17,6 @@ namespace e2 {
 struct alignas(kCacheLineBytes) AclKeys {
   static constexpr uint32_t kColumns = 10;
 
-  AclKeys() {}
   uint32_t words[kColumns][kMaxBatch];
 };
 

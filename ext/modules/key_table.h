@@ -119,6 +119,7 @@ class KeyTable {
 
   uint32_t hash(const uint64_t* key) const {
     uint64_t sum = kSeed;
+    // `key` has key_words_ words. NOLINTNEXTLINE(clang-analyzer-security.ArrayBound)
     for (uint32_t w = 0; w < key_words_; ++w) sum = mix(sum, key[w]);
     return finish(sum);
   }
@@ -179,6 +180,7 @@ class KeyTable {
     if (hash_of(slot) != hashed) return false;
     const uint64_t* other = row(row_of(slot));
     uint64_t difference = 0;
+    // NOLINTNEXTLINE(clang-analyzer-security.ArrayBound)
     for (uint32_t i = 0; i < key_words_; ++i) difference |= key[i] ^ other[i];
     return difference == 0;
   }

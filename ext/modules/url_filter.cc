@@ -57,7 +57,7 @@ constexpr uint64_t kIdleNs = 10ULL * 1000 * 1000 * 1000;
 constexpr uint32_t kLongestHost = 255;
 constexpr uint8_t kTcpFin = 0x01;
 constexpr uint8_t kTcpSyn = 0x02;
-constexpr std::string_view kAnswer = "HTTP/1.1 403 Bad Forbidden\r\nConnection: Closed\r\n\r\n";
+constexpr char kAnswer[] = "HTTP/1.1 403 Bad Forbidden\r\nConnection: Closed\r\n\r\n";
 
 struct Connection {
   uint64_t key[kFlowWords];
@@ -237,11 +237,11 @@ class UrlFilter final : public Module {
                      Batch& to_client) {
     const uint32_t seq = load_be32(data + h.l4_off + 4);
     const uint32_t ack = load_be32(data + h.l4_off + 8);
-    const auto answer_len = static_cast<uint32_t>(kAnswer.size());
+    constexpr uint32_t kAnswerBytes = sizeof kAnswer - 1;
     constexpr uint8_t kReset = kTcpRst | kTcpAck;
     send(ctx, data, h, {false, kReset, 2, seq, ack, nullptr, 0}, to_server);
-    send(ctx, data, h, {true, kTcpAck, 1, ack, seq, kAnswer.data(), answer_len}, to_client);
-    send(ctx, data, h, {true, kReset, 2, ack + answer_len, seq, nullptr, 0}, to_client);
+    send(ctx, data, h, {true, kTcpAck, 1, ack, seq, kAnswer, kAnswerBytes}, to_client);
+    send(ctx, data, h, {true, kReset, 2, ack + kAnswerBytes, seq, nullptr, 0}, to_client);
   }
 
   static void send(Context& ctx, const uint8_t* data, const Headers& h, const TcpSegment& segment,
