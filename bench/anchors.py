@@ -60,6 +60,9 @@ BESSD_MPPS: dict[str, float] = {
     "Rewrite(1)->Replicate(2)": 73.8,
     "Rewrite(32)->Split(dport)": 112.6,
     "Rewrite(32)->BPF": 112.6,
+    "Rewrite(1)->ACL(10)": 97.4,
+    "Rewrite(1)->ACL(100)": 23.4,
+    "Rewrite(32)->L2Forward(17)": 119.3,
 }
 
 # Median nanoseconds from Timestamp to Measure.

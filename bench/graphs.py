@@ -170,7 +170,7 @@ class EngineGraph(Graph):
         drops = {
             name: self.engine.module_info(name)["drops"]
             for name, mclass in self.modules.items()
-            if mclass != "Queue"
+            if mclass not in ("Queue", "DRR")
         }
         counts = {
             name: {reason: count for reason, count in reasons.items() if count}

@@ -21,6 +21,7 @@ from bess_plugins.client import Client
 from graphs import DaemonGraph, EngineGraph, Graph, MissingClassError
 from lines import LINES, Build, Line, expr_match, timed
 from measuring import SECONDS, WARMUP, measure_in_turn, run_rounds
+from standard_lines import STANDARD_LINES
 
 Report = Callable[..., None]
 LATENCIES = {
@@ -57,7 +58,7 @@ def theirs(build: Build, peer: Client | None, stack: ExitStack) -> DaemonGraph |
     return graph
 
 
-@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
+@pytest.mark.parametrize("line", [*LINES, *STANDARD_LINES], ids=lambda line: line.name)
 def test_line(
     line: Line,
     peer: Client | None,

@@ -162,9 +162,10 @@ def read_messages() -> dict[str, MessageDoc]:
             )
             for place in file.source_code_info.location
         }
+        nested = _nested(file)
         for index, message in enumerate(file.message_type):
             path = (4, index)
-            arguments = tuple(_arguments(message, path, comments))
+            arguments = tuple(_arguments(message, path, comments, nested))
             found[message.name] = MessageDoc(message.name, comments.get(path, ""), arguments)
     return found
 
@@ -194,31 +195,41 @@ _DEFAULT = re.compile(r"\s*\((?:default (?P<default>.+)|required)\)$")
 _ZERO = {"string": '""', "bytes": '""', "bool": "false"}
 
 
-# Nested messages in sight, by name: where they stand in their file, and what they are.
-_Scope = dict[str, tuple[tuple[int, ...], DescriptorProto]]
+# Nested messages of a file, by full name: where they stand in it, and what they are.
+_Nested = dict[str, tuple[tuple[int, ...], DescriptorProto]]
+
+
+def _nested(file: FileDescriptorProto) -> _Nested:
+    found: _Nested = {}
+    todo: _Nested = {
+        f".{file.package}.{m.name}": ((4, i), m) for i, m in enumerate(file.message_type)
+    }
+    while todo:
+        name, (path, message) = todo.popitem()
+        for index, inner in enumerate(message.nested_type):
+            todo[f"{name}.{inner.name}"] = found[f"{name}.{inner.name}"] = (*path, 3, index), inner
+    return found
 
 
 def _arguments(
     message: DescriptorProto,
     path: tuple[int, ...],
     comments: dict[tuple[int, ...], str],
+    nested: _Nested,
     prefix: str = "",
-    outer: _Scope | None = None,
 ) -> Iterator[Argument]:
-    scope = dict(outer or {})
-    scope |= {inner.name: ((*path, 3, i), inner) for i, inner in enumerate(message.nested_type)}
     for index, item in enumerate(message.field):
         meaning = comments.get((*path, 2, index), "")
         match = _DEFAULT.search(meaning)
         name = prefix + item.name
-        inner = scope.get(item.type_name.rpartition(".")[2])
+        inner = nested.get(item.type_name)
         shared = "" if inner else item.type_name.rpartition(".")[2]
         default = _absent(item, inner) if match is None else match["default"] or "required"
         meaning = meaning[: match.start()] if match else meaning
         yield Argument(name, _type(item, inner), default, meaning, shared)
         if inner and not inner[1].options.map_entry:
             brackets = "[]." if _repeated(item) else "."
-            yield from _arguments(inner[1], inner[0], comments, name + brackets, scope)
+            yield from _arguments(inner[1], inner[0], comments, nested, name + brackets)
 
 
 def _repeated(item: FieldDescriptorProto) -> bool:

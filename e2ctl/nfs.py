@@ -10,7 +10,8 @@ A YAML file maps type names to descriptions::
       attributes:
         safe: {method: port, gates: {true: 0, false: 1}}
         url: {method: metadata, size: 4, values: {"cdn.example": 1}}
-      outputs: 2                  # output gates; by default as many as the attributes name
+      outputs: 2                  # how many output gates, or which: [1]; by default as many as
+                                  # the attributes name. Packets come in by gate 0
       mangles: [ip.src]           # header fields that it rewrites
       affinity: [ip.src, ip.dst]  # fields that tell its traffic aggregates apart
       scaling: cores              # none, cores or servers
@@ -20,7 +21,7 @@ A YAML file maps type names to descriptions::
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,6 +44,7 @@ __all__ = [
     "read_source",
 ]
 
+_MAX_GATES = 8192
 _METADATA_BYTES = (1, 2, 4, 8)
 _SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)bps")
@@ -106,6 +108,20 @@ def _text_keys(value: object) -> object:
 
 def _rate(value: object) -> object:
     return parse_rate(value) if isinstance(value, str) else value
+
+
+def _gate_list(value: object) -> tuple[int, ...]:
+    """A number of gates, or the gates themselves."""
+    if type(value) is int and 0 <= value <= _MAX_GATES:
+        return tuple(range(value))
+    if isinstance(value, list) and all(
+        type(gate) is int and 0 <= gate < _MAX_GATES for gate in value
+    ):
+        return tuple(sorted(set(value)))
+    raise ValueError(
+        f"outputs: {value!r} is neither a number of gates, up to {_MAX_GATES}, nor a list of gates "
+        f"below that"
+    )
 
 
 def _field_name(value: object) -> object:
@@ -179,7 +195,7 @@ class NfType(BaseModel):
     args: dict[str, Any] = {}
     kind: Literal["native", "legacy"] = "native"
     attributes: dict[str, Attribute] = {}
-    outputs: int = Field(default=0, ge=0, le=8192)
+    outputs: Annotated[tuple[int, ...], BeforeValidator(_gate_list)] = ()
     mangles: tuple[FieldName, ...] = ()
     affinity: tuple[FieldName, ...] = ()
     scaling: Literal["none", "cores", "servers"] = "none"
@@ -187,23 +203,21 @@ class NfType(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> NfType:
-        named = self._named_gates()
-        if self.outputs and named > self.outputs:
-            raise ValueError(f"attributes name gate {named - 1}, but outputs is {self.outputs}")
+        named = {gate for a in self.attributes.values() for gate in a.gates.values()}
+        if self.outputs and not named <= set(self.gates):
+            missing = max(named - set(self.gates))
+            raise ValueError(f"attributes name gate {missing}, which is not among the outputs")
         if self.kind == "legacy":
             for name, attribute in self.attributes.items():
                 if attribute.method == "metadata":
                     raise ValueError(f"a legacy NF can't write metadata, as '{name}' asks")
         return self
 
-    def _named_gates(self) -> int:
-        bound = [gate for a in self.attributes.values() for gate in a.gates.values()]
-        return max(bound, default=-1) + 1
-
     @property
-    def gates(self) -> range:
+    def gates(self) -> Sequence[int]:
         """Its output gates."""
-        return range(self.outputs or max(1, self._named_gates()))
+        bound = [gate for a in self.attributes.values() for gate in a.gates.values()]
+        return self.outputs or range(max([0, *bound]) + 1)
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,9 @@ def messages(
         target = getattr(message, member.name)
         if nested is not None and nested.GetOptions().map_entry:
             key, value = nested.fields_by_name["key"], nested.fields_by_name["value"]
+            text = key.cpp_type == FieldDescriptor.CPPTYPE_STRING  # words are no numbers
             for _ in range(draw(st.integers(0, 2))):
-                name = _values(draw, key, shape, depth)
+                name = _values(draw, key, shape, depth) if text else draw(_scalars(key))
                 if value.message_type is None:
                     target[name] = _values(draw, value, shape, depth)
                 else:

@@ -161,8 +161,13 @@ Status Engine::module_command(const std::string& name, const std::string& comman
   for (const Command& known : module->module_class().commands) {
     if (command != known.name) continue;
     if (known.thread_safe) return known.run(*module, args, response);
-    const Paused paused(*this);
-    return known.run(*module, args, response);
+    Paused paused(*this);
+    Status status = known.run(*module, args, response);
+    if (!status.ok() || !paused.any() || !module->module_class().splits_workers) return status;
+    status = check_placement();
+    if (status.ok()) return status;
+    paused.stay_paused();
+    return Status::error(status.code, status.message + "; until then all workers are paused");
   }
   return Status::error(
       ENOTSUP, "'" + command + "' is not supported by class '" + module->module_class().name + "'");

@@ -98,6 +98,7 @@ class Engine : public Host {
     explicit Paused(Engine& engine);
     ~Paused();
     bool any() const { return !paused_.empty(); }
+    void stay_paused() { paused_.clear(); }
     Paused(const Paused&) = delete;
     Paused& operator=(const Paused&) = delete;
 

@@ -70,6 +70,8 @@ std::vector<std::string> Module::exclusive(uint32_t, const std::vector<uint64_t>
   return {};
 }
 
+bool Module::leads_to(uint32_t, Gate) const { return true; }
+
 Status GateHook::command(const std::string& command, const Args&, Args&) {
   return Status::error(ENOTSUP, "'" + class_name + "' does not support command '" + command + "'");
 }

@@ -48,8 +48,11 @@ Engine::Placement Engine::placement() const {
       if (wid >= 0) placement[at].tasks[static_cast<uint32_t>(wid)];
       if (at != leaf.module) placement[at].upstream.push_back(&leaf);
       if (at != leaf.module && at->module_class().ends_tasks) continue;
+      const bool splits = wid >= 0 && at->module_class().splits_workers;
       for (const auto& gate : Graph::out_gates(*at)) {
-        if (gate != nullptr && reached.insert(gate->next).second) todo.push_back(gate->next);
+        if (gate == nullptr) continue;
+        if (splits && !at->leads_to(static_cast<uint32_t>(wid), gate->index)) continue;
+        if (reached.insert(gate->next).second) todo.push_back(gate->next);
       }
     }
   }

@@ -374,11 +374,13 @@ inline uint64_t flow_hash(const FiveTuple& key) {
   if (key.version == 4) return flow_hash_ipv4((words[0] & 0xffffffff) | words[2] << 32, words[4]);
   return flow_hash_ipv6({words[0], words[1], words[2], words[3]}, words[4]);
 }
+inline uint64_t flow_last_word(const Headers& h) {
+  return h.sport | static_cast<uint64_t>(h.dport) << 16 | static_cast<uint64_t>(h.ip_proto) << 32 |
+         static_cast<uint64_t>(h.ip_version) << 40;
+}
 // The same straight from an IP packet, without a detour of the key through memory.
 inline uint64_t flow_hash(const uint8_t* packet, const Headers& h) {
-  const uint64_t last = h.sport | static_cast<uint64_t>(h.dport) << 16 |
-                        static_cast<uint64_t>(h.ip_proto) << 32 |
-                        static_cast<uint64_t>(h.ip_version) << 40;
+  const uint64_t last = flow_last_word(h);
   if (h.ip_version == 4) {
     uint64_t addresses;
     std::memcpy(&addresses, packet + h.l3_off + 12, sizeof addresses);
@@ -387,6 +389,15 @@ inline uint64_t flow_hash(const uint8_t* packet, const Headers& h) {
   uint64_t addresses[4];
   std::memcpy(addresses, packet + h.l3_off + 8, sizeof addresses);
   return flow_hash_ipv6(addresses, last);
+}
+// A flow's identity as words, made without a detour through bytes; all 0 where the packet is not
+// IP.
+constexpr uint32_t kFlowWords = 5;
+inline void flow_words(const uint8_t* packet, const Headers& h, uint64_t (&words)[kFlowWords]) {
+  words[0] = words[1] = words[2] = words[3] = 0;
+  words[4] = h.ip_version == 0 ? 0 : flow_last_word(h);
+  if (h.ip_version == 4) std::memcpy(words, packet + h.l3_off + 12, 8);
+  if (h.ip_version == 6) std::memcpy(words, packet + h.l3_off + 8, 32);
 }
 
 }  // namespace e2

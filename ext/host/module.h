@@ -185,6 +185,8 @@ struct ModuleClass {
   uint32_t max_workers = 1;
   // Only its own tasks run what follows it: whoever delivers to it goes no further (a queue).
   bool ends_tasks = false;
+  // Workers leave by gates of their own: the module says which (leads_to).
+  bool splits_workers = false;
 };
 
 template <typename M>
@@ -217,6 +219,9 @@ class Module {
   virtual std::string description() const { return ""; }
   // Told before workers start: which of them run this module, in ascending order.
   virtual void placed(const std::vector<uint32_t>&) {}
+  // Whether packets that `wid` brings may leave by that gate; asked only where the class splits
+  // workers.
+  virtual bool leads_to(uint32_t wid, Gate gate) const;
   // What else only one worker may use at a time and `wid` uses through this module, in words such
   // as "queue 0 of port 'p', outgoing"; `tasks` are the arguments of this module's tasks there.
   virtual std::vector<std::string> exclusive(uint32_t wid,

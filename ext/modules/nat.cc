@@ -13,12 +13,14 @@
 // checksum stays none.
 //
 // Family: headers
-// Gates: in 2, out 2. Gate 0 is forward (internal to external, source rewritten), gate 1 is reverse
-// (external to internal, destination rewritten); a packet leaves by the gate of the number it came
-// in by. Gate 1 may stay unconnected.
+// Gates: in 2, out 2. Input 0 is forward (internal to external, source rewritten) and leaves by
+// output 1; input 1 is reverse (external to internal, destination rewritten) and leaves by output
+// 0. So output 0 and input 0 are the internal side, and the pair of number 1 is the external one.
 // Arguments: NATArg
 // Commands:
-//   get_initial_arg  the arguments as they were given
+//   get_initial_arg     the arguments as they were given
+//   get_runtime_config  nothing: mappings are not saved
+//   set_runtime_config  takes nothing and changes nothing
 // Metadata: none.
 // Drop reasons:
 //   "not translatable"  not IPv4, not TCP, UDP or ICMP echo, port 0, a header cut short, any
@@ -28,13 +30,12 @@
 // Limits: all tasks that lead here must run on one worker, both directions alike. No hairpinning,
 // no addresses inside payloads, no ICMP errors.
 // Origin: the module of this name in BESS; the code is new.
-#include <arpa/inet.h>
-
 #include <algorithm>
 #include <random>
 
-#include "host/headers.h"
 #include "host/module.h"
+#include "modules/addresses.h"
+#include "modules/checksum_change.h"
 #include "modules/nat_table.h"
 
 namespace e2 {
@@ -77,10 +78,6 @@ Endpoint read_endpoint(const uint8_t* data, const Headers& headers, bool forward
   return make_endpoint(address, load_be16(icmp + 4), kProtoIcmp);
 }
 
-void update_checksum(uint8_t* field, uint32_t change) {
-  store_be16(field, checksum_fold(static_cast<uint16_t>(~load_be16(field)) + change));
-}
-
 // Where the headers of a packet are that can be translated.
 struct Spot {
   uint16_t l3_off;
@@ -104,9 +101,8 @@ void rewrite(uint8_t* data, Spot spot, bool forward, const MappingTable::Mapping
   store_be16(l4 + (forward ? 0 : 2), port_of(after));
   if (proto_of(after) == kProtoTcp) {
     update_checksum(l4 + 16, address_change + port_change);
-  } else if (load_be16(l4 + 6) != 0) {
-    update_checksum(l4 + 6, address_change + port_change);
-    if (load_be16(l4 + 6) == 0) store_be16(l4 + 6, 0xffff);  // 0 would mean no checksum
+  } else {
+    update_udp_checksum(l4 + 6, address_change + port_change);
   }
 }
 
@@ -135,6 +131,7 @@ class NAT final : public Module {
   void process(Context& ctx, Batch& batch, Gate in_gate) override {
     const bool forward = in_gate == 0;
     const Side side = forward ? kInternal : kExternal;
+    const Gate out_gate = forward ? 1 : 0;
     expire(ctx.now_ns, kSweepPerBatch);
 
     Spot spots[kMaxBatch];
@@ -174,7 +171,7 @@ class NAT final : public Module {
         continue;
       }
       rewrite(batch[i]->data(), spots[i], forward, table_[found]);
-      gates[i] = in_gate;
+      gates[i] = out_gate;
     }
     emit_by_gate(ctx, batch, gates);
   }
@@ -185,22 +182,19 @@ class NAT final : public Module {
     response = initial_arg_;
     return {};
   }
+  Status runtime_config(const Args&, Args&) { return {}; }
 
  private:
   Status read_address(const Args& arg, size_t index) {
     const std::string where = "NAT.ext_addrs[" + std::to_string(index) + "]";
     ExternalAddress& external = addresses_[index];
-    const std::string& text = arg["ext_addr"].as_string();
-    in_addr parsed;
-    if (inet_pton(AF_INET, text.c_str(), &parsed) != 1) {
-      return Status::invalid(where + ".ext_addr is \"" + text +
-                             "\"; must be an IPv4 address such as 192.0.2.1");
-    }
-    external.address = load_be32(&parsed);
+    Status status = read_ipv4(arg["ext_addr"], where + ".ext_addr", external.address);
+    if (!status.ok()) return status;
     for (size_t i = 0; i < index; ++i) {
       if (addresses_[i].address != external.address) continue;
-      return Status::invalid(where + ".ext_addr is " + text + ", as is ext_addrs[" +
-                             std::to_string(i) + "]; list each address once");
+      return Status::invalid(where + ".ext_addr is " + arg["ext_addr"].as_string() +
+                             ", as is ext_addrs[" + std::to_string(i) +
+                             "]; list each address once");
     }
     const Args::List& ranges = arg["port_ranges"].as_list();
     if (ranges.empty()) external.ranges.push_back({0, PortSet::kPorts - 1});
@@ -293,7 +287,9 @@ const ModuleClass kClass = {
     "NATArg",
     2,
     2,
-    {{"get_initial_arg", "EmptyArg", "NATArg", true, command(&NAT::get_initial_arg)}},
+    {{"get_initial_arg", "EmptyArg", "NATArg", true, command(&NAT::get_initial_arg)},
+     {"get_runtime_config", "EmptyArg", "EmptyArg", true, command(&NAT::runtime_config)},
+     {"set_runtime_config", "EmptyArg", "EmptyArg", true, command(&NAT::runtime_config)}},
     make_module<NAT>};
 const ModuleRegistration kRegistered{kClass};
 

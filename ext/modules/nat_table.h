@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "modules/store.h"
+
 namespace e2 {
 
 // An endpoint as one word: address << 32 | port << 16 | protocol; 0 is no endpoint.
@@ -21,14 +23,6 @@ inline Endpoint make_endpoint(uint32_t address, uint32_t port, uint8_t proto) {
 inline uint32_t address_of(Endpoint endpoint) { return static_cast<uint32_t>(endpoint >> 32); }
 inline uint16_t port_of(Endpoint endpoint) { return static_cast<uint16_t>(endpoint >> 16); }
 inline uint8_t proto_of(Endpoint endpoint) { return static_cast<uint8_t>(endpoint); }
-
-// What replacing `before` by `after` adds to the complement of a checksum (RFC 1624, equation 3),
-// folded.
-inline uint16_t ones_change(uint32_t before, uint32_t after) {
-  uint32_t sum = (~before & 0xffff) + (~before >> 16) + (after & 0xffff) + (after >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<uint16_t>((sum & 0xffff) + (sum >> 16));
-}
 
 enum Side : uint32_t { kInternal = 0, kExternal = 1 };
 
@@ -65,7 +59,7 @@ class MappingTable {
   }
 
   Mapping& operator[](uint32_t i) { return mappings_[i]; }
-  uint32_t oldest() const { return oldest_; }
+  uint32_t oldest() const { return ages_.oldest(); }
   bool full() const { return free_ == kNone; }
   uint32_t size() const { return size_.load(std::memory_order_relaxed); }
 
@@ -99,15 +93,15 @@ class MappingTable {
     for (const Side side : {kInternal, kExternal}) {
       const Endpoint before = mapping.endpoint[side];
       const Endpoint after = mapping.endpoint[1 - side];
-      mapping.address_change[side] = ones_change(address_of(before), address_of(after));
-      mapping.port_change[side] = ones_change(port_of(before), port_of(after));
+      mapping.address_change[side] = folded(change32(address_of(before), address_of(after)));
+      mapping.port_change[side] = folded(change16(port_of(before), port_of(after)));
     }
     for (const Side side : {kInternal, kExternal}) {
       uint32_t& head = heads_[side][bucket(mapping.endpoint[side])];
       mapping.next[side] = head;
       head = i;
     }
-    append_newest(i);
+    ages_.append(mappings_, i);
     size_.store(size() + 1, std::memory_order_relaxed);
     return i;
   }
@@ -119,7 +113,7 @@ class MappingTable {
       while (*link != i) link = &mappings_[*link].next[side];
       *link = mapping.next[side];
     }
-    unlink_age(i);
+    ages_.unlink(mappings_, i);
     mapping.next[0] = free_;
     free_ = i;
     size_.store(size() - 1, std::memory_order_relaxed);
@@ -128,33 +122,22 @@ class MappingTable {
   void touch(uint32_t i, uint64_t now_ns) {
     if (now_ns - mappings_[i].used_ns < kUseSpanNs) return;
     mappings_[i].used_ns = now_ns;
-    if (i == newest_) return;
-    unlink_age(i);
-    append_newest(i);
+    ages_.renew(mappings_, i);
   }
 
  private:
   static constexpr uint32_t kBucketBits = 17;
 
-  void append_newest(uint32_t i) {
-    mappings_[i].older = newest_;
-    mappings_[i].newer = kNone;
-    (newest_ == kNone ? oldest_ : mappings_[newest_].newer) = i;
-    newest_ = i;
-  }
-  void unlink_age(uint32_t i) {
-    const uint32_t older = mappings_[i].older;
-    const uint32_t newer = mappings_[i].newer;
-    (older == kNone ? oldest_ : mappings_[older].newer) = newer;
-    (newer == kNone ? newest_ : mappings_[newer].older) = older;
+  static uint16_t folded(uint32_t change) {
+    change = (change & 0xffff) + (change >> 16);
+    return static_cast<uint16_t>((change & 0xffff) + (change >> 16));
   }
 
   uint64_t seed_ = 0;
   std::vector<Mapping> mappings_;
   std::vector<uint32_t> heads_[2];
   uint32_t free_ = kNone;
-  uint32_t oldest_ = kNone;
-  uint32_t newest_ = kNone;
+  AgeList ages_;                   // by last use
   std::atomic<uint32_t> size_{0};  // one writer; descriptions read it
 };
 

@@ -19,6 +19,7 @@
 
 #include "host/headers.h"
 #include "host/module.h"
+#include "modules/http_text.h"
 
 namespace e2 {
 namespace {
@@ -29,8 +30,6 @@ constexpr uint32_t kWays = 4;
 constexpr uint64_t kFnvStart = 0xcbf29ce484222325ULL;
 constexpr uint64_t kFnvPrime = 0x100000001b3ULL;
 
-uint8_t lower(uint8_t c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; }
-
 uint64_t add_byte(uint64_t hash, uint8_t byte) { return (hash ^ byte) * kFnvPrime; }
 
 uint64_t finish(uint64_t hash) {
@@ -38,36 +37,6 @@ uint64_t finish(uint64_t hash) {
   hash *= 0xd6e8feb86659fd93ULL;
   hash ^= hash >> 32;
   return hash == 0 ? 1 : hash;
-}
-
-struct Text {
-  const char* start;
-  const char* end;
-};
-
-// Cuts the next line off the front; false where no line is complete.
-bool next_line(Text& rest, Text& line) {
-  const void* found = std::memchr(rest.start, '\n', static_cast<size_t>(rest.end - rest.start));
-  if (found == nullptr) return false;
-  const char* newline = static_cast<const char*>(found);
-  line = {rest.start, newline};
-  if (line.end > line.start && line.end[-1] == '\r') line.end--;
-  rest.start = newline + 1;
-  return true;
-}
-
-// The value of a Host line; false for any other line.
-bool host_value(Text line, Text& host) {
-  static const char kName[] = "host:";
-  constexpr long kNameBytes = sizeof kName - 1;
-  if (line.end - line.start < kNameBytes) return false;
-  for (long i = 0; i < kNameBytes; i++) {
-    if (lower(static_cast<uint8_t>(line.start[i])) != static_cast<uint8_t>(kName[i])) return false;
-  }
-  host = {line.start + kNameBytes, line.end};
-  while (host.start < host.end && (*host.start == ' ' || *host.start == '\t')) host.start++;
-  while (host.start < host.end && (host.end[-1] == ' ' || host.end[-1] == '\t')) host.end--;
-  return true;
 }
 
 // Whether the payload starts with a GET request line, and the request's key (0: unknown).

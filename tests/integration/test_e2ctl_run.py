@@ -161,7 +161,7 @@ def test_a_wrong_policy_is_refused_where_it_is(
     ("yaml", "words"),
     [
         ("WebCache: {args: [1, 2]}", ["n.yaml:1:", "args", "dictionary"]),
-        ("WebCache: {outputs: many}", ["n.yaml:1:", "outputs", "integer"]),
+        ("WebCache: {outputs: many}", ["n.yaml:1:", "outputs", "number of gates"]),
         ("WebCache: {capacity: fast}", ["n.yaml:1:", "'fast' is not a rate"]),
         ("[WebCache]", ["n.yaml:1:1"]),
         ("WebCache: {}\nWebCache: {}", ["n.yaml:2:1", "WebCache"]),

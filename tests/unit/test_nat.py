@@ -36,14 +36,14 @@ def drops(engine: Engine) -> dict[str, int]:
 
 def forward(engine: Engine, packets: list[bytes]) -> list[bytes]:
     out = engine.run_packets("nat", packets, 0)
-    assert not out.get(1)
-    return out.get(0, [])
+    assert not out.get(0)
+    return out.get(1, [])
 
 
 def reverse(engine: Engine, packets: list[bytes]) -> list[bytes]:
     out = engine.run_packets("nat", packets, 1)
-    assert not out.get(0)
-    return out.get(1, [])
+    assert not out.get(1)
+    return out.get(0, [])
 
 
 def udp(sport: int, src: str = "10.0.0.1", dst: str = SERVER, dport: int = 53) -> bytes:
@@ -110,6 +110,18 @@ def test_round_trip_is_the_identity() -> None:
     back = reverse(engine, [swap(packet) for packet in out])
     assert [swap(packet) for packet in back] == packets
     assert drops(engine) == {}
+
+
+def test_both_directions_in_one_graph() -> None:
+    """0:nat:1 -> IPSwap() -> 1:nat:0, as in BESS's nat.bess."""
+    rng = random.Random(3)
+    engine = nat()
+    engine.create_module("swap", "IPSwap", {})
+    engine.connect("nat", 1, "swap", 0)
+    engine.connect("swap", 0, "nat", 1)
+    packets = [p for p in (random_packet(rng) for _ in range(200)) if ICMP not in Ether(p)]
+    out = engine.run_packets("nat", packets)
+    assert {0: [swap(packet) for packet in out[0]]} == {0: packets}
 
 
 def test_mapping_is_endpoint_independent() -> None:
@@ -214,8 +226,8 @@ def test_truncated_at_every_byte(gate: int) -> None:
         cuts = [packet[:n] for n in range(1, len(packet) + 1)]
         result = run("NAT", ARGS, cuts, in_gate=gate)
         assert result.forwarded + result.dropped == len(cuts)
-        assert all(len(out) >= 18 + 20 + 8 for out in result.out.get(0, []))
-        assert sorted(map(len, result.out.get(0, []))) == [
+        assert all(len(out) >= 18 + 20 + 8 for out in result.out.get(1, []))
+        assert sorted(map(len, result.out.get(1, []))) == [
             len(cut) for cut in cuts[len(cuts) - result.forwarded :]
         ]
         assert (result.forwarded > 0) == (gate == 0)
@@ -236,7 +248,9 @@ def test_random_bytes_conserve_packets() -> None:
 
 def test_get_initial_arg() -> None:
     args = ranges({"begin": 10, "end": 20, "suspended": True}, {"begin": 20, "end": 30})
-    assert run("NAT", args, [], after=[("get_initial_arg", {})]).command_results == [args]
+    commands = ["get_initial_arg", "get_runtime_config", "set_runtime_config"]
+    result = run("NAT", args, [], after=[(name, {}) for name in commands])
+    assert result.command_results == [args, {}, {}]
 
 
 @pytest.mark.parametrize(

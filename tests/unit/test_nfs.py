@@ -17,6 +17,8 @@ def test_examples() -> None:
     assert catalog["IDS"].attributes["safe"].gates == {"true": 0, "false": 1}
     assert list(catalog["IDS"].gates) == [0, 1]
     assert list(catalog["WebCache"].gates) == [0]
+    assert list(catalog["NAT"].gates) == [1]
+    assert list(catalog["TaggingIDS"].gates) == [0, 1]
     assert catalog.mclass("TaggingIDS") == "IDS"
     assert catalog["IDS"].capacity == 1.2e9
     assert catalog["NAT"].args == {"ext_addrs": [{"ext_addr": "203.0.113.1"}]}
@@ -37,6 +39,14 @@ def test_encoding() -> None:
     [
         ("A: {modul: X}", "1:5", "'modul' is not part of"),
         ("A:\n  outputs: many\n", "2:3", "outputs: "),
+        ("A:\n  outputs: -1\n", "2:3", "outputs: -1 is neither"),
+        ("A:\n  outputs: 8193\n", "2:3", "outputs: 8193 is neither"),
+        ("A:\n  outputs: [8192]\n", "2:3", "outputs: [8192] is neither"),
+        (
+            "A: {outputs: [1], attributes: {s: {method: port, gates: {x: 0}}}}",
+            "1:1",
+            "attributes name gate 0",
+        ),
         ("A:\n  mangles: [ip.src, ip.ttl]\n", "2:21", "'ip.ttl' is not a header field"),
         ("A:\n  capacity: fast\n", "2:3", "'fast' is not a rate"),
         ("A:\n  attributes:\n    s: {method: port}\n", "3:5", "needs 'gates'"),
