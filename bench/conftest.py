@@ -22,6 +22,11 @@ COLUMNS = (
     ("bessd_idle_us", 15, 0),
     ("running_us", 12, 0),
     ("bessd_running_us", 18, 0),
+    ("ns", 11, 2),
+    ("dissertation_ns", 17, 0),
+    ("kb", 9, 0),
+    ("dissertation_kb", 17, 0),
+    ("gbps", 8, 1),
 )
 DATAPLANE = "dataplane: one worker, 60-byte packets"
 
