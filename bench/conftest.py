@@ -23,6 +23,7 @@ COLUMNS = (
     ("running_us", 12, 0),
     ("bessd_running_us", 18, 0),
     ("ns", 11, 2),
+    ("limit_ns", 10, 1),
     ("dissertation_ns", 17, 0),
     ("kb", 9, 0),
     ("dissertation_kb", 17, 0),
