@@ -17,21 +17,35 @@ sys.path.insert(0, str(ROOT / "bess_plugins"))
 
 import _build_proto  # noqa: E402
 
-CORE_DIRS = ("host", "engine", "ports", "modules", "nf")
+CORE_DIRS = ("host", "crypto", "engine", "ports", "modules", "nf")
 # What every kernel may count on; better ones are chosen when the program runs (ext/host/isa.h).
 BASELINE = ["-march=x86-64-v2"] if platform.machine() == "x86_64" else []
 # g++ 12 takes the unused alternatives of std::variant for uninitialised memory.
-WARNINGS = ["-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
+NO_FALSE_ALARM = ["-Wno-maybe-uninitialized"]
+WARNINGS = ["-Wall", "-Wextra", *NO_FALSE_ALARM]
 if os.environ.get("CI"):
     WARNINGS.append("-Werror")
 
 
+def sources_of(folder: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext" / folder).glob("*.cc"))
+
+
 def core_sources() -> list[str]:
     """Every C++ file of the core; modules and ports register themselves when linked in."""
-    return sorted(
-        str(path.relative_to(ROOT))
-        for folder in CORE_DIRS
-        for path in (ROOT / "ext" / folder).glob("*.cc")
+    return [source for folder in CORE_DIRS for source in sources_of(folder)]
+
+
+def cython_extension(name: str, sources: list[str]) -> Extension:
+    """`bess_plugins._NAME`, whose arrays are numpy's."""
+    return Extension(
+        f"bess_plugins._{name}",
+        [f"ext/bindings/{name}.pyx", *sources],
+        include_dirs=["ext", numpy.get_include()],
+        depends=headers(),
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        language="c++",
+        extra_compile_args=["-std=c++17", "-O3", "-g0", *BASELINE, *NO_FALSE_ALARM],
     )
 
 
@@ -72,15 +86,10 @@ setup(
             extra_compile_args=["-O3", "-g0", "-fno-plt", *BASELINE, *WARNINGS],
         ),
         *cythonize(
-            Extension(
-                "bess_plugins._arrays",
-                ["ext/bindings/arrays.pyx", "ext/host/headers.cc"],
-                include_dirs=["ext", numpy.get_include()],
-                depends=headers(),
-                define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-                language="c++",
-                extra_compile_args=["-std=c++17", "-O3", "-g0", *BASELINE],
-            ),
+            [
+                cython_extension("arrays", ["ext/host/headers.cc"]),
+                cython_extension("crypto", [*sources_of("crypto"), "ext/host/isa.cc"]),
+            ],
             build_dir="build",
             language_level=3,
         ),

@@ -5,6 +5,11 @@ Measured once on a two-core virtual machine (2.6 GHz TSC): one worker, in memory
 without hugepages. Of NetSys's bessd and omec-project's the faster one counts; control calls are
 those of omec-project's, from Python over gRPC on loopback. Absolute figures drift from machine to
 machine; a ratio says something only where both ran on the same one, as with BESSD_ADDRESS.
+
+PREFIX_MATCH is the dissertation's table 4.2 and section 4.5: by number of rules, what it took to
+encrypt a value, and what the interval map took in memory, on its authors' machines. CRYPTO_LIMIT_NS
+is what prototypes of single steps, with nothing around them, reached with AVX-512 and VAES on
+another two-core machine (4.1 GHz).
 """
 
 from __future__ import annotations
@@ -82,4 +87,26 @@ BESSD_US: dict[str, tuple[float | None, float]] = {
     "ModuleCommand add to ExactMatch": (154, 193),
     "ModuleCommand add to WildcardMatch": (161, 198),
     "PauseAll + ResumeAll": (None, 7990),
+}
+
+PREFIX_MATCH_NS: dict[int, float] = {10_000: 530, 100_000: 770}
+PREFIX_MATCH_KB: dict[int, float] = {10_000: 1_600, 100_000: 28_500}
+
+CRYPTO_LIMIT_NS: dict[str, float] = {
+    "IPv4, 0 rules": 2.5,
+    "IPv4, 100 rules": 2.4,
+    "IPv4, 1000 rules": 2.4,
+    "IPv4, 10000 rules": 2.6,
+    "IPv4, 100000 rules": 3.3,
+    "IPv6, 0 rules": 2.4,
+    "IPv6, 100 rules": 4.5,
+    "IPv6, 1000 rules": 5.7,
+    "IPv6, 10000 rules": 6.1,
+    "IPv6, 100000 rules": 9.0,
+    "CTR, 64 bytes": 3.8,
+    "CTR, 512 bytes": 19.6,
+    "CTR, 1500 bytes": 58.8,
+    "GCM, 64 bytes": 10.6,
+    "GCM, 512 bytes": 37.5,
+    "GCM, 1500 bytes": 86.5,
 }

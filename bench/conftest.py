@@ -47,6 +47,12 @@ COLUMNS = (
     ("bessd_idle_us", 15, 0),
     ("running_us", 12, 0),
     ("bessd_running_us", 18, 0),
+    ("ns", 11, 2),
+    ("limit_ns", 10, 1),
+    ("dissertation_ns", 17, 0),
+    ("kb", 9, 0),
+    ("dissertation_kb", 17, 0),
+    ("gbps", 8, 1),
 )
 DATAPLANE = "dataplane: one worker, 60-byte packets"
 NOTES = """\

@@ -13,7 +13,7 @@ from pathlib import Path
 import pybind11
 
 ROOT = Path(__file__).resolve().parent.parent
-CORE = ("host", "engine", "ports", "modules", "nf")
+CORE = ("host", "crypto", "engine", "ports", "modules", "nf")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fPIC")
 THREADS = ("-fsanitize=thread",)
 

@@ -292,7 +292,7 @@ def test_unknown_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("E2_ISA", "mmx")
     started = new_e2d(tmp_path)("--foreground")
     assert started.returncode == 1
-    assert "E2_ISA is 'mmx'; must be portable, avx2 or avx512" in started.stderr
+    assert "E2_ISA is 'mmx'; must be portable, aesni, avx2 or avx512" in started.stderr
 
 
 def test_command_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from bess_plugins import _engine
 from cpp_build import build_tests, compile_core, missing_tool
 
 REASON = missing_tool()
-ISA_LEVELS = ["portable", "avx2", "avx512"]
+ISA_LEVELS = ["portable", "aesni", "avx2", "avx512"]
 
 
 @pytest.fixture(scope="module")
