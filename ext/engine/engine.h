@@ -94,6 +94,7 @@ class Engine : public Host {
   Args mempool();
 
   Port* find_port(const std::string& name) override;
+  Module* find_module(const std::string& name) override { return graph_.find(name); }
 
  private:
   // Pauses the running workers for its lifetime.

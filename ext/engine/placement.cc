@@ -2,7 +2,7 @@
 // Which workers and tasks reach each module: whether that is safe, and who is told.
 //
 // A task reaches its own module and all that follows it, up to and with the first module that ends
-// tasks (a queue) on every path.
+// tasks (a queue) on every path. Silent tasks reach their own module only.
 #include <set>
 
 #include "engine/engine.h"
@@ -47,7 +47,8 @@ Engine::Placement Engine::placement() const {
       todo.pop_back();
       if (wid >= 0) placement[at].tasks[static_cast<uint32_t>(wid)];
       if (at != leaf.module) placement[at].upstream.push_back(&leaf);
-      if (at != leaf.module && at->module_class().ends_tasks) continue;
+      const ModuleClass& kind = at->module_class();
+      if (at == leaf.module ? kind.silent_tasks : kind.ends_tasks) continue;
       for (const auto& gate : Graph::out_gates(*at)) {
         if (gate != nullptr && reached.insert(gate->next).second) todo.push_back(gate->next);
       }

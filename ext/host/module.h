@@ -188,6 +188,8 @@ struct ModuleClass {
   uint32_t max_workers = 1;
   // Only its own tasks run what follows it: whoever delivers to it goes no further (a queue).
   bool ends_tasks = false;
+  // Its own tasks send nothing: they run no other module (a monitor).
+  bool silent_tasks = false;
 };
 
 template <typename M>
@@ -201,6 +203,9 @@ class Host {
   virtual ~Host() = default;
   // The port of that name, or nullptr.
   virtual Port* find_port(const std::string& name) = 0;
+  // The module of that name, or nullptr. It may be destroyed before the one that asked: keep only
+  // what outlives it, like the handle of its Occupancy.
+  virtual Module* find_module(const std::string& name) = 0;
 };
 
 class Module {

@@ -128,6 +128,7 @@ std::vector<Case> cases() {
                            {"src_ip", "192.0.2.1"}, {"dst_ip", "192.0.2.2"}, {"vni", 7},
                            {"copy_dscp", true}})},
       {"TunnelDecap", map({{"default_gate", 0}})},
+      {"LoadMonitor", map({{"high_delay_ns", 1000}})},
       {"GenericDecap", map({{"bytes", 14}})},
       {"GenericEncap",
        map({{"fields", list(map({{"size", 4}, {"value", map({{"value_int", 7}})}}))}})},
