@@ -119,7 +119,9 @@ def messages(
         if nested is not None and nested.GetOptions().map_entry:
             key, value = nested.fields_by_name["key"], nested.fields_by_name["value"]
             for _ in range(draw(st.integers(0, 2))):
-                name = _values(draw, key, shape, depth)
+                # What `known` says of a field named "key" is said of text.
+                text = key.cpp_type == FieldDescriptor.CPPTYPE_STRING
+                name = _values(draw, key, shape, depth) if text else draw(_scalars(key))
                 if value.message_type is None:
                     target[name] = _values(draw, value, shape, depth)
                 else:

@@ -213,17 +213,12 @@ inline uint64_t ones_add_bytes(uint64_t sum, const uint8_t* bytes, size_t len) {
 // smaller stores have just written. The result is far from overflow.
 inline uint64_t ones_of_long(const uint8_t* bytes, size_t len) {
   uint64_t sum = 0;
-  const auto add = [&](size_t at) {
-    uint64_t word;
-    std::memcpy(&word, bytes + at, sizeof word);
-    sum += word;
-    sum += sum < word;
-  };
   size_t rest = len;
-  for (; rest >= 32; rest -= 32, bytes += 32) {
-    for (size_t at = 0; at < 32; at += 8) add(at);
+  for (; rest >= 8; rest -= 8, bytes += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes, sizeof word);
+    sum += __builtin_add_overflow(sum, word, &sum) ? 1 : 0;
   }
-  for (; rest >= 8; rest -= 8, bytes += 8) add(0);
   return ones_add_bytes((sum >> 32) + (sum & 0xffffffff), bytes, rest & 7);
 }
 // In host order.
