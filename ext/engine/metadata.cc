@@ -112,7 +112,8 @@ Status Graph::assign_metadata(bool strict) {
       next[module].push_back(gate->next);
       previous[gate->next].push_back(module);
     }
-    if (!module->task_args_.empty() && tasked.insert(module).second) todo.push_back(module);
+    const bool sends = !module->task_args_.empty() && !module->class_->silent_tasks;
+    if (sends && tasked.insert(module).second) todo.push_back(module);
   }
   while (!todo.empty()) {
     const Module* at = todo.back();

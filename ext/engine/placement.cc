@@ -2,7 +2,7 @@
 // Which workers and tasks reach each module: whether that is safe, and who is told.
 //
 // A task reaches its own module and all that follows it, up to and with the first module that ends
-// tasks (a queue) on every path.
+// tasks (a queue) on every path. Silent tasks reach their own module only.
 #include <set>
 
 #include "engine/engine.h"
@@ -47,8 +47,9 @@ Engine::Placement Engine::placement() const {
       todo.pop_back();
       if (wid >= 0) placement[at].tasks[static_cast<uint32_t>(wid)];
       if (at != leaf.module) placement[at].upstream.push_back(&leaf);
-      if (at != leaf.module && at->module_class().ends_tasks) continue;
-      const bool splits = wid >= 0 && at->module_class().splits_workers;
+      const ModuleClass& kind = at->module_class();
+      if (at == leaf.module ? kind.silent_tasks : kind.ends_tasks) continue;
+      const bool splits = wid >= 0 && kind.splits_workers;
       for (const auto& gate : Graph::out_gates(*at)) {
         if (gate == nullptr) continue;
         if (splits && !at->leads_to(static_cast<uint32_t>(wid), gate->index)) continue;

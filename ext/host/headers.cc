@@ -2,6 +2,8 @@
 // Header parsing, Internet checksums and flow keys. See headers.h for the rules.
 #include "host/headers.h"
 
+#include <algorithm>
+
 namespace e2 {
 
 namespace {
@@ -212,6 +214,12 @@ bool flow_key(const uint8_t* packet, const Headers& h, FiveTuple& key) {
   key.proto = h.ip_proto;
   key.version = h.ip_version;
   return true;
+}
+
+uint64_t mac_hash(const uint8_t* packet, uint32_t len) {
+  FiveTuple macs = {};
+  std::memcpy(macs.src, packet, std::min<uint32_t>(len, 12));
+  return flow_hash(macs);
 }
 
 }  // namespace e2

@@ -233,6 +233,18 @@ inline uint64_t ones_add_bytes(uint64_t sum, const uint8_t* bytes, size_t len) {
   }
   return (rest & 1) != 0 ? sum + *bytes : sum;
 }
+// The same of one piece by words of 8 bytes: half the work, but it stalls on bytes that several
+// smaller stores have just written. The result is far from overflow.
+inline uint64_t ones_of_long(const uint8_t* bytes, size_t len) {
+  uint64_t sum = 0;
+  size_t rest = len;
+  for (; rest >= 8; rest -= 8, bytes += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes, sizeof word);
+    sum += __builtin_add_overflow(sum, word, &sum) ? 1 : 0;
+  }
+  return ones_add_bytes((sum >> 32) + (sum & 0xffffffff), bytes, rest & 7);
+}
 // In host order.
 inline uint16_t ones_fold(uint64_t sum) {
   sum += sum << 32 | sum >> 32;
@@ -398,6 +410,15 @@ inline void flow_words(const uint8_t* packet, const Headers& h, uint64_t (&words
   words[4] = h.ip_version == 0 ? 0 : flow_last_word(h);
   if (h.ip_version == 4) std::memcpy(words, packet + h.l3_off + 12, 8);
   if (h.ip_version == 6) std::memcpy(words, packet + h.l3_off + 8, 32);
+}
+
+// Of a frame that is not IP: by its MAC addresses.
+uint64_t mac_hash(const uint8_t* packet, uint32_t len);
+// Of any frame. All fragments of a datagram are one flow, so none counts with its ports.
+inline uint64_t frame_hash(const uint8_t* packet, uint32_t len, Headers h) {
+  if (h.ip_version == 0) return mac_hash(packet, len);
+  if (h.more_fragments) h.sport = h.dport = 0;
+  return flow_hash(packet, h);
 }
 
 }  // namespace e2

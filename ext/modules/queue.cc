@@ -23,6 +23,7 @@
 #include <memory>
 
 #include "host/module.h"
+#include "host/occupancy.h"
 
 namespace e2 {
 namespace {
@@ -32,7 +33,7 @@ constexpr uint64_t kMostPackets = 1 << 20;
 constexpr uint64_t kHighPercent = 90;
 constexpr uint64_t kLowPercent = 15;
 
-class Queue final : public Module {
+class Queue final : public Module, public Occupancy {
  public:
   Status init(Host&, const Args& args) override {
     add_task(0);
@@ -124,15 +125,18 @@ class Queue final : public Module {
     return {};
   }
 
+  uint64_t waiting() const override {
+    const uint64_t taken = taken_.load(std::memory_order_relaxed);
+    const uint64_t published = published_.load(std::memory_order_relaxed);
+    return published > taken ? published - taken : 0;
+  }
+  uint64_t most_waiting() const override { return size_; }
+
   std::string description() const override {
     return std::to_string(published_ - taken_) + "/" + std::to_string(size_);
   }
 
  private:
-  uint64_t waiting() const {
-    return published_.load(std::memory_order_relaxed) - taken_.load(std::memory_order_relaxed);
-  }
-
   Status resize(uint64_t size) {
     if (size < 4 || size > kMostPackets || (size & (size - 1)) != 0) {
       return Status::invalid("'size' must be a power of two within 4..1048576");

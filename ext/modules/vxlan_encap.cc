@@ -2,8 +2,8 @@
 // VXLANEncap: puts UDP and VXLAN headers in front of Ethernet frames (RFC 7348).
 //
 // Follow it with IPEncap and EtherEncap for a whole outer frame. The UDP source port is a hash of
-// the inner flow within 49152..65535, so that one flow keeps one path; frames that are not IP hash
-// by their MAC addresses. The UDP checksum is 0 (none).
+// the inner flow within 49152..65535, so that one flow keeps one path; fragments hash without
+// ports, frames that are not IP by their MAC addresses. The UDP checksum is 0 (none).
 //
 // Family: headers
 // Gates: in 1, out 1.
@@ -15,8 +15,6 @@
 //   "no headroom"      the buffer has no 16 bytes left in front of the packet
 //   "packet too long"  with the headers it would be longer than 65535 bytes
 // Origin: the module of this name in BESS, whose hash is another one; the code is new.
-#include <algorithm>
-
 #include "host/headers.h"
 #include "host/module.h"
 #include "modules/field_value.h"
@@ -29,14 +27,6 @@ constexpr uint32_t kUdpBytes = 8;
 constexpr uint32_t kVxlanBytes = 8;
 constexpr uint64_t kVniPresent = 0x08000000;
 constexpr uint32_t kFirstPrivatePort = 0xc000;
-
-uint64_t inner_hash(const Packet& packet) {
-  Headers h = parse_headers(packet.data(), packet.len());
-  if (h.ip_version != 0) return flow_hash(packet.data(), h);
-  FiveTuple macs = {};
-  std::memcpy(macs.src, packet.data(), std::min<uint32_t>(packet.len(), 12));
-  return flow_hash(macs);
-}
 
 class VxlanEncap final : public Module {
  public:
@@ -79,7 +69,9 @@ class VxlanEncap final : public Module {
     const uint32_t total = packet.len() + kUdpBytes + kVxlanBytes;
     if (total > 0xffff) return drop_gate(too_long_);
     if (packet.headroom() < kUdpBytes + kVxlanBytes) return drop_gate(no_headroom_);
-    const uint32_t sport = (inner_hash(packet) & 0xffff) | kFirstPrivatePort;
+    Headers h = parse_headers(packet.data(), packet.len());
+    const uint64_t hash = frame_hash(packet.data(), packet.len(), h);
+    const uint32_t sport = (hash & 0xffff) | kFirstPrivatePort;
     const auto src = read_attr_as<uint32_t>(packet, at.tun_src);
     const auto dst = read_attr_as<uint32_t>(packet, at.tun_dst);
     const uint32_t id = __builtin_bswap32(read_attr_as<uint32_t>(packet, at.tun_id));

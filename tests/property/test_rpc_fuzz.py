@@ -85,7 +85,7 @@ WORDS = {
     "prefix": st.sampled_from(["10.0.0.0", "0.0.0.0"]),
     "field": st.sampled_from(["ip.src", "ip.dst", "l4.dport", "eth.type", "meta.x", "vlan.id"]),
     "offset": st.integers(0, 60), "num_bytes": st.integers(1, 8), "size": st.integers(1, 8),
-    "gate": st.integers(0, 4),
+    "gate": st.integers(0, 4), "queue": NAMES,
 }  # fmt: skip
 SHAPE = Shape(
     known=WORDS,

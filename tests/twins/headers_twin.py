@@ -140,7 +140,15 @@ def flow_hash(row: Row) -> int:
     tail = int.from_bytes(ports + bytes([row.ip_proto, row.ip_version]), "little")
     if row.ip_version == 4:
         return _mix(_mix(GOLDEN ^ int.from_bytes(row.src[:4] + row.dst[:4], "little")) ^ tail)
-    key = row.src + row.dst
+    return _hash_words(row.src + row.dst, tail)
+
+
+def mac_hash(frame: bytes) -> int:
+    """The hash of the flow of a frame that is not IP: its MAC addresses."""
+    return _hash_words(frame[:12].ljust(32, b"\0"), 0)
+
+
+def _hash_words(key: bytes, tail: int) -> int:
     value = GOLDEN
     for word in [*(int.from_bytes(key[i : i + 8], "little") for i in range(0, 32, 8)), tail]:
         value = (_mix(value ^ word) + GOLDEN) & MASK64

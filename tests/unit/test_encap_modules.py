@@ -4,14 +4,13 @@ EtherEncap, IPEncap, VXLANEncap, VXLANDecap, GenericEncap, GenericDecap, VLANPus
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chain_support import Chain, constants, prefixes, reveal, run_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scapy.all import rdpcap
 from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
@@ -24,44 +23,10 @@ TOO_SHORT = "packet too short"
 NO_HEADROOM = "no headroom"
 HEADROOM = 128
 
-Chain = list[tuple[str, dict[str, Any]]]
-
 
 def udp(payload: bytes = b"payload", sport: int = 1) -> bytes:
     ip = IP(src="10.0.0.1", dst="10.0.0.2")
     return bytes(Ether(**MACS) / ip / UDP(sport=sport, dport=2) / payload)
-
-
-def prefixes(packet: bytes) -> list[bytes]:
-    return [packet[:n] for n in range(len(packet) + 1)]
-
-
-def run_chain(tmp_path: Path, chain: Chain, packets: list[bytes]) -> list[bytes]:
-    """What comes out of gate 0 of the last module of a chain."""
-    engine = new_engine()
-    path = tmp_path / "out.pcap"
-    engine.create_port("out", "PCAPPort", 0, 1, 0, 1024, {"write_path": str(path)})
-    names = []
-    for mclass, args in [*chain, ("PortOut", {"port": "out"})]:
-        names.append(f"m{len(names)}")
-        engine.create_module(names[-1], mclass, args)
-    for name, after in pairwise(names):
-        engine.connect(name, 0, after, 0)
-    engine.run_packets(names[0], packets)
-    engine.reset_modules()
-    engine.destroy_port("out")
-    return [bytes(packet) for packet in rdpcap(str(path))]
-
-
-def constants(**values: bytes) -> tuple[str, dict[str, Any]]:
-    attrs = [{"name": k, "size": len(v), "value_bin": v} for k, v in values.items()]
-    return ("SetMetadata", {"attrs": attrs})
-
-
-def reveal(**sizes: int) -> tuple[str, dict[str, Any]]:
-    """Puts attributes in front of the packet."""
-    fields = [{"size": size, "attribute": name} for name, size in sizes.items()]
-    return ("GenericEncap", {"fields": fields})
 
 
 def metadata_twin(packet: bytes, offset: int, size: int, shift: int, mask: bytes) -> bytes:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Modules in a row, and the metadata that goes into and comes out of them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from scapy.all import rdpcap
+
+from harness import new_engine
+
+__all__ = ["Chain", "constants", "prefixes", "reveal", "run_chain"]
+
+Chain = list[tuple[str, dict[str, Any]]]
+
+
+def prefixes(packet: bytes) -> list[bytes]:
+    return [packet[:n] for n in range(len(packet) + 1)]
+
+
+def run_chain(tmp_path: Path, chain: Chain, packets: list[bytes]) -> list[bytes]:
+    """What comes out of gate 0 of the last module of a chain."""
+    engine = new_engine()
+    path = tmp_path / "out.pcap"
+    engine.create_port("out", "PCAPPort", 0, 1, 0, 1024, {"write_path": str(path)})
+    names = []
+    for mclass, args in [*chain, ("PortOut", {"port": "out"})]:
+        names.append(f"m{len(names)}")
+        engine.create_module(names[-1], mclass, args)
+    for name, after in pairwise(names):
+        engine.connect(name, 0, after, 0)
+    engine.run_packets(names[0], packets)
+    engine.reset_modules()
+    engine.destroy_port("out")
+    return [bytes(packet) for packet in rdpcap(str(path))]
+
+
+def constants(**values: bytes) -> tuple[str, dict[str, Any]]:
+    attrs = [{"name": k, "size": len(v), "value_bin": v} for k, v in values.items()]
+    return ("SetMetadata", {"attrs": attrs})
+
+
+def reveal(**sizes: int) -> tuple[str, dict[str, Any]]:
+    """Puts attributes in front of the packet."""
+    fields = [{"size": size, "attribute": name} for name, size in sizes.items()]
+    return ("GenericEncap", {"fields": fields})
