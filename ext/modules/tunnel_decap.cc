@@ -174,7 +174,12 @@ class TunnelDecap final : public Module {
     Gate gate = 0;
     std::atomic<uint64_t> packets{0};
   };
-  static Edge* edge_at(const uint64_t* payload) { return reinterpret_cast<Edge*>(*payload); }
+  static_assert(sizeof(Edge*) <= sizeof(uint64_t), "an address fits a word of the table");
+  static Edge* edge_at(const uint64_t* payload) {
+    Edge* edge;
+    std::memcpy(&edge, payload, sizeof(Edge*));
+    return edge;
+  }
 
   void count(Edge& edge, uint64_t packets) const {
     if (alone_) {
@@ -285,7 +290,8 @@ class TunnelDecap final : public Module {
   void put_into_table(uint32_t vni) {
     const uint64_t key = vni;
     bool created = false;
-    *table_.insert(&key, created) = reinterpret_cast<uint64_t>(&edges_[vni]);
+    Edge* const edge = &edges_[vni];
+    std::memcpy(table_.insert(&key, created), &edge, sizeof(Edge*));
   }
 
   std::vector<TunnelOption> options_;

@@ -237,7 +237,7 @@ class TunnelEncap final : public Module {
       return put_word(to, option.head, load_upto4(from, option.size));
     }
     std::memcpy(to, &option.head, kOptionHeadBytes);
-    std::memset(to + (option.size + kOptionHeadBytes - 1) / 4 * 4, 0, 4);  // the padding
+    std::memset(to + (option.size + kOptionHeadBytes - 1) / 4 * size_t{4}, 0, 4);  // the padding
     copy_small(to + kOptionHeadBytes, from, option.size);
     return ones_add_bytes(option.head, from, option.size);
   }
