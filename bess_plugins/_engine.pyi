@@ -33,6 +33,9 @@ class Engine:
     def run_packets(
         self, name: str, packets: Sequence[bytes], in_gate: int = 0
     ) -> dict[int, list[bytes]]: ...
+    def events(self, after: int = 0) -> _Args:
+        """The number of the last event, and all past number `after` that are remembered."""
+
     def create_port(
         self,
         name: str,

@@ -38,10 +38,12 @@ _LABEL_REPEATED = 3
 
 
 def _files() -> Iterator[FileDescriptor]:
-    """Descriptors of all generated files."""
+    """Descriptors of all generated files of the package."""
     for module in pkgutil.walk_packages(pb.__path__, f"{pb.__name__}."):
         if module.name.endswith("_pb2"):
-            yield importlib.import_module(module.name).DESCRIPTOR
+            file: FileDescriptor = importlib.import_module(module.name).DESCRIPTOR
+            if file.package == PACKAGE:
+                yield file
 
 
 _DESCRIPTORS: dict[str, Descriptor] = {

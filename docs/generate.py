@@ -140,6 +140,10 @@ def _module(
         yield ""
     else:
         yield from ("**Drop reasons:** none.", "")
+    if "Events" in page.sections:
+        yield from ("**Events:**", "")
+        yield from (f"- `{kind}`: {meaning}" for kind, meaning in page.items("Events").items())
+        yield ""
     for heading in ("Limits", "Method"):
         if heading in page.sections:
             yield from (f"**{heading}:** {page.text(heading)}", "")

@@ -31,11 +31,12 @@ MODULE_HEADINGS = (
         "Commands",
         "Metadata",
         "Drop reasons",
+        "Events",
         "Limits",
         "Method",
         "Origin",
     ),
-    ("Limits", "Method"),
+    ("Events", "Limits", "Method"),
 )
 PORT_HEADINGS = (("Queues", "Needs", "Arguments", "Threads", "Losses", "Origin"), ())
 

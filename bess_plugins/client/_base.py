@@ -95,14 +95,18 @@ class Connection:
         try:
             response: Any = stub(request, timeout=self._timeout)
         except grpc.RpcError as error:
-            status, details = error.code(), error.details() or ""
-            if status == grpc.StatusCode.UNAVAILABLE:
-                raise DaemonUnavailableError(self.address, method) from None
-            code = errno.ETIMEDOUT if status == grpc.StatusCode.DEADLINE_EXCEEDED else errno.ECOMM
-            raise BessError(code, f"{status.name}: {details}", method, request) from None
+            raise self._failed(error, method, request) from None
         if response.error.code:
             raise BessError(response.error.code, response.error.errmsg, method, request)
         return response
+
+    def _failed(self, error: grpc.RpcError, method: str, request: Message) -> BessError:
+        """What a call raises that got no response."""
+        status, details = error.code(), error.details() or ""
+        if status == grpc.StatusCode.UNAVAILABLE:
+            return DaemonUnavailableError(self.address, method)
+        code = errno.ETIMEDOUT if status == grpc.StatusCode.DEADLINE_EXCEEDED else errno.ECOMM
+        return BessError(code, f"{status.name}: {details}", method, request)
 
     def _class_arg(self, call: str, class_name: str, values: Values) -> AnyMessage:
         """Pack the argument of a class, whose type is named after it."""

@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import grpc
 
 from bess_plugins import _proto
 from bess_plugins.client._base import Connection
 from bess_plugins.pb import bess_msg_pb2 as pb
+from bess_plugins.pb import e2_events_pb2 as events_pb
+
+_EVENTS = events_pb.DESCRIPTOR.services_by_name["Events"].full_name
 
 
 class MiscCalls(Connection):
@@ -24,6 +31,38 @@ class MiscCalls(Connection):
     def kill(self) -> None:
         """Make the daemon stop."""
         self.call("KillBess")
+
+    @contextmanager
+    def events(
+        self,
+        modules: Sequence[str] = (),
+        kinds: Sequence[str] = (),
+        after: int | None = None,
+    ) -> Iterator[Iterator[dict[str, Any]]]:
+        """Subscribe to what modules tell; within the context, iterating waits for the next event.
+
+        What happens once the context is entered is not missed. ``after`` asks
+        first for what the daemon remembers past that number.
+        """
+        stub = self._channel.unary_stream(
+            f"/{_EVENTS}/Subscribe",
+            request_serializer=events_pb.SubscribeRequest.SerializeToString,
+            response_deserializer=events_pb.Event.FromString,
+        )
+        request = events_pb.SubscribeRequest(modules=modules, kinds=kinds, after=after)
+        stream: Any = stub(request)
+
+        def events() -> Iterator[dict[str, Any]]:
+            try:
+                yield from map(_proto.to_dict, stream)
+            except grpc.RpcError as error:
+                raise self._failed(error, "Subscribe", request) from None
+
+        try:
+            stream.initial_metadata()
+            yield events()
+        finally:
+            stream.cancel()
 
     def dump_mempool(self, socket: int = -1) -> list[dict[str, Any]]:
         """Fill levels of the packet pools."""

@@ -15,6 +15,7 @@ from types import TracebackType
 import grpc
 
 from bess_plugins.daemon._base import DEFAULT_HOST, DEFAULT_POOL_PACKETS, DEFAULT_PORT
+from bess_plugins.daemon.events import MAX_SUBSCRIBERS, EventService
 from bess_plugins.daemon.metrics import Metrics
 from bess_plugins.daemon.service import ControlService, EngineApi
 from bess_plugins.pb import bess_msg_pb2 as pb
@@ -23,7 +24,7 @@ __all__ = ["Server", "ServerError", "make_engine"]
 
 log = logging.getLogger(__name__)
 
-_THREADS = 8
+_THREADS = 8 + MAX_SUBSCRIBERS  # a subscriber keeps one
 _GRACE_SECONDS = 2.0
 _OPTIONS = (
     # Without this two daemons could share a port and split its callers.
@@ -85,6 +86,7 @@ class Server:
     ) -> None:
         self.metrics = Metrics(engine)
         self.service = ControlService(engine, self.stop, self.metrics.observe)
+        self.events = EventService(engine)
         self.port = port
         self._host = host
         self._unix_socket = unix_socket
@@ -102,7 +104,7 @@ class Server:
         """Bind all addresses and begin to serve."""
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="e2d-rpc")
         server = grpc.server(pool, options=_OPTIONS)
-        server.add_generic_rpc_handlers((self.service.handler(),))
+        server.add_generic_rpc_handlers((self.service.handler(), self.events.handler()))
         try:
             bound = server.add_insecure_port(self.address)
         except RuntimeError:
@@ -135,6 +137,7 @@ class Server:
         with self._lock:
             if self._stopped.is_set():
                 return
+            self.events.stop()
             if self._grpc is not None:
                 self._grpc.stop(_GRACE_SECONDS).wait()
                 failure = self.service.call("ResetAll", pb.EmptyRequest()).error

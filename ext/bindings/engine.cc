@@ -235,6 +235,9 @@ PYBIND11_MODULE(_engine, m) {
           "m1"_a, "ogate"_a, "m2"_a, "igate"_a, "skip_default_hooks"_a = false)
       .def("disconnect", [](Engine& e, const std::string& name,
                             uint64_t ogate) { run([&] { return e.disconnect(name, ogate); }); })
+      .def(
+          "events", [](Engine& e, uint64_t after) { return read([&] { return e.events(after); }); },
+          "after"_a = 0)
       .def("run_packets", &run_packets, "name"_a, "packets"_a, "in_gate"_a = 0)
       .def(
           "create_port",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Modules and workers of an Engine. Ports are in port_control.cc, traffic classes in scheduling.cc,
-// hooks in hooks.cc, plugins in plugins.cc.
+// hooks in hooks.cc, plugins in plugins.cc, events in event_log.cc.
 #include "engine/engine.h"
 
 #include <sched.h>
@@ -121,6 +121,7 @@ Status Engine::destroy_module(const std::string& name) {
   if (module == nullptr) return Status::error(ENOENT, "No module '" + name + "' found");
   const Paused paused(*this);
   remove_leaves(module);
+  fetch_events();
   return graph_.destroy(name, control_);
 }
 
@@ -361,6 +362,7 @@ Status Engine::reset_modules() {
   std::lock_guard<std::mutex> lock(mutex_);
   const Paused paused(*this);
   for (const auto& entry : graph_.modules()) remove_leaves(entry.second.get());
+  fetch_events();
   graph_.clear(control_);
   return {};
 }

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/event_log.h"
 #include "engine/gate_hooks.h"
 #include "engine/graph.h"
 #include "engine/pool.h"
@@ -45,6 +46,9 @@ class Engine : public Host {
   Status module_info(const std::string& name, Args& info);
   Status run_packets(const std::string& name, Gate in_gate, const std::vector<std::string>& packets,
                      std::map<int, std::vector<std::string>>& out);
+
+  // What modules told since the event of that number, among the last EventLog::kMostEvents.
+  Args events(uint64_t after);
 
   Status create_port(const std::string& name, const std::string& driver, const PortShape& shape,
                      const Args& args, Args& created);
@@ -140,6 +144,7 @@ class Engine : public Host {
   Status check_placement();
   void tell_placement();
   void link_tasks();
+  void fetch_events();
   Status run_resume_hooks();
   Status track_gates(const Args& hook, bool enable);
   Status hook_gate(const GateHookClass& hook_class, const Args& hook, bool enable,
@@ -150,6 +155,7 @@ class Engine : public Host {
   std::unique_ptr<PoolCache> control_cache_;
   Context control_;
   Graph graph_;
+  EventLog events_;
   std::map<std::string, std::unique_ptr<Port>> ports_;
   std::map<std::string, TcPtr> tcs_;  // user's and leaves
   std::map<uint64_t, std::unique_ptr<Worker>> workers_;

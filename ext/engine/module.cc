@@ -108,6 +108,12 @@ uint64_t Module::packets_in() const {
   return sum;
 }
 
+uint32_t Module::add_event(std::string kind, std::vector<std::string> values) {
+  if (events_ == nullptr) events_ = std::make_unique<EventRing>();
+  event_types_.push_back({std::move(kind), std::move(values)});
+  return static_cast<uint32_t>(event_types_.size() - 1);
+}
+
 void Module::drop(Context& ctx, Packet* packet, uint32_t reason) {
   ++counts_[ctx.wid].drops[reason];
   ctx.free(&packet, 1);

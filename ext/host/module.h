@@ -16,6 +16,8 @@
 // | declare a drop reason                  | add_drop_reason("bad checksum") in init         |
 // | read or write a metadata attribute     | add_attr(...) in init; attr_offset(id)          |
 // | make packets                           | ctx.alloc(batch, n, len) in run_task            |
+// | tell controllers what happened         | add_event("overload", {"queue"}) in init;       |
+// |                                        | post_event(event, {queue}), from anywhere       |
 #pragma once
 
 #include <atomic>
@@ -28,6 +30,7 @@
 
 #include "host/args.h"
 #include "host/batch.h"
+#include "host/event_ring.h"
 #include "host/status.h"
 
 namespace e2 {
@@ -228,6 +231,8 @@ class Module {
   int attr_offset(size_t id) const { return attr_offsets_[id]; }
   const std::vector<uint64_t>& task_args() const { return task_args_; }
   const std::vector<std::string>& drop_reasons() const { return drop_reasons_; }
+  const std::vector<EventType>& event_types() const { return event_types_; }
+  EventRing* event_ring() const { return events_.get(); }  // nullptr where it has no events
   uint64_t drops(uint32_t reason) const;
   uint64_t drops_by(uint32_t wid, uint32_t reason) const { return counts_[wid].drops[reason]; }
   uint64_t cycles() const;
@@ -237,6 +242,14 @@ class Module {
   size_t add_attr(std::string name, uint32_t size_bytes, Access access);
   uint32_t add_drop_reason(std::string reason);
   void add_task(uint64_t arg) { task_args_.push_back(arg); }
+  // Declares a kind of event, with the names of up to kMaxEventValues values.
+  uint32_t add_event(std::string kind, std::vector<std::string> values);
+
+  // Tells whoever follows the host's events; dropped, and counted as lost, where nobody fetched the
+  // last EventRing::kSlots. For what happens now and then: an event is no counter.
+  void post_event(uint32_t event, std::initializer_list<uint64_t> values) {
+    events_->post(clock_ns(), event, values);
+  }
 
   // All packets go to one gate; the batch is empty afterwards.
   void emit(Context& ctx, Batch& batch, Gate gate = 0);
@@ -284,6 +297,8 @@ class Module {
   std::vector<int> attr_offsets_;
   std::vector<uint64_t> task_args_;
   std::vector<std::string> drop_reasons_;
+  std::vector<EventType> event_types_;
+  std::unique_ptr<EventRing> events_;
   std::unique_ptr<WorkerCount[]> counts_;
   std::atomic<bool> overloaded_{false};
   std::vector<Pressure> upstream_;  // of the tasks that lead here

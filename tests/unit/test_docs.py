@@ -59,6 +59,14 @@ def test_pages_name_every_drop_reason_of_their_file() -> None:
         assert {reason for page in pages for reason in page.items("Drop reasons")} == declared, path
 
 
+def test_pages_name_every_event_of_their_file() -> None:
+    for path in {page.path for page in PAGES.values()}:
+        source = (manual.ROOT / path).read_text(encoding="utf-8")
+        declared = set(re.findall(r'add_event\(\s*"([^"]*)"', source))
+        pages = [page for page in PAGES.values() if page.path == path and "Events" in page.sections]
+        assert {kind for page in pages for kind in page.items("Events")} == declared, path
+
+
 def test_page_of_all_modules_names_the_reasons_that_all_have() -> None:
     engine = new_engine()
     engine.create_module("m", "Sink", {})
