@@ -250,12 +250,12 @@ Status Engine::module_info(const std::string& name, Args& info) {
 
 Status Engine::run_packets(const std::string& name, Gate in_gate,
                            const std::vector<std::string>& packets,
-                           std::map<int, std::vector<std::string>>& out) {
+                           std::map<int, std::vector<std::string>>& out, uint64_t now_ns) {
   std::lock_guard<std::mutex> lock(mutex_);
   const Paused paused(*this);
   control_.stack_floor = find_stack_floor();
   control_.tsc = read_tsc();
-  control_.now_ns = monotonic_ns();
+  control_.now_ns = now_ns != 0 ? now_ns : monotonic_ns();
   return graph_.run_packets(name, in_gate, packets, control_, out);
 }
 
