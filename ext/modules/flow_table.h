@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // FlowTable: the flows of a FlowSteer, each with its gate, in memory that is taken once.
 //
-// An entry is one cache line, and so is a bucket: 8 tags that are compared at once, and the numbers
-// of 8 entries. A full bucket passes entries on to the next one and counts them, so that a search
-// knows whether to go on. There are buckets for twice the flows: few are ever full. Places in the
-// table depend on a secret, so that nobody can choose flows that meet in one bucket.
+// An entry is one cache line. A bucket is half of one: 7 slots, each a tag and the number of an
+// entry, whose tags are compared at once. A full bucket passes entries on to the next one and
+// counts them, so that a search knows whether to go on. There are slots for twice the flows: few
+// buckets are ever full. Places in the table depend on a secret, so that nobody can choose flows
+// that meet in one bucket.
 //
 // One thread at a time may use a table; beside it others may read the atomic members of entries.
 #pragma once
@@ -30,25 +31,32 @@ class LargeArray {
  public:
   LargeArray() = default;
   ~LargeArray() {
-    if (data_ != nullptr) munmap(data_, bytes_);
+    if (mapped_ != nullptr) munmap(mapped_, mapped_bytes_);
   }
   LargeArray(const LargeArray&) = delete;
   LargeArray& operator=(const LargeArray&) = delete;
 
   bool allocate(size_t count) {
-    bytes_ = count * sizeof(T);
-    void* data = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) return false;
-    (void)madvise(data, bytes_, MADV_HUGEPAGE);
-    std::memset(data, 0, bytes_);  // now, and not packet by packet
-    data_ = static_cast<T*>(data);
+    const size_t bytes = (count * sizeof(T) + kPage - 1) / kPage * kPage;
+    mapped_bytes_ = bytes + kPage;  // to begin where a page does
+    void* mapped = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                        -1, 0);
+    if (mapped == MAP_FAILED) return false;
+    mapped_ = mapped;
+    const auto address = reinterpret_cast<uintptr_t>(mapped);
+    data_ = reinterpret_cast<T*>((address + kPage - 1) / kPage * kPage);
+    (void)madvise(data_, bytes, MADV_HUGEPAGE);
+    std::memset(static_cast<void*>(data_), 0, count * sizeof(T));  // now, and not packet by packet
     return true;
   }
   T& operator[](size_t i) const { return data_[i]; }
 
  private:
+  static constexpr size_t kPage = size_t{2} << 20;
+
+  void* mapped_ = nullptr;
+  size_t mapped_bytes_ = 0;
   T* data_ = nullptr;
-  size_t bytes_ = 0;
 };
 
 // Written by one thread, read by any.
@@ -82,20 +90,19 @@ static_assert(sizeof(FlowEntry) == kCacheLineBytes, "a flow is one cache line");
 class FlowTable {
  public:
   static constexpr uint32_t kNone = 0xffffffff;
+  static constexpr uint32_t kMostFlows = 1u << 21;
 
   // False where there is no memory.
   bool init(uint32_t most_flows, uint64_t seed) {
     Random random;
     random.state ^= seed;
     for (uint64_t& secret : secrets_) secret = random.next();
-    uint64_t buckets = 1;
-    while (buckets * kSlots < 2 * uint64_t{most_flows}) buckets *= 2;
-    mask_ = buckets - 1;
+    bucket_count_ = 2 * most_flows / kSlots + 1;
     capacity_ = most_flows;
-    return entries_.allocate(most_flows) && buckets_.allocate(buckets);
+    return entries_.allocate(most_flows) && buckets_.allocate(bucket_count_);
   }
 
-  // Where a key belongs: the bucket by the low bits, the tag by the high ones.
+  // Where a key belongs: the bucket by the low half, the tag by the high bits.
   uint64_t place(const FlowKey& key) const {
     const uint64_t* const words = key.words;
     const uint64_t last = words[0] ^ secrets_[0];
@@ -106,21 +113,22 @@ class FlowTable {
     }
     return multiply(addresses, last);
   }
-  void prefetch_bucket(uint64_t place) const { __builtin_prefetch(&buckets_[place & mask_]); }
+  void prefetch_bucket(uint64_t place) const { __builtin_prefetch(&buckets_[bucket_of(place)]); }
   void prefetch_entry(uint32_t at) const { __builtin_prefetch(&entries_[at], 1); }
 
   // An entry that may be the key's, or kNone: what a search would look at first.
   uint32_t first_candidate(uint64_t place) const {
-    const Bucket& bucket = buckets_[place & mask_];
+    const Bucket& bucket = buckets_[bucket_of(place)];
     const uint32_t hits = match(bucket, tag_of(place));
-    return hits == 0 ? kNone : bucket.entries[__builtin_ctz(hits)];
+    return hits == 0 ? kNone : bucket.entry(hits);
   }
   uint32_t find(const FlowKey& key, uint64_t place) const {
-    const uint16_t tag = tag_of(place);
-    for (uint64_t b = place; b - place <= mask_; ++b) {
-      const Bucket& bucket = buckets_[b & mask_];
+    const uint32_t tag = tag_of(place);
+    uint32_t b = bucket_of(place);
+    for (uint32_t seen = 0; seen < bucket_count_; ++seen, b = after(b)) {
+      const Bucket& bucket = buckets_[b];
       for (uint32_t hits = match(bucket, tag); hits != 0; hits &= hits - 1) {
-        const uint32_t at = bucket.entries[__builtin_ctz(hits)];
+        const uint32_t at = bucket.entry(hits);
         if (key.same(entries_[at].key)) return at;
       }
       if (bucket.passed == 0) break;
@@ -149,17 +157,14 @@ class FlowTable {
     entry.key[0] = key.words[0];
     entry.key[1] = key.words[1];
     for (int w = 2; w < 5; ++w) entry.key[w] = key.ipv6() ? key.words[w] : 0;
-    const uint16_t no_tag = 0;
-    for (uint64_t b = place;; ++b) {
-      Bucket& bucket = buckets_[b & mask_];
-      const uint32_t room = match(bucket, no_tag);
+    for (uint32_t b = bucket_of(place);; b = after(b)) {
+      Bucket& bucket = buckets_[b];
+      const uint32_t room = match(bucket, 0);
       if (room == 0) {
         ++bucket.passed;
         continue;
       }
-      const auto slot = static_cast<uint32_t>(__builtin_ctz(room));
-      bucket.tags[slot] = tag_of(place);
-      bucket.entries[slot] = at;
+      bucket.slots[__builtin_ctz(room)] = tag_of(place) << kNumberBits | at;
       return at;
     }
   }
@@ -169,15 +174,15 @@ class FlowTable {
     FlowKey key;
     std::memcpy(key.words, entry.key, sizeof key.words);
     const uint64_t place = this->place(key);
-    for (uint64_t b = place;; ++b) {
-      Bucket& bucket = buckets_[b & mask_];
+    for (uint32_t b = bucket_of(place);; b = after(b)) {
+      Bucket& bucket = buckets_[b];
       uint32_t hits = match(bucket, tag_of(place));
-      while (hits != 0 && bucket.entries[__builtin_ctz(hits)] != at) hits &= hits - 1;
+      while (hits != 0 && bucket.entry(hits) != at) hits &= hits - 1;
       if (hits == 0) {
         --bucket.passed;
         continue;
       }
-      bucket.tags[__builtin_ctz(hits)] = 0;
+      bucket.slots[__builtin_ctz(hits)] = 0;
       break;
     }
     std::memset(entry.key, 0, sizeof entry.key);
@@ -188,12 +193,17 @@ class FlowTable {
   }
 
  private:
-  static constexpr uint32_t kSlots = 8;
+  static constexpr uint32_t kSlots = 7;
+  static constexpr uint32_t kNumberBits = 21;
 
-  struct alignas(kCacheLineBytes) Bucket {
-    uint16_t tags[kSlots];  // 0: no entry
-    uint32_t entries[kSlots];
-    uint32_t passed;  // entries that would be here, or before, but are behind
+  struct alignas(kCacheLineBytes / 2) Bucket {
+    uint32_t slots[kSlots];  // tag << kNumberBits | entry; 0: free, for no tag is 0
+    uint32_t passed;         // entries that would be here, or before, but are behind
+
+    // Of the lowest slot in a mask.
+    uint32_t entry(uint32_t hits) const {
+      return slots[__builtin_ctz(hits)] & ((1u << kNumberBits) - 1);
+    }
   };
 
   static uint64_t multiply(uint64_t a, uint64_t b) {
@@ -201,26 +211,37 @@ class FlowTable {
     const Product product = static_cast<Product>(a) * b;
     return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
   }
-  static uint16_t tag_of(uint64_t place) {
-    const auto tag = static_cast<uint16_t>(place >> 48);
+  static uint32_t tag_of(uint64_t place) {
+    const auto tag = static_cast<uint32_t>(place >> (32 + kNumberBits));
     return tag == 0 ? 1 : tag;
   }
-  // Bit i: slot i has the tag.
-  static uint32_t match(const Bucket& bucket, uint16_t tag) {
+  uint32_t bucket_of(uint64_t place) const {
+    return static_cast<uint32_t>((place & 0xffffffff) * bucket_count_ >> 32);
+  }
+  uint32_t after(uint32_t bucket) const { return bucket + 1 == bucket_count_ ? 0 : bucket + 1; }
+  // Bit i: slot i has the tag; with tag 0: is free.
+  static uint32_t match(const Bucket& bucket, uint32_t tag) {
 #if defined(__SSE2__)
-    const __m128i tags = _mm_load_si128(reinterpret_cast<const __m128i*>(bucket.tags));
-    const __m128i equal = _mm_cmpeq_epi16(tags, _mm_set1_epi16(static_cast<int16_t>(tag)));
-    return static_cast<uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())));
+    const auto* words = reinterpret_cast<const __m128i*>(&bucket);
+    const __m128i wanted = _mm_set1_epi32(static_cast<int32_t>(tag));
+    const __m128i low = _mm_srli_epi32(_mm_load_si128(words), kNumberBits);
+    const __m128i high = _mm_srli_epi32(_mm_load_si128(words + 1), kNumberBits);
+    const __m128i equal =
+        _mm_packs_epi32(_mm_cmpeq_epi32(low, wanted), _mm_cmpeq_epi32(high, wanted));
+    const int mask = _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128()));
+    return static_cast<uint32_t>(mask) & ((1u << kSlots) - 1);
 #else
     uint32_t hits = 0;
-    for (uint32_t i = 0; i < kSlots; ++i) hits |= uint32_t{bucket.tags[i] == tag} << i;
+    for (uint32_t i = 0; i < kSlots; ++i) {
+      hits |= uint32_t{bucket.slots[i] >> kNumberBits == tag} << i;
+    }
     return hits;
 #endif
   }
 
   LargeArray<FlowEntry> entries_;
   LargeArray<Bucket> buckets_;
-  uint64_t mask_ = 0;
+  uint32_t bucket_count_ = 0;
   uint64_t secrets_[6] = {};
   uint32_t capacity_ = 0;
   Field<uint32_t> size_{};
