@@ -27,8 +27,7 @@ SPLIT_FLOWS = 20_000  # of which half are above the cut
 END = 1 << 32
 TABLE = "FlowSteer: one worker, 60-byte packets of random flows"
 PACKET = bytes.fromhex(
-    "0200000000020200000000010800450000"
-    "2e000000004011000000000000000a00000113880050001a0000"
+    "02000000000202000000000108004500002e000000004011000000000000000a00000113880050001a0000"
 ).ljust(60, b"\0")
 
 Report = Callable[[str, dict[str, float], str], None]

@@ -125,12 +125,10 @@ Status FlowAffinity::check_symmetry(const std::string& where) const {
 
 bool FlowAffinity::order_ipv6(FlowKey& key) {
   const int order = std::memcmp(key.words + 1, key.words + 3, 16);
-  const uint64_t ports = swapped_ports(key.words[0]);
-  // The second port stands higher in the word: the word is lower where it is the lower one.
-  if (order < 0 || (order == 0 && (key.words[0] & 0xffff) <= (key.words[0] >> 16 & 0xffff))) {
-    return false;
-  }
-  key.words[0] = ports;
+  const uint64_t first_port = key.words[0] & 0xffff;
+  const uint64_t second_port = key.words[0] >> 16 & 0xffff;
+  if (order < 0 || (order == 0 && first_port <= second_port)) return false;
+  key.words[0] = swapped_ports(key.words[0]);
   std::swap(key.words[1], key.words[3]);
   std::swap(key.words[2], key.words[4]);
   return true;

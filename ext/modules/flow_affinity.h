@@ -25,10 +25,6 @@ struct FlowKey {
   uint64_t words[5];
 
   bool ipv6() const { return words[0] >> 40 == 6; }
-  bool same(const uint64_t* other) const {
-    if (words[0] != other[0] || words[1] != other[1]) return false;
-    return !ipv6() || std::memcmp(words + 2, other + 2, 3 * sizeof *words) == 0;
-  }
   uint32_t id() const {
     const uint64_t hash = ipv6()
                               ? flow_hash_ipv6({words[1], words[2], words[3], words[4]}, words[0])

@@ -4,8 +4,8 @@
 // The flow id of a packet is a number below 2^32: a hash of what its affinity leaves of the
 // 5-tuple, the same in every FlowSteer with that affinity. Ranges cover all ids without overlap,
 // each with a gate. The first packet of a flow takes the gate of its range, and so do all that
-// follow until the flow ends: `timeout` after its last packet, or `linger` after it where the
-// connection has ended (RST, or FIN in both directions; without `symmetric`, which sees one
+// follow until the flow ends: `timeout_ms` after its last packet, or `linger_ms` after it where the
+// connection has ended (RST, or FIN in both directions; without `symmetric`, where a flow is one
 // direction, one FIN). Ends of connections count only where the affinity is the whole 5-tuple.
 //
 // `split` gives the upper part of a range to another gate without moving a flow: those that are
@@ -38,9 +38,9 @@
 // flow that they are about. update, split and get_flows pause the workers, for about 10 ns per
 // flow.
 // Method: one table holds flows and exceptions; batches look it up in stages with prefetch. Memory
-// is taken at creation: 64 bytes per flow and 9 for finding it. A flow that is looked up
-// ends on time; a hand that goes round the table at least twice within the shorter timeout gives
-// back the others, 16 or, where it is late, 64 per batch.
+// is taken at creation, 74 bytes per flow of `max_flows`. A flow that is looked up ends on time; a
+// hand that goes round the table about twice within the shorter timeout gives back the others, 16
+// or, where it is late, 64 per batch, and 4 per new flow that meets a full table.
 // Origin: flow ids, ranges and migration avoidance are E2's (Palkar et al., SOSP 2015); the code is
 // original to this project.
 #include "modules/flow_steer.h"
@@ -57,6 +57,7 @@ constexpr uint64_t kMostTimeoutMs = 1'000ULL * 60 * 60 * 24 * 365;
 constexpr uint64_t kNsPerMs = 1'000'000;
 constexpr uint32_t kSweepStep = 16;
 constexpr uint32_t kSweepLate = 64;
+constexpr uint32_t kSweepFull = 4;
 constexpr uint8_t kTcpFin = 0x01;
 constexpr uint8_t kTcpSyn = 0x02;
 constexpr uint8_t kTcpRst = 0x04;
@@ -102,7 +103,7 @@ Status FlowSteer::init(Host&, const Args& args) {
     return Status::error(ENOMEM, "FlowSteer.max_flows is " + std::to_string(most_flows) +
                                      ", for which there is no memory; about 74 bytes each");
   }
-  packets_.reset(new uint64_t[kMaxGates + 1]());
+  packets_ = std::make_unique<uint64_t[]>(kMaxGates + 1);
   return {};
 }
 
@@ -140,7 +141,7 @@ void FlowSteer::steer(Context& ctx, Batch& batch) {
   for (PacketMask left = flows; left != 0; left &= left - 1) {
     const auto i = static_cast<uint32_t>(__builtin_ctz(left));
     found[i] = table_.first_candidate(places[i]);
-    if (found[i] != FlowTable::kNone) table_.prefetch_entry(found[i]);
+    if (found[i] != FlowTable::kNone) table_.prefetch_entry(keys[i], found[i]);
   }
   const bool ends = affinity_.one_connection();
   uint64_t* const packets = packets_.get();
@@ -151,7 +152,7 @@ void FlowSteer::steer(Context& ctx, Batch& batch) {
       continue;
     }
     uint32_t at = found[i];
-    if (at == FlowTable::kNone || !keys[i].same(table_[at].key) || !alive(table_[at], now)) {
+    if (at == FlowTable::kNone || !table_.same(keys[i], at) || !alive(table_[at], now)) {
       at = find_or_add(keys[i], places[i], now);
     }
     if (at == FlowTable::kNone) {
@@ -178,7 +179,7 @@ uint32_t FlowSteer::find_or_add(const FlowKey& key, uint64_t place, uint64_t now
     end_flow(at);
   }
   if (table_.full()) {
-    sweep(now, kSweepStep);
+    sweep(now, kSweepFull);
     if (table_.full()) return FlowTable::kNone;
   }
   return add(key, place, ranges_.gate(key.id()), now);
@@ -188,7 +189,6 @@ uint32_t FlowSteer::add(const FlowKey& key, uint64_t place, Gate gate, uint64_t 
   const uint32_t at = table_.add(key, place);
   FlowEntry& entry = table_[at];
   entry.used_ns = now;
-  entry.id = key.id();
   entry.gate = gate;
   entry.split = 0;
   entry.ends = 0;

@@ -68,14 +68,13 @@ class FlowSteer final : public Module {
   // Ends what has expired among the next `count` entries.
   void sweep(uint64_t now, uint32_t count);
   void sweep_in_time(uint64_t now);
-  // Calls f(entry) for each flow that is alive, and ends the others.
+  // Calls f(its number) for each flow that is alive, and ends the others.
   template <typename F>
   void each_flow(uint64_t now, F f) {
     for (uint32_t at = 0; at < table_.end(); ++at) {
-      FlowEntry& entry = table_[at];
-      if (entry.state == 0) continue;
-      if (alive(entry, now)) {
-        f(entry);
+      if (table_[at].state == 0) continue;
+      if (alive(table_[at], now)) {
+        f(at);
       } else {
         end_flow(at);
       }

@@ -91,13 +91,13 @@ Status FlowSteer::read_update(const Args& args, uint64_t now, Change& change) {
 
 Status FlowSteer::update(const Args& args, Args&) {
   const uint64_t now = now_ns();
-  each_flow(now, [](FlowEntry&) {});
+  each_flow(now, [](uint32_t) {});
   Change change;
   Status status = read_update(args, now, change);
   if (!status.ok()) return status;
   for (uint32_t at : change.remove) {
     end_exception(table_[at]);
-    table_[at].gate = ranges_.gate(table_[at].id);
+    table_[at].gate = ranges_.gate(table_.id(at));
   }
   if (change.has_ranges) {
     ranges_ = std::move(change.ranges);
@@ -119,8 +119,9 @@ Status FlowSteer::update(const Args& args, Args&) {
 // After a change of ranges: flows that are no exceptions move, and a split's exception is none any
 // more where its range has its gate.
 void FlowSteer::set_gates(uint64_t now) {
-  each_flow(now, [this](FlowEntry& entry) {
-    const Gate gate = ranges_.gate(entry.id);
+  each_flow(now, [this](uint32_t at) {
+    FlowEntry& entry = table_[at];
+    const Gate gate = ranges_.gate(table_.id(at));
     if ((entry.state & FlowEntry::kException) == 0) {
       entry.gate = gate;
     } else if (entry.split != 0 && entry.gate == gate) {
@@ -160,7 +161,7 @@ Status FlowSteer::split(const Args& args, Args& response) {
                                      std::to_string(FlowRanges::kMostRanges) + " are possible");
   }
   const uint64_t now = now_ns();
-  each_flow(now, [](FlowEntry&) {});
+  each_flow(now, [](uint32_t) {});
   Split* const split =
       std::find_if(splits_, splits_ + kMostSplits, [](const Split& s) { return s.left == 0; });
   if (split == splits_ + kMostSplits) {
@@ -175,8 +176,9 @@ Status FlowSteer::split(const Args& args, Args& response) {
   split->threshold = std::max<uint64_t>(1, args["threshold"].as_uint());
   split->told = false;
   uint64_t left = 0;
-  each_flow(now, [&](FlowEntry& entry) {
-    if (entry.id < cut || entry.id >= end) return;
+  each_flow(now, [&](uint32_t at) {
+    if (table_.id(at) < cut || table_.id(at) >= end) return;
+    FlowEntry& entry = table_[at];
     const bool exception = (entry.state & FlowEntry::kException) != 0;
     if (!exception) {
       entry.state = static_cast<uint8_t>(entry.state | FlowEntry::kException);
@@ -267,14 +269,13 @@ Status FlowSteer::get_flows(const Args& args, Args& response) {
   const uint64_t now = now_ns();
   Args::List flows;
   uint64_t total = 0;
-  each_flow(now, [&](FlowEntry& entry) {
+  each_flow(now, [&](uint32_t at) {
+    const FlowEntry& entry = table_[at];
     if (!all && entry.gate != gate) return;
     if (++total > limit) return;
-    FlowKey key;
-    std::memcpy(key.words, entry.key, sizeof key.words);
     Args flow;
-    flow.set("flow", FlowAffinity::describe(key));
-    flow.set("id", static_cast<uint64_t>(entry.id));
+    flow.set("flow", FlowAffinity::describe(table_.key(at)));
+    flow.set("id", static_cast<uint64_t>(table_.id(at)));
     flow.set("gate", gate_number(entry.gate));
     flow.set("exception", (entry.state & FlowEntry::kException) != 0);
     flow.set("idle_ms", (now - entry.used_ns) / kNsPerMs);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // FlowTable: the flows of a FlowSteer, each with its gate, in memory that is taken once.
 //
-// An entry is one cache line. A bucket is half of one: 7 slots, each a tag and the number of an
+// An entry is half a cache line, and another half holds what packets seldom need. A bucket is half
+// of one: 7 slots, each a tag and the number of an
 // entry, whose tags are compared at once. A full bucket passes entries on to the next one and
 // counts them, so that a search knows whether to go on. There are slots for twice the flows: few
 // buckets are ever full. Places in the table depend on a secret, so that nobody can choose flows
@@ -39,12 +40,12 @@ class LargeArray {
   bool allocate(size_t count) {
     const size_t bytes = (count * sizeof(T) + kPage - 1) / kPage * kPage;
     mapped_bytes_ = bytes + kPage;  // to begin where a page does
-    void* mapped = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                        -1, 0);
+    void* mapped =
+        mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mapped == MAP_FAILED) return false;
     mapped_ = mapped;
     const auto address = reinterpret_cast<uintptr_t>(mapped);
-    data_ = reinterpret_cast<T*>((address + kPage - 1) / kPage * kPage);
+    data_ = reinterpret_cast<T*>(static_cast<uint8_t*>(mapped) + (kPage - address % kPage) % kPage);
     (void)madvise(data_, bytes, MADV_HUGEPAGE);
     std::memset(static_cast<void*>(data_), 0, count * sizeof(T));  // now, and not packet by packet
     return true;
@@ -71,21 +72,19 @@ struct Field : std::atomic<T> {
   }
 };
 
-struct alignas(kCacheLineBytes) FlowEntry {
+struct alignas(kCacheLineBytes / 2) FlowEntry {
   static constexpr uint8_t kUsed = 1;
   static constexpr uint8_t kException = 2;  // its gate is not, or need not be, that of its range
   static constexpr uint8_t kClosing = 4;    // its connection has ended
 
-  uint64_t key[5];  // 0 where the entry is free: no key looks like that
+  uint64_t key[2];  // 0 where the entry is free: no key looks like that
   Field<uint64_t> used_ns;
-  uint32_t id;
   Field<uint16_t> gate;
-  Field<uint8_t> state;
-  uint8_t ends;           // bit per direction whose last packet was seen
   Field<uint16_t> split;  // whose exception it is: number + 1; 0: of none
-  uint32_t next_free;
+  Field<uint8_t> state;
+  uint8_t ends;  // bit per direction whose last packet was seen
 };
-static_assert(sizeof(FlowEntry) == kCacheLineBytes, "a flow is one cache line");
+static_assert(sizeof(FlowEntry) == kCacheLineBytes / 2, "two in a cache line");
 
 class FlowTable {
  public:
@@ -99,7 +98,8 @@ class FlowTable {
     for (uint64_t& secret : secrets_) secret = random.next();
     bucket_count_ = 2 * most_flows / kSlots + 1;
     capacity_ = most_flows;
-    return entries_.allocate(most_flows) && buckets_.allocate(bucket_count_);
+    return entries_.allocate(most_flows) && rests_.allocate(most_flows) &&
+           buckets_.allocate(bucket_count_);
   }
 
   // Where a key belongs: the bucket by the low half, the tag by the high bits.
@@ -114,7 +114,15 @@ class FlowTable {
     return multiply(addresses, last);
   }
   void prefetch_bucket(uint64_t place) const { __builtin_prefetch(&buckets_[bucket_of(place)]); }
-  void prefetch_entry(uint32_t at) const { __builtin_prefetch(&entries_[at], 1); }
+  void prefetch_entry(const FlowKey& key, uint32_t at) const {
+    __builtin_prefetch(&entries_[at], 1);
+    if (key.ipv6()) __builtin_prefetch(&rests_[at]);
+  }
+  bool same(const FlowKey& key, uint32_t at) const {
+    const uint64_t* const other = entries_[at].key;
+    if (key.words[0] != other[0] || key.words[1] != other[1]) return false;
+    return !key.ipv6() || std::memcmp(key.words + 2, rests_[at].key, sizeof rests_[at].key) == 0;
+  }
 
   // An entry that may be the key's, or kNone: what a search would look at first.
   uint32_t first_candidate(uint64_t place) const {
@@ -129,7 +137,7 @@ class FlowTable {
       const Bucket& bucket = buckets_[b];
       for (uint32_t hits = match(bucket, tag); hits != 0; hits &= hits - 1) {
         const uint32_t at = bucket.entry(hits);
-        if (key.same(entries_[at].key)) return at;
+        if (same(key, at)) return at;
       }
       if (bucket.passed == 0) break;
     }
@@ -142,6 +150,13 @@ class FlowTable {
   // All entries ever used are below.
   uint32_t end() const { return end_; }
   FlowEntry& operator[](uint32_t at) const { return entries_[at]; }
+  uint32_t id(uint32_t at) const { return rests_[at].id; }
+  FlowKey key(uint32_t at) const {
+    FlowKey key;
+    std::memcpy(key.words, entries_[at].key, sizeof entries_[at].key);
+    std::memcpy(key.words + 2, rests_[at].key, sizeof rests_[at].key);
+    return key;
+  }
 
   // The table must not be full, and not have the key.
   uint32_t add(const FlowKey& key, uint64_t place) {
@@ -150,13 +165,15 @@ class FlowTable {
       at = end_;
       end_ = at + 1;
     } else {
-      free_ = entries_[at].next_free;
+      free_ = rests_[at].next_free;
     }
     size_ = size_ + 1;
     FlowEntry& entry = entries_[at];
     entry.key[0] = key.words[0];
     entry.key[1] = key.words[1];
-    for (int w = 2; w < 5; ++w) entry.key[w] = key.ipv6() ? key.words[w] : 0;
+    Rest& rest = rests_[at];
+    for (int w = 0; w < 3; ++w) rest.key[w] = key.ipv6() ? key.words[2 + w] : 0;
+    rest.id = key.id();
     for (uint32_t b = bucket_of(place);; b = after(b)) {
       Bucket& bucket = buckets_[b];
       const uint32_t room = match(bucket, 0);
@@ -171,9 +188,7 @@ class FlowTable {
 
   void remove(uint32_t at) {
     FlowEntry& entry = entries_[at];
-    FlowKey key;
-    std::memcpy(key.words, entry.key, sizeof key.words);
-    const uint64_t place = this->place(key);
+    const uint64_t place = this->place(key(at));
     for (uint32_t b = bucket_of(place);; b = after(b)) {
       Bucket& bucket = buckets_[b];
       uint32_t hits = match(bucket, tag_of(place));
@@ -187,7 +202,7 @@ class FlowTable {
     }
     std::memset(entry.key, 0, sizeof entry.key);
     entry.state = 0;
-    entry.next_free = free_;
+    rests_[at].next_free = free_;
     free_ = at;
     size_ = size_ - 1;
   }
@@ -195,7 +210,13 @@ class FlowTable {
  private:
   static constexpr uint32_t kSlots = 7;
   static constexpr uint32_t kNumberBits = 21;
+  static_assert(kMostFlows == 1u << kNumberBits, "each has a number");
 
+  struct alignas(kCacheLineBytes / 2) Rest {
+    uint64_t key[3];  // of IPv6
+    uint32_t id;
+    uint32_t next_free;
+  };
   struct alignas(kCacheLineBytes / 2) Bucket {
     uint32_t slots[kSlots];  // tag << kNumberBits | entry; 0: free, for no tag is 0
     uint32_t passed;         // entries that would be here, or before, but are behind
@@ -240,6 +261,7 @@ class FlowTable {
   }
 
   LargeArray<FlowEntry> entries_;
+  LargeArray<Rest> rests_;
   LargeArray<Bucket> buckets_;
   uint32_t bucket_count_ = 0;
   uint64_t secrets_[6] = {};

@@ -24,7 +24,7 @@ from twins.flow_steer_twin import (
     flow_id,
 )
 
-SETTINGS = settings(max_examples=120, deadline=None)
+SETTINGS = settings(max_examples=200, deadline=None)
 TIMEOUT_MS, LINGER_MS = 1000, 100
 # No clock of a machine goes that far: the time of the last packet is always the later one.
 START = 1 << 61

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def drops(engine: Engine) -> dict[str, int]:
 
 
 def ranges_of(*borders: int) -> list[dict[str, int]]:
-    pairs = zip(borders, borders[1:], strict=False)
+    pairs = pairwise(borders)
     return [{"start": a, "end": b, "gate": n} for n, (a, b) in enumerate(pairs)]
 
 
@@ -285,6 +286,7 @@ def test_a_full_table_is_counted_and_loses_the_guarantee() -> None:
         (True, ["FA", "<FA"], False),
         (True, ["FA", "<FA", "A"], False),
         (True, ["FA", "<FA", "S"], True),
+        (True, ["FA", "<FA", "S", "FA"], True),
         (True, ["<R"], False),
     ],
 )
