@@ -29,8 +29,10 @@ class Engine:
     ) -> None: ...
     def disconnect(self, name: str, ogate: int, /) -> None: ...
     def run_packets(
-        self, name: str, packets: Sequence[bytes], in_gate: int = 0
-    ) -> dict[int, list[bytes]]: ...
+        self, name: str, packets: Sequence[bytes], in_gate: int = 0, now_ns: int = 0
+    ) -> dict[int, list[bytes]]:
+        """Runs packets through one module; `now_ns` is the time that it sees, 0 the real one."""
+
     def events(self, after: int = 0) -> _Args:
         """The number of the last event, and all past number `after` that are remembered."""
 

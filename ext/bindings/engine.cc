@@ -174,9 +174,9 @@ py::dict describe_hooks() {
 }
 
 py::dict run_packets(Engine& engine, const std::string& name,
-                     const std::vector<std::string>& packets, uint16_t in_gate) {
+                     const std::vector<std::string>& packets, uint16_t in_gate, uint64_t now_ns) {
   std::map<int, std::vector<std::string>> out;
-  run([&] { return engine.run_packets(name, in_gate, packets, out); });
+  run([&] { return engine.run_packets(name, in_gate, packets, out, now_ns); });
   py::dict result;
   for (const auto& gate : out) {
     py::list list;
@@ -238,7 +238,7 @@ PYBIND11_MODULE(_engine, m) {
       .def(
           "events", [](Engine& e, uint64_t after) { return read([&] { return e.events(after); }); },
           "after"_a = 0)
-      .def("run_packets", &run_packets, "name"_a, "packets"_a, "in_gate"_a = 0)
+      .def("run_packets", &run_packets, "name"_a, "packets"_a, "in_gate"_a = 0, "now_ns"_a = 0)
       .def(
           "create_port",
           [](Engine& e, const std::string& name, const std::string& driver, uint32_t in_queues,

@@ -15,15 +15,8 @@ constexpr const char* kStatsCommand = "e2_stats";
 constexpr const char* kProfileCommand = "e2_profile";
 
 const char* access_name(Access access) {
-  switch (access) {
-    case Access::kRead:
-      return "read";
-    case Access::kWrite:
-      return "write";
-    case Access::kUpdate:
-      return "update";
-  }
-  return "";
+  static constexpr const char* kNames[] = {"read", "write", "update"};
+  return kNames[static_cast<uint8_t>(access)];
 }
 
 GateCount total(const OutGate& gate) {
@@ -255,12 +248,12 @@ Status Engine::module_info(const std::string& name, Args& info) {
 
 Status Engine::run_packets(const std::string& name, Gate in_gate,
                            const std::vector<std::string>& packets,
-                           std::map<int, std::vector<std::string>>& out) {
+                           std::map<int, std::vector<std::string>>& out, uint64_t now_ns) {
   std::lock_guard<std::mutex> lock(mutex_);
   const Paused paused(*this);
   control_.stack_floor = find_stack_floor();
   control_.tsc = read_tsc();
-  control_.now_ns = monotonic_ns();
+  control_.now_ns = now_ns != 0 ? now_ns : monotonic_ns();
   return graph_.run_packets(name, in_gate, packets, control_, out);
 }
 

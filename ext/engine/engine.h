@@ -44,8 +44,9 @@ class Engine : public Host {
   static std::vector<Command> common_commands();
   Args modules();
   Status module_info(const std::string& name, Args& info);
+  // `now_ns` is the time that the module sees; 0: that of the clock.
   Status run_packets(const std::string& name, Gate in_gate, const std::vector<std::string>& packets,
-                     std::map<int, std::vector<std::string>>& out);
+                     std::map<int, std::vector<std::string>>& out, uint64_t now_ns = 0);
 
   // What modules told since the event of that number, among the last EventLog::kMostEvents.
   Args events(uint64_t after);

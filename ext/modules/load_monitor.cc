@@ -243,6 +243,7 @@ const ModuleClass kClass = {
     make_module<LoadMonitor>,
     kAnyWorkers,
     false,
+    false,
     true};
 const ModuleRegistration kRegistered{kClass};
 

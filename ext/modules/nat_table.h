@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "modules/checksum_change.h"
 #include "modules/store.h"
 
 namespace e2 {

@@ -25,8 +25,8 @@ std::string frame(bool ipv6, int vlans, bool lie) {
     ip[6] = 0;  // hop-by-hop, then a destination-options header, then UDP
     bytes += ip;
     bytes += std::string("\x3c\x00\x01\x04\x00\x00\x00\x00", 8);
-    bytes += std::string(lie ? "\x11\xff\x01\x04\x00\x00\x00\x00" : "\x11\x00\x01\x04\x00\x00\x00\x00",
-                         8);
+    bytes += std::string(
+        lie ? "\x11\xff\x01\x04\x00\x00\x00\x00" : "\x11\x00\x01\x04\x00\x00\x00\x00", 8);
   } else {
     bytes += std::string("\x08\x00", 2);
     std::string ip(20, '\0');
@@ -118,12 +118,17 @@ std::vector<Case> cases() {
       {"TrafficNormalizer", map({{"repair", true}})},
       {"WebCache", map({{"entries", 64}})},
       {"NetworkMonitor", map({{"flows", 64}})},
-      {"ExprMatch", map({{"rules", list(map({{"gate", 1}, {"priority", 1},
-                                              {"terms", list(map({{"field", "l4.dport"},
-                                                                  {"value", 80}}))}}))}})},
+      {"ExprMatch",
+       map({{"rules", list(map({{"gate", 1},
+                                {"priority", 1},
+                                {"terms", list(map({{"field", "l4.dport"}, {"value", 80}}))}}))}})},
       {"ExactMatch", map({{"fields", list(field)}})},
       {"WildcardMatch", map({{"fields", list(field)}})},
       {"HashLB", map({{"gates", gates}, {"mode", "l4"}})},
+      {"FlowSteer", map({{"ranges", list(map({{"start", 0}, {"end", uint64_t{1} << 32}}))}})},
+      {"FlowSteer", map({{"ranges", list(map({{"start", 0}, {"end", uint64_t{1} << 32}}))},
+                         {"symmetric", true},
+                         {"max_flows", 8}})},
       {"RoundRobin", map({{"gates", gates}, {"mode", "packet"}})},
       {"RandomSplit", map({{"drop_rate", 0.5}, {"gates", gates}})},
       {"Split", map({{"size", 2}, {"offset", 36}})},
@@ -143,8 +148,11 @@ std::vector<Case> cases() {
       {"IPEncap", {}},
       {"VXLANEncap", {}},
       {"VXLANDecap", {}},
-      {"TunnelEncap", map({{"src_mac", "02:00:00:00:00:01"}, {"dst_mac", "02:00:00:00:00:02"},
-                           {"src_ip", "192.0.2.1"}, {"dst_ip", "192.0.2.2"}, {"vni", 7},
+      {"TunnelEncap", map({{"src_mac", "02:00:00:00:00:01"},
+                           {"dst_mac", "02:00:00:00:00:02"},
+                           {"src_ip", "192.0.2.1"},
+                           {"dst_ip", "192.0.2.2"},
+                           {"vni", 7},
                            {"copy_dscp", true}})},
       {"TunnelDecap", map({{"default_gate", 0}})},
       {"LoadMonitor", map({{"high_delay_ns", 1000}})},
@@ -163,9 +171,10 @@ std::vector<Case> cases() {
       {"NoOP", {}},
       {"ACL", map({{"rules", rules}})},
       {"StaticNAT",
-       map({{"pairs", list(map({{"int_range", map({{"start", "0.0.0.0"}, {"end", "127.255.255.255"}})},
-                                {"ext_range",
-                                 map({{"start", "64.0.0.0"}, {"end", "191.255.255.255"}})}}))}})},
+       map({{"pairs",
+             list(map(
+                 {{"int_range", map({{"start", "0.0.0.0"}, {"end", "127.255.255.255"}})},
+                  {"ext_range", map({{"start", "64.0.0.0"}, {"end", "191.255.255.255"}})}}))}})},
       {"L2Forward", {}},
       {"ArpResponder", map({{"ip", "0.0.0.0"}, {"mac_addr", "02:00:00:00:00:01"}})},
       {"UrlFilter", map({{"blacklist", list(map({{"host", "h"}, {"path", "/"}}))}})},
@@ -221,7 +230,8 @@ std::string segment(uint32_t flow, uint32_t seq, uint8_t flags, const std::strin
 
 }  // namespace
 
-TEST_CASE("hostile streams through UrlFilter: pieces anywhere, more connections than it remembers") {
+TEST_CASE(
+    "hostile streams through UrlFilter: pieces anywhere, more connections than it remembers") {
   e2::Engine engine(2048, 2048);
   const Args url = map({{"host", "h"}, {"path", "/"}});
   REQUIRE(engine.create_module("m", "UrlFilter", map({{"blacklist", list(url)}})).ok());
@@ -247,8 +257,8 @@ TEST_CASE("hostile streams through UrlFilter: pieces anywhere, more connections 
           packets.push_back(segment(flow, 0xfffffff1 + start, 0x10, request.substr(start)));
           break;
         case 2:
-          packets.push_back(segment(flow, 0xfffffff1 + 7 * random(700), 0x10,
-                                    std::string(random(20), 'x')));
+          packets.push_back(
+              segment(flow, 0xfffffff1 + 7 * random(700), 0x10, std::string(random(20), 'x')));
           break;
         default:
           packets.push_back(segment(flow, 0xfffffff1 + random(4200), 0x11 - random(2),
@@ -284,8 +294,11 @@ TEST_CASE("hostile templates for FlowGen: refused, or made into packets of their
   for (const std::string& frame : hostile_frames()) {
     CAPTURE(frame.size());
     const std::unique_ptr<e2::Module> module = e2::find_module_class("FlowGen")->make();
-    const Args args = map({{"template", frame}, {"pps", 1e6}, {"flow_rate", 1e4},
-                           {"flow_duration", 0.01}, {"port_src_range", 100}});
+    const Args args = map({{"template", frame},
+                           {"pps", 1e6},
+                           {"flow_rate", 1e4},
+                           {"flow_duration", 0.01},
+                           {"port_src_range", 100}});
     if (!module->init(host, args).ok()) {
       ++refused;
       continue;

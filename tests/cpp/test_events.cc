@@ -35,7 +35,8 @@ class Teller final : public e2::Module {
   uint64_t number_ = 0;
 };
 
-const e2::ModuleClass kTeller = {"Teller", "teller", "tells", "", 1, 1, {}, e2::make_module<Teller>};
+const e2::ModuleClass kTeller = {"Teller", "teller", "tells", "",
+                                 1,        1,        {},      e2::make_module<Teller>};
 
 }  // namespace
 

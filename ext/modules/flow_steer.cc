@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// FlowSteer: sends flows to gates by ranges of their ids, and keeps a flow at its gate.
+//
+// The flow id of a packet is a number below 2^32: a hash of what its affinity leaves of the
+// 5-tuple, the same in every FlowSteer with that affinity. Ranges cover all ids without overlap,
+// each with a gate. The first packet of a flow takes the gate of its range, and so do all that
+// follow until the flow ends: `timeout_ms` after its last packet, or `linger_ms` after it where the
+// connection has ended (RST, or FIN in both directions; without `symmetric`, where a flow is one
+// direction, one FIN). Ends of connections count only where the affinity is the whole 5-tuple.
+//
+// `split` gives the upper part of a range to another gate without moving a flow: those that are
+// active become exceptions, which keep their gate above the range. As flows end, so do their
+// exceptions; an event tells when few are left, so that the rest fits a hardware switch. A cut at
+// the start of a range drains it. `update` does move flows: all that are no exceptions follow the
+// new ranges. Exceptions that `update` adds last as long as their flows do, too, and begin now.
+//
+// A full table is no error: packets of flows that find no place take the gate of their range, are
+// counted as untracked, and may move at the next split or update.
+//
+// Family: distribution
+// Gates: in 1, out 8192. A gate of 8192 drops.
+// Arguments: FlowSteerArg
+// Commands:
+//   update      changes ranges and exceptions in one step, all or nothing
+//   split       gives the upper part of a range to another gate; active flows stay
+//   get_status  what each gate has, exactly; a batch in flight may be missing
+//   get_flows   flows one by one
+// Metadata: none.
+// Drop reasons:
+//   "no flow"    not IP, where no `other_gate` is set
+//   "gate 8192"  the range or exception has gate 8192
+// Events:
+//   few_exceptions  a split has fewer exceptions left than its threshold: split, gate, new_gate,
+//                   cut and exceptions; told once, when flows are found to have ended: by packets
+//                   that come, or by get_status
+// Limits: one worker. All packets of a fragmented datagram have ports 0, so with ports in the
+// affinity they are another flow than the rest of their connection. ICMP errors are no part of the
+// flow that they are about. update, split and get_flows pause the workers, for about 10 ns per
+// flow.
+// Method: one table holds flows and exceptions; batches look it up in stages with prefetch. Memory
+// is taken at creation, 74 bytes per flow of `max_flows`. A flow that is looked up ends on time; a
+// hand that goes round the table about twice within the shorter timeout gives back the others, 16
+// or, where it is late, 64 per batch, and 4 per new flow that meets a full table.
+// Origin: flow ids, ranges and migration avoidance are E2's (Palkar et al., SOSP 2015); the code is
+// original to this project.
+#include "modules/flow_steer.h"
+
+#include <random>
+
+namespace e2 {
+namespace {
+
+constexpr uint64_t kDefaultFlows = 65536;
+constexpr uint64_t kDefaultTimeoutMs = 30'000;
+constexpr uint64_t kDefaultLingerMs = 1'000;
+constexpr uint64_t kMostTimeoutMs = 1'000ULL * 60 * 60 * 24 * 365;
+constexpr uint64_t kNsPerMs = 1'000'000;
+constexpr uint32_t kSweepStep = 16;
+constexpr uint32_t kSweepLate = 64;
+constexpr uint32_t kSweepFull = 4;
+constexpr uint8_t kTcpFin = 0x01;
+constexpr uint8_t kTcpSyn = 0x02;
+constexpr uint8_t kTcpRst = 0x04;
+
+Status read_number(const Args& args, const std::string& name, uint64_t absent, uint64_t most,
+                   uint64_t& to) {
+  to = args[name].as_uint();
+  if (to == 0) to = absent;
+  if (to <= most) return {};
+  return Status::invalid("FlowSteer." + name + " is " + std::to_string(to) +
+                         "; must be between 1 and " + std::to_string(most));
+}
+
+}  // namespace
+
+Status FlowSteer::init(Host&, const Args& args) {
+  const Gate no_flow = drop_gate(add_drop_reason("no flow"));
+  gate_drop_ = drop_gate(add_drop_reason("gate 8192"));
+  few_exceptions_ = add_event("few_exceptions", {"split", "gate", "new_gate", "cut", "exceptions"});
+  uint64_t most_flows = 0;
+  Status status = read_number(args, "max_flows", kDefaultFlows, FlowTable::kMostFlows, most_flows);
+  if (status.ok()) {
+    status = read_number(args, "timeout_ms", kDefaultTimeoutMs, kMostTimeoutMs, timeout_ns_[0]);
+  }
+  if (status.ok()) {
+    status = read_number(args, "linger_ms", kDefaultLingerMs, kMostTimeoutMs, timeout_ns_[1]);
+  }
+  if (!status.ok()) return status;
+  for (uint64_t& timeout : timeout_ns_) timeout *= kNsPerMs;
+  other_gate_ = no_flow;
+  if (args.has("other_gate")) {
+    status = read_gate(args["other_gate"], "FlowSteer.other_gate", no_flow, other_gate_);
+    if (!status.ok()) return status;
+  }
+  status =
+      affinity_.init(args["affinity"].as_list(), args["symmetric"].as_bool(), "FlowSteer.affinity");
+  if (!status.ok()) return status;
+  status = ranges_.read(args["ranges"].as_list(), "FlowSteer.ranges", gate_drop_);
+  if (!status.ok()) return status;
+  std::random_device random;
+  const uint64_t seed = static_cast<uint64_t>(random()) << 32 | random();
+  if (!table_.init(static_cast<uint32_t>(most_flows), seed)) {
+    return Status::error(ENOMEM, "FlowSteer.max_flows is " + std::to_string(most_flows) +
+                                     ", for which there is no memory; about 74 bytes each");
+  }
+  packets_ = std::make_unique<uint64_t[]>(kMaxGates + 1);
+  return {};
+}
+
+void FlowSteer::process(Context& ctx, Batch& batch, Gate) {
+  if (affinity_.symmetric()) {
+    steer<true>(ctx, batch);
+  } else {
+    steer<false>(ctx, batch);
+  }
+}
+
+template <bool kSymmetric>
+void FlowSteer::steer(Context& ctx, Batch& batch) {
+  const uint64_t now = std::max<uint64_t>(now_ns_, ctx.now_ns);
+  now_ns_ = now;
+  sweep_in_time(now);
+
+  FlowKey keys[kMaxBatch];
+  uint64_t places[kMaxBatch];
+  uint8_t tcp_flags[kMaxBatch];
+  PacketMask flows = 0;
+  PacketMask reverse = 0;
+  const uint32_t count = batch.size;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint8_t* data = batch[i]->data();
+    Headers h = parse_headers(data, batch[i]->len());
+    if (h.ip_version == 0) continue;
+    flows |= PacketMask{1} << i;
+    reverse |= static_cast<PacketMask>(affinity_.load<kSymmetric>(data, h, keys[i])) << i;
+    tcp_flags[i] = h.tcp_flags;
+    places[i] = table_.place(keys[i]);
+    table_.prefetch_bucket(places[i]);
+  }
+  uint32_t found[kMaxBatch];
+  for (PacketMask left = flows; left != 0; left &= left - 1) {
+    const auto i = static_cast<uint32_t>(__builtin_ctz(left));
+    found[i] = table_.first_candidate(places[i]);
+    if (found[i] != FlowTable::kNone) table_.prefetch_entry(keys[i], found[i]);
+  }
+  const bool ends = affinity_.one_connection();
+  uint64_t* const packets = packets_.get();
+  Gate gates[kMaxBatch];
+  for (uint32_t i = 0; i < count; ++i) {
+    if ((flows >> i & 1) == 0) {
+      gates[i] = other_gate_;
+      continue;
+    }
+    uint32_t at = found[i];
+    if (at == FlowTable::kNone || !table_.same(keys[i], at) || !alive(table_[at], now)) {
+      at = find_or_add(keys[i], places[i], now);
+    }
+    if (at == FlowTable::kNone) {
+      gates[i] = ranges_.gate(keys[i].id());
+      untracked_ = untracked_ + 1;
+    } else {
+      FlowEntry& entry = table_[at];
+      entry.used_ns = now;
+      gates[i] = entry.gate;
+      if (ends && (tcp_flags[i] & (kTcpFin | kTcpSyn | kTcpRst)) != 0) {
+        note_ends(entry, tcp_flags[i], (reverse >> i & 1) != 0);
+      }
+    }
+    ++packets[gate_number(gates[i])];
+  }
+  emit_by_gate(ctx, batch, gates);
+}
+
+// The entry of a packet's flow, a new one if need be; kNone where there is no place.
+uint32_t FlowSteer::find_or_add(const FlowKey& key, uint64_t place, uint64_t now) {
+  const uint32_t at = table_.find(key, place);
+  if (at != FlowTable::kNone) {
+    if (alive(table_[at], now)) return at;
+    end_flow(at);
+  }
+  if (table_.full()) {
+    sweep(now, kSweepFull);
+    if (table_.full()) return FlowTable::kNone;
+  }
+  return add(key, place, ranges_.gate(key.id()), now);
+}
+
+uint32_t FlowSteer::add(const FlowKey& key, uint64_t place, Gate gate, uint64_t now) {
+  const uint32_t at = table_.add(key, place);
+  FlowEntry& entry = table_[at];
+  entry.used_ns = now;
+  entry.gate = gate;
+  entry.split = 0;
+  entry.ends = 0;
+  entry.state = FlowEntry::kUsed;
+  return at;
+}
+
+void FlowSteer::note_ends(FlowEntry& entry, uint8_t tcp_flags, bool reverse) {
+  uint8_t state = entry.state;
+  if ((tcp_flags & kTcpSyn) != 0) {  // the endpoints begin once more
+    state &= static_cast<uint8_t>(~FlowEntry::kClosing);
+    entry.ends = 0;
+  }
+  if ((tcp_flags & kTcpFin) != 0) {
+    entry.ends |= static_cast<uint8_t>(1u << static_cast<uint32_t>(reverse));
+    if (entry.ends == (affinity_.symmetric() ? 3 : 1)) state |= FlowEntry::kClosing;
+  }
+  if ((tcp_flags & kTcpRst) != 0) state |= FlowEntry::kClosing;
+  entry.state = state;
+}
+
+void FlowSteer::end_flow(uint32_t at) {
+  end_exception(table_[at]);
+  table_.remove(at);
+}
+
+void FlowSteer::end_exception(FlowEntry& entry) {
+  entry.state = static_cast<uint8_t>(entry.state & ~FlowEntry::kException);
+  if (entry.split == 0) return;
+  Split& split = splits_[entry.split - 1];
+  entry.split = 0;
+  const uint64_t left = split.left - 1;
+  split.left = left;
+  if (left < split.threshold) tell(split, left);
+}
+
+void FlowSteer::tell(Split& split, uint64_t left) {
+  if (split.told.exchange(true, std::memory_order_relaxed)) return;
+  post_event(few_exceptions_,
+             {split.number, gate_number(split.gate), gate_number(split.new_gate), split.cut, left});
+}
+
+void FlowSteer::sweep(uint64_t now, uint32_t count) {
+  const uint32_t end = table_.end();
+  for (uint32_t i = 0; i < std::min(count, end); ++i) {
+    if (hand_ >= end) hand_ = 0;
+    const FlowEntry& entry = table_[hand_];
+    if (entry.state != 0 && !alive(entry, now)) end_flow(hand_);
+    ++hand_;
+  }
+}
+
+void FlowSteer::sweep_in_time(uint64_t now) {
+  if (now < next_sweep_ns_ || table_.end() == 0) return;
+  const uint64_t period = std::min(timeout_ns_[0], timeout_ns_[1]) / 2;
+  const uint64_t step = std::min(period * kSweepStep / table_.end(), period / kSweepStep);
+  sweep(now, now - next_sweep_ns_ < step ? kSweepStep : kSweepLate);
+  next_sweep_ns_ = now + step;
+}
+
+std::string FlowSteer::description() const {
+  return std::to_string(table_.size()) + " flows, " + std::to_string(untracked_) +
+         " packets untracked";
+}
+
+namespace {
+
+const ModuleClass kClass = {
+    "FlowSteer",
+    "flow_steer",
+    "sends flows to gates by ranges of their ids, and keeps them there",
+    "FlowSteerArg",
+    1,
+    kMaxGates,
+    {{"update", "FlowSteerCommandUpdateArg", "EmptyArg", false, command(&FlowSteer::update)},
+     {"split", "FlowSteerCommandSplitArg", "FlowSteerCommandSplitResponse", false,
+      command(&FlowSteer::split)},
+     {"get_status", "FlowSteerCommandGetStatusArg", "FlowSteerCommandGetStatusResponse", true,
+      command(&FlowSteer::get_status)},
+     {"get_flows", "FlowSteerCommandGetFlowsArg", "FlowSteerCommandGetFlowsResponse", false,
+      command(&FlowSteer::get_flows)}},
+    make_module<FlowSteer>};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2
