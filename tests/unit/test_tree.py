@@ -16,7 +16,11 @@ LICENCE = "SPDX-License-Identifier: BSD-3-Clause"
 MAX_LINES = 400
 LIMITED = ("ext/", "bess_plugins/", "e2ctl/", "bench/")
 # The protocol's messages keep BESS's files.
-LONG = {"bess_plugins/proto/bess_msg.proto", "bess_plugins/proto/module_msg.proto"}
+LONG = {
+    "bess_plugins/proto/e2_msg.proto",
+    "bess_plugins/proto/bess_msg.proto",
+    "bess_plugins/proto/module_msg.proto",
+}
 FRAGMENT = re.compile(r"changelog\.d/[a-z0-9-]+\.(added|changed|fixed)\.md")
 
 
