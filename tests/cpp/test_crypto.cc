@@ -9,6 +9,7 @@
 
 #include "crypto/aes.h"
 #include "crypto/aes_kernels.h"
+#include "crypto/huge_array.h"
 #include "crypto/prefix_match.h"
 #include "host/headers.h"
 #include "host/isa.h"
@@ -86,6 +87,19 @@ TEST_CASE("counter mode and GCM: every implementation agrees at every length, in
     tag[len % kGcmTagBytes] ^= 1;
     CHECK_FALSE(gcm_open(key, kNonce, aad.data(), aad.size(), sealed.data(), opened.data(), len,
                          tag.data()));
+  }
+}
+
+TEST_CASE("HugeArray: what was put in, with and without whole huge pages, also after a move") {
+  for (size_t count : {size_t{0}, size_t{1}, size_t{5000}, size_t{1} << 18, size_t{700001}}) {
+    std::vector<uint64_t> values(count);
+    for (size_t i = 0; i < count; ++i) values[i] = i * i;
+    HugeArray<uint64_t> made(values);
+    HugeArray<uint64_t> array;
+    array = std::move(made);
+    CHECK(array.size() == count);
+    CHECK(array.bytes() == 8 * count);
+    CHECK(std::equal(values.begin(), values.end(), array.data()));
   }
 }
 
