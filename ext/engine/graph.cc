@@ -56,12 +56,17 @@ void Graph::refresh_hooked(InGate& gate) {
   }
 }
 
+void Graph::set_out(Module& owner, Gate index, std::unique_ptr<OutGate> gate) {
+  owner.out_gates_[index] = std::move(gate);
+  owner.first_out_ = owner.out_gates_[0].get();
+}
+
 void Graph::unlink(OutGate& gate) {
   Module& owner = *gate.owner;
   InGate& in = *gate.in;
   in.sources.erase(std::remove(in.sources.begin(), in.sources.end(), &gate), in.sources.end());
   if (in.sources.empty()) in.module->in_gates_[in.index].reset();
-  owner.out_gates_[gate.index].reset();
+  set_out(owner, gate.index, nullptr);
 }
 
 Status Graph::destroy(const std::string& name, Context& ctx) {
@@ -118,7 +123,7 @@ Status Graph::connect(const std::string& from, uint64_t out_gate, const std::str
   gate->in = in.get();
   gate->count_packets = count;
   in->sources.push_back(gate.get());
-  source->out_gates_[out_gate] = std::move(gate);
+  set_out(*source, gate->index, std::move(gate));
   refresh_hooked(*in);
   return {};
 }
@@ -184,7 +189,7 @@ Status Graph::run_packets(const std::string& name, Gate in_gate,
     gate->next = collectors.back().get();
     gate->in = &collected;
     opened.push_back(gate.get());
-    module->out_gates_[g] = std::move(gate);
+    set_out(*module, g, std::move(gate));
   }
   for (size_t next = 0; next < packets.size() && status.ok();) {
     Batch batch;
@@ -201,7 +206,7 @@ Status Graph::run_packets(const std::string& name, Gate in_gate,
     }
     if (!batch.empty()) module->process(ctx, batch, in_gate);
   }
-  for (OutGate* gate : opened) module->out_gates_[gate->index].reset();
+  for (const OutGate* gate : opened) set_out(*module, gate->index, nullptr);
   for (Gate g = 0; g < gates; ++g) {
     if (!arrived[g].empty()) out[g] = std::move(arrived[g]);
   }

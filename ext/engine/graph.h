@@ -54,6 +54,7 @@ class Graph {
                      Context& ctx, std::map<int, std::vector<std::string>>& out);
 
  private:
+  static void set_out(Module& owner, Gate index, std::unique_ptr<OutGate> gate);
   void unlink(OutGate& gate);
   static void refresh_hooked(InGate& gate);
 

@@ -153,7 +153,10 @@ void Module::deliver_watched(Context& ctx, Batch& batch, OutGate& gate) {
 
 void Module::emit(Context& ctx, Batch& batch, Gate gate) {
   if (batch.empty()) return;
-  if (gate >= out_gates_.size() || out_gates_[gate] == nullptr) {
+  OutGate* const to = gate == 0                  ? first_out_
+                      : gate < out_gates_.size() ? out_gates_[gate].get()
+                                                 : nullptr;
+  if (to == nullptr) {
     drop(ctx, batch, gate >= kDropBase ? gate - kDropBase : kReasonNoGate);
     return;
   }
@@ -161,7 +164,7 @@ void Module::emit(Context& ctx, Batch& batch, Gate gate) {
     drop(ctx, batch, kReasonLoop);
     return;
   }
-  OutGate& out = *out_gates_[gate];
+  OutGate& out = *to;
   if (out.count_packets) {
     GateCount& count = out.counts[ctx.wid];
     ++count.batches;

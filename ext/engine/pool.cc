@@ -130,10 +130,7 @@ uint32_t Context::alloc(Batch& batch, uint32_t count, uint32_t len) {
 void Context::free(Packet* const* packets, uint32_t count) {
   PoolCache& cache = *pool_cache;
   if (cache.size + count > kCachePackets) pool->spill(cache, count);
-  Packet** const to = cache.packets + cache.size;
-  uint32_t done = 0;
-  for (; done + 8 <= count; done += 8) std::memcpy(to + done, packets + done, 8 * sizeof(Packet*));
-  for (; done < count; ++done) to[done] = packets[done];
+  copy_packets(cache.packets + cache.size, packets, count);
   cache.size += count;
 }
 

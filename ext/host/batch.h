@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "host/packet.h"
 
@@ -22,6 +23,12 @@ struct Batch {
   Packet** begin() { return packets; }
   Packet** end() { return packets + size; }
 };
+
+// A copy without a call, for the few pointers of a batch.
+inline void copy_packets(Packet** to, Packet* const* from, uint32_t count) {
+  for (; count >= 8; count -= 8, to += 8, from += 8) std::memcpy(to, from, 8 * sizeof(Packet*));
+  for (; count > 0; --count) *to++ = *from++;
+}
 
 // Bit i stands for packet i of a batch.
 using PacketMask = uint32_t;

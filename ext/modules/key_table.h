@@ -53,7 +53,9 @@ class KeyTable {
     const uint32_t tagged = tag(key);
     const Place at = find_place(key, tagged);
     created = !at.found;
-    if (!created) return rows_.data() + buckets_[at.bucket].rows[at.slot] * stride_ + key_words_;
+    if (!created) {
+      return rows_.data() + size_t{buckets_[at.bucket].rows[at.slot]} * stride_ + key_words_;
+    }
     if (size_ + 1 > kMeanFill * buckets_.size()) resize(2 * buckets_.size());
     rows_.resize((size_ + 1) * stride_);
     if (key_words_ != 0) std::memcpy(&rows_[size_ * stride_], key, key_words_ * sizeof *key);
@@ -71,7 +73,7 @@ class KeyTable {
     if (removed != last) {
       const Place moved = find_place(row(last), tag(row(last)));
       buckets_[moved.bucket].rows[moved.slot] = removed;
-      std::memcpy(&rows_[removed * stride_], row(last), stride_ * sizeof(uint64_t));
+      std::memcpy(&rows_[size_t{removed} * stride_], row(last), stride_ * sizeof(uint64_t));
     }
     rows_.resize(last * stride_);
     size_ = last;

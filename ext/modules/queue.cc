@@ -58,9 +58,9 @@ class Queue final : public Module, public Occupancy {
     }
     if (count != 0) {
       const uint64_t at = head & mask_;
-      const uint64_t first = count < size_ - at ? count : size_ - at;
-      std::memcpy(&slots_[at], batch.packets, first * sizeof(Packet*));
-      std::memcpy(&slots_[0], batch.packets + first, (count - first) * sizeof(Packet*));
+      const auto first = static_cast<uint32_t>(count < size_ - at ? count : size_ - at);
+      copy_packets(&slots_[at], batch.packets, first);
+      copy_packets(&slots_[0], batch.packets + first, count - first);
       while (published_.load(std::memory_order_relaxed) != head) {
         // An earlier producer is between reserving and publishing: a few stores away.
       }
@@ -71,7 +71,7 @@ class Queue final : public Module, public Occupancy {
     dropped_.fetch_add(batch.size - count, std::memory_order_relaxed);
     Batch rest;
     rest.size = batch.size - count;
-    std::memcpy(rest.packets, batch.packets + count, rest.size * sizeof(Packet*));
+    copy_packets(rest.packets, batch.packets + count, rest.size);
     drop(ctx, rest, full_);
   }
 
@@ -84,9 +84,9 @@ class Queue final : public Module, public Occupancy {
     if (count == 0) return {true, 0, 0};
     Batch batch;
     const uint64_t at = tail & mask_;
-    const uint64_t first = count < size_ - at ? count : size_ - at;
-    std::memcpy(batch.packets, &slots_[at], first * sizeof(Packet*));
-    std::memcpy(batch.packets + first, &slots_[0], (count - first) * sizeof(Packet*));
+    const auto first = static_cast<uint32_t>(count < size_ - at ? count : size_ - at);
+    copy_packets(batch.packets, &slots_[at], first);
+    copy_packets(batch.packets + first, &slots_[0], count - first);
     batch.size = count;
     taken_.store(tail + count, std::memory_order_release);
     uint64_t bytes = 0;
