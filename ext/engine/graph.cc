@@ -123,7 +123,7 @@ Status Graph::connect(const std::string& from, uint64_t out_gate, const std::str
   gate->in = in.get();
   gate->count_packets = count;
   in->sources.push_back(gate.get());
-  set_out(*source, gate->index, std::move(gate));
+  set_out(*source, static_cast<Gate>(out_gate), std::move(gate));
   refresh_hooked(*in);
   return {};
 }
