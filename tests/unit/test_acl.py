@@ -140,7 +140,7 @@ def test_every_instruction_set(isa: str) -> None:
         cases.append({"rules": rules, "packets": [bytes(packet).hex() for packet in packets]})
         expected.append([packet.hex() for packet in twin(rules, packets)[0]])
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-P", "-c", SCRIPT],
         input=json.dumps(cases),
         env={**os.environ, "E2_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,

@@ -23,7 +23,7 @@ SAME = (
 
 def run(level: str, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, "-P", *command],
         env={**os.environ, "E2_ISA": level, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
