@@ -204,6 +204,11 @@ inline Headers parse_ip_headers(const uint8_t* data, uint32_t len) {
   return h;
 }
 
+// Whether a frame in which no IP header was found should have one: it ends too early, or its type
+// says IP.
+inline bool ipv4_is_cut(const Headers& h) { return h.l2_len == 0 || h.ether_type == kEtherIpv4; }
+inline bool ip_is_cut(const Headers& h) { return ipv4_is_cut(h) || h.ether_type == kEtherIpv6; }
+
 // The destination of an IPv6 packet as its receiver sees it: behind a routing header with segments
 // left, the last stop is there and not in the fixed header.
 const uint8_t* ipv6_final_destination(const uint8_t* packet, uint32_t l3_off, uint32_t l4_off);

@@ -37,8 +37,7 @@ class IpChecksum final : public Module {
   Gate handle(Packet& packet) const {
     Headers h = parse_ip_headers(packet.data(), packet.len());
     if (h.ip_version != 4) {
-      const bool cut = h.l2_len == 0 || h.ether_type == kEtherIpv4;
-      return cut ? drop_gate(too_short_) : kForwardGate;
+      return ipv4_is_cut(h) ? drop_gate(too_short_) : kForwardGate;
     }
     uint8_t* ip = packet.data() + h.l3_off;
     if (verify_) {

@@ -51,7 +51,7 @@ class IpSwap final : public Module {
     uint8_t* data = packet.data();
     Headers h = parse_headers(data, packet.len());
     if (h.ip_version == 0) {
-      return h.l2_len != 0 && h.ether_type != kEtherIpv4 && h.ether_type != kEtherIpv6;
+      return !ip_is_cut(h);
     }
     if (h.l3_len == 0) return false;
     const bool has_ports = (h.ip_proto == kProtoTcp || h.ip_proto == kProtoUdp) && !h.fragment;

@@ -41,8 +41,7 @@ class L4Checksum final : public Module {
     uint8_t* data = packet.data();
     Headers h = parse_headers(data, packet.len());
     if (h.ip_version == 0) {
-      const bool cut = h.l2_len == 0 || h.ether_type == kEtherIpv4 || h.ether_type == kEtherIpv6;
-      return cut ? drop_gate(too_short_) : kForwardGate;
+      return ip_is_cut(h) ? drop_gate(too_short_) : kForwardGate;
     }
     if (h.l3_len == 0) return drop_gate(too_short_);
     if (h.ip_proto != kProtoTcp && h.ip_proto != kProtoUdp) return kForwardGate;

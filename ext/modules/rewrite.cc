@@ -35,7 +35,8 @@ struct alignas(kCacheLineBytes) Template {
   uint32_t len = 0;
 };
 
-inline void start_over(Packet& packet, uint32_t len) {
+// Unlike Packet::start_over, keeps the arrival time.
+inline void make_room(Packet& packet, uint32_t len) {
   packet.reset(len);
   packet.set_wire_len(0);
 }
@@ -46,7 +47,7 @@ using Copy = const Template* (*)(Batch&, const Template*, const Template*, const
 [[gnu::always_inline]] inline const Template* copy_body(Batch& batch, const Template* first,
                                                         const Template* end, const Template* next) {
   for (Packet* packet : batch) {
-    start_over(*packet, next->len);
+    make_room(*packet, next->len);
     std::memcpy(packet->data(), next->bytes, kBlock);
     if (++next == end) next = first;
   }
@@ -157,7 +158,7 @@ class Rewrite final : public Module {
 
   static bool rewrite(Packet& packet, const Template& from, uint32_t room) {
     if (from.len > room) return false;
-    start_over(packet, from.len);
+    make_room(packet, from.len);
     std::memcpy(packet.data(), from.bytes, from.len);
     return true;
   }

@@ -75,7 +75,7 @@ class StaticNat final : public Module {
       uint8_t* data = packet.data();
       Headers h = parse_headers(data, packet.len());
       if (h.ip_version != 4) {
-        return h.l2_len == 0 || h.ether_type == kEtherIpv4 ? too_short_ : out_gate;
+        return ipv4_is_cut(h) ? too_short_ : out_gate;
       }
       const bool summed = (h.ip_proto == kProtoTcp || h.ip_proto == kProtoUdp) && !h.fragment;
       if (summed && h.l4_off == 0) return too_short_;

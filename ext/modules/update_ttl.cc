@@ -52,8 +52,7 @@ class UpdateTtl final : public Module {
       --ip[kHopLimitAt];
       return 0;
     }
-    const bool cut = h.l2_len == 0 || h.ether_type == kEtherIpv4 || h.ether_type == kEtherIpv6;
-    return cut ? drop_gate(too_short_) : Gate{0};
+    return ip_is_cut(h) ? drop_gate(too_short_) : Gate{0};
   }
 
   uint32_t expired_ = 0;

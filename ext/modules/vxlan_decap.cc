@@ -51,8 +51,7 @@ class VxlanDecap final : public Module {
     const uint8_t* data = packet.data();
     Headers h = parse_headers(data, packet.len());
     if (h.ip_version != 4) {
-      const bool cut = h.l2_len == 0 || h.ether_type == kEtherIpv4;
-      return drop_gate(cut ? too_short_ : not_vxlan_);
+      return drop_gate(ipv4_is_cut(h) ? too_short_ : not_vxlan_);
     }
     if (h.ip_proto != kProtoUdp || h.fragment || h.more_fragments) return drop_gate(not_vxlan_);
     if (h.l4_off == 0 || h.payload_len < kVxlanBytes) return drop_gate(too_short_);
