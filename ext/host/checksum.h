@@ -17,7 +17,7 @@ inline uint64_t ones_word(const uint8_t* bytes) {
   std::memcpy(&word, bytes, sizeof word);
   return word;
 }
-inline uint64_t ones_add_bytes(uint64_t sum, const uint8_t* bytes, size_t len) {
+inline uint64_t ones_add_short(uint64_t sum, const uint8_t* bytes, size_t len) {
   size_t rest = len;
   for (; rest >= 32; rest -= 32, bytes += 32) {
     uint64_t odd = 0;  // two chains of additions instead of one
@@ -40,9 +40,18 @@ inline uint64_t ones_add_bytes(uint64_t sum, const uint8_t* bytes, size_t len) {
   }
   return (rest & 1) != 0 ? sum + *bytes : sum;
 }
+// Of any length; by vectors as wide as the CPU has.
+uint64_t ones_of_many(const uint8_t* bytes, size_t len);
+// From here on a call is worth its while.
+constexpr size_t kManyBytes = 256;
+inline uint64_t ones_add_bytes(uint64_t sum, const uint8_t* bytes, size_t len) {
+  if (len >= kManyBytes) return sum + ones_of_many(bytes, len);
+  return ones_add_short(sum, bytes, len);
+}
 // The same of one piece by words of 8 bytes: half the work, but it stalls on bytes that several
 // smaller stores have just written. The result is far from overflow.
 inline uint64_t ones_of_long(const uint8_t* bytes, size_t len) {
+  if (len >= kManyBytes) return ones_of_many(bytes, len);
   uint64_t sum = 0;
   size_t rest = len;
   for (; rest >= 8; rest -= 8, bytes += 8) {
@@ -50,7 +59,7 @@ inline uint64_t ones_of_long(const uint8_t* bytes, size_t len) {
     std::memcpy(&word, bytes, sizeof word);
     sum += __builtin_add_overflow(sum, word, &sum) ? 1 : 0;
   }
-  return ones_add_bytes((sum >> 32) + (sum & 0xffffffff), bytes, rest & 7);
+  return ones_add_short((sum >> 32) + (sum & 0xffffffff), bytes, rest & 7);
 }
 // In host order.
 inline uint16_t ones_fold(uint64_t sum) {

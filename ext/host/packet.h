@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Packet: one fixed-size buffer of the pool, and everything a module may do to it.
 //
-// Layout (cache lines of 64 bytes): 1 line of header, 2 lines of metadata, 2 lines of headroom,
+// Layout (cache lines of 64 bytes): 1 line of header, 2 lines of metadata, 4 lines of headroom,
 // then data. The buffer never moves; only `data_off` and `len` change, so encapsulation is pointer
 // arithmetic. Packets are single-segment.
 #pragma once
@@ -13,7 +13,7 @@
 namespace e2 {
 
 constexpr uint32_t kMetadataBytes = 128;
-constexpr uint32_t kHeadroomBytes = 128;
+constexpr uint32_t kHeadroomBytes = 256;
 constexpr uint32_t kCacheLineBytes = 64;
 
 class PacketPool;

@@ -25,6 +25,14 @@ inline Status read_ipv4(const Args& arg, const std::string& where, uint32_t& add
   return {};
 }
 
+// Bytes of an IPv4 or IPv6 address, 4 or 16; none where the text is not one.
+inline std::string read_address(const std::string& text) {
+  char bytes[16];
+  if (inet_pton(AF_INET, text.c_str(), bytes) == 1) return {bytes, 4};
+  if (inet_pton(AF_INET6, text.c_str(), bytes) == 1) return {bytes, 16};
+  return {};
+}
+
 // A MAC address as a number: the first byte on the wire is the most significant of 48 bits.
 inline Status read_mac(const Args& arg, const std::string& where, uint64_t& address) {
   const std::string& text = arg.as_string();

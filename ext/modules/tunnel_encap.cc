@@ -21,13 +21,13 @@
 //   "no such edge"     the attribute `vni_attr` does not fit 24 bits
 // Method: the headers lie ready but for lengths, source port, VNI, attributes and checksums.
 // Origin: new; Geneve is RFC 8926.
-#include <arpa/inet.h>
 #include <netinet/ether.h>
 
 #include <algorithm>
 
 #include "host/headers.h"
 #include "host/module.h"
+#include "modules/addresses.h"
 #include "modules/geneve.h"
 
 namespace e2 {
@@ -43,6 +43,7 @@ constexpr uint64_t kDefaultMtu = 9000;
 constexpr uint64_t kMaxMtu = 0xffff;
 constexpr uint32_t kFirstPrivatePort = 0xc000;
 constexpr size_t kMacText = 17;
+constexpr uint32_t kMaxHeaderBytes = 128;        // what every host has as headroom
 constexpr uint8_t kNoValue[kMaxAttrBytes] = {};  // of an attribute without a place
 
 Status read_mac(const Args& args, const char* key, uint8_t* to) {
@@ -53,14 +54,6 @@ Status read_mac(const Args& args, const char* key, uint8_t* to) {
                            "' must be a MAC address like 02:00:00:00:00:01");
   }
   std::memcpy(to, mac.ether_addr_octet, sizeof mac.ether_addr_octet);
-  return {};
-}
-
-// Bytes of the address, 4 or 16; none where the text is not one.
-std::string read_address(const std::string& text) {
-  char bytes[16];
-  if (inet_pton(AF_INET, text.c_str(), bytes) == 1) return {bytes, 4};
-  if (inet_pton(AF_INET6, text.c_str(), bytes) == 1) return {bytes, 16};
   return {};
 }
 
@@ -284,10 +277,10 @@ class TunnelEncap final : public Module {
     const uint32_t options = option_bytes(options_);
     plan_.header_bytes =
         kEthernetBytes + (ipv6_ ? kIpv6Bytes : kIpv4Bytes) + kUdpBytes + kGeneveBytes + options;
-    if (plan_.header_bytes > kHeadroomBytes) {
+    if (plan_.header_bytes > kMaxHeaderBytes) {
       return Status::invalid("'options' make the headers " + std::to_string(plan_.header_bytes) +
                              " bytes long; packets have room for " +
-                             std::to_string(kHeadroomBytes));
+                             std::to_string(kMaxHeaderBytes));
     }
     // The Ethernet header that is not in the outer IP packet, the inner one is.
     if (mtu != 0 && (mtu < plan_.header_bytes || mtu > kMaxMtu)) {

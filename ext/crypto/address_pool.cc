@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "crypto/address_pool.h"
+
+#include <cstring>
+
+#include "host/headers.h"
+
+namespace e2 {
+namespace {
+
+constexpr size_t kPrefixBytes = 4;  // no prefix is longer
+constexpr size_t kNumberAt = 12;
+
+}  // namespace
+
+AddressPool::AddressPool(const AesKey& key) : slots_(2, kNone) {
+  uint8_t block[kAesBlock] = {};
+  aes_blocks(key, block, block, 1);
+  std::memcpy(&mark_, block, sizeof mark_);
+  mask_ = load_be32(block + sizeof mark_);
+}
+
+size_t AddressPool::slot_of(const uint8_t* address) const {
+  const uint64_t hash = flow_mix(load_be64(address) ^ flow_mix(load_be64(address + 8)));
+  return hash & (slots_.size() - 1);
+}
+
+void AddressPool::put(uint32_t entry) {
+  size_t slot = slot_of(entries_[entry].clear.data());
+  while (slots_[slot] != kNone) slot = (slot + 1) & (slots_.size() - 1);
+  slots_[slot] = entry;
+}
+
+bool AddressPool::add(const Address& clear, bool nat) {
+  if (find_clear(clear.data()) != kNone) return false;
+  const auto number = static_cast<uint32_t>(entries_.size());
+  Entry entry = {clear, {}, nat};
+  std::memcpy(entry.encrypted.data() + kPrefixBytes, &mark_, sizeof mark_);
+  store_be32(entry.encrypted.data() + kNumberAt, number ^ mask_);
+  entries_.push_back(entry);
+  if (entries_.size() * 2 > slots_.size()) {
+    slots_.assign(slots_.size() * 2, kNone);
+    for (uint32_t i = 0; i < number; ++i) put(i);
+  }
+  put(number);
+  return true;
+}
+
+void AddressPool::set_prefixes(const PrefixMap& sources, const PrefixMap& destinations) {
+  const uint8_t no_flow[kAesBlock] = {};
+  for (Entry& entry : entries_) {
+    const PrefixMap& map = entry.nat ? sources : destinations;
+    uint8_t encrypted[kAesBlock];
+    map.encrypt_wide(entry.clear.data(), no_flow, encrypted, 1);
+    std::memcpy(entry.encrypted.data(), encrypted, kPrefixBytes);
+  }
+}
+
+uint32_t AddressPool::find_clear(const uint8_t* address) const {
+  if (entries_.empty()) return kNone;
+  for (size_t slot = slot_of(address);; slot = (slot + 1) & (slots_.size() - 1)) {
+    const uint32_t entry = slots_[slot];
+    if (entry == kNone) return kNone;
+    if (std::memcmp(entries_[entry].clear.data(), address, sizeof(Address)) == 0) return entry;
+  }
+}
+
+uint32_t AddressPool::find_encrypted(const uint8_t* address) const {
+  uint64_t mark;
+  std::memcpy(&mark, address + kPrefixBytes, sizeof mark);
+  const uint32_t number = load_be32(address + kNumberAt) ^ mask_;
+  return mark == mark_ && number < entries_.size() ? number : kNone;
+}
+
+}  // namespace e2

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// AddressPool: addresses that a provider may write into packets (of a NAT, of a load balancer's
+// servers), with an encryption that can be undone.
+//
+//   Enc(address) = its prefix ‖ 64 bits that only pool addresses have ‖ its number, masked
+//
+// It is the same in all flows, or a NAT would not know its own address again. Any other address has
+// such a suffix with a probability of 2^-64. Addresses are IPv6, IPv4 ones are IPv4-mapped.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "crypto/aes.h"
+#include "crypto/prefix_match.h"
+
+namespace e2 {
+
+using Address = std::array<uint8_t, 16>;
+
+class AddressPool {
+ public:
+  static constexpr uint32_t kNone = UINT32_MAX;
+  static constexpr size_t kMaxAddresses = 65536;
+
+  struct Entry {
+    Address clear;
+    Address encrypted;  // without prefix until set_prefixes
+    bool nat;           // whoever writes the address writes a port as well
+  };
+
+  AddressPool() = default;
+  explicit AddressPool(const AesKey& key);
+
+  // False where it is there already.
+  bool add(const Address& clear, bool nat);
+  // The addresses of a NAT get the prefix that they have as sources, others that of destinations.
+  void set_prefixes(const PrefixMap& sources, const PrefixMap& destinations);
+
+  bool empty() const { return entries_.empty(); }
+  const std::vector<Entry>& entries() const { return entries_; }
+  const Entry& operator[](uint32_t i) const { return entries_[i]; }
+
+  // Which entry it is, or kNone.
+  uint32_t find_clear(const uint8_t* address) const;
+  uint32_t find_encrypted(const uint8_t* address) const;
+
+ private:
+  size_t slot_of(const uint8_t* address) const;
+  void put(uint32_t entry);
+
+  uint64_t mark_ = 0;  // as it lies in memory
+  uint32_t mask_ = 0;
+  std::vector<Entry> entries_;
+  std::vector<uint32_t> slots_;  // kNone, or an entry; at most half of them are taken
+};
+
+}  // namespace e2

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "crypto/site_keys.h"
+
+#include <cstring>
+#include <string_view>
+
+#include "crypto/private_file.h"
+#include "crypto/sha256.h"
+
+namespace e2 {
+namespace {
+
+constexpr char kSalt[] = "bess-e2 embark 1";
+constexpr size_t kDigits = 2 * kSiteKeyBytes;
+
+int digit_of(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+}  // namespace
+
+struct SiteKeys::Derived {
+  explicit Derived(const uint8_t* site_key) {
+    Sha256Digest extracted = hkdf_extract(
+        kSalt, std::string_view(reinterpret_cast<const char*>(site_key), kSiteKeyBytes));
+    constexpr const char* kNames[kCount] = {"source address",
+                                            "destination address",
+                                            "source port",
+                                            "destination port",
+                                            "flow IPv4",
+                                            "flow IPv6",
+                                            "header",
+                                            "payload",
+                                            "pool"};
+    for (size_t i = 0; i < kCount; ++i) {
+      hkdf_expand(extracted, kNames[i], keys[i], kAesKeyBytes);
+    }
+    explicit_bzero(extracted.data(), extracted.size());
+  }
+  ~Derived() { explicit_bzero(keys, sizeof keys); }
+  Derived(const Derived&) = delete;
+  Derived& operator=(const Derived&) = delete;
+
+  static constexpr size_t kCount = kPrefixFields + 5;
+  uint8_t keys[kCount][kAesKeyBytes];
+};
+
+SiteKeys::SiteKeys(const uint8_t* site_key) : SiteKeys(Derived(site_key)) {}
+
+SiteKeys::SiteKeys(const Derived& derived)
+    : flow4(derived.keys[kPrefixFields]),
+      flow6(derived.keys[kPrefixFields + 1]),
+      header(derived.keys[kPrefixFields + 2]),
+      payload(derived.keys[kPrefixFields + 3]),
+      pool(derived.keys[kPrefixFields + 4]) {
+  std::memcpy(field, derived.keys, sizeof field);
+}
+
+SiteKeys::~SiteKeys() { explicit_bzero(field, sizeof field); }
+
+Status read_site_keys(const std::string& path, std::shared_ptr<const SiteKeys>& keys) {
+  std::string text;
+  const Status status = read_private_file(path, kDigits + 1, text);
+  if (!status.ok() && status.code != EFBIG) return status;
+  if (text.size() == kDigits + 1 && text.back() == '\n') text.pop_back();
+  uint8_t site_key[kSiteKeyBytes] = {};
+  bool good = text.size() == kDigits;
+  for (size_t i = 0; good && i < kDigits; ++i) {
+    const int digit = digit_of(text[i]);
+    good = digit >= 0;
+    site_key[i / 2] = static_cast<uint8_t>(site_key[i / 2] << 4 | (digit & 0xf));
+  }
+  if (good) keys = std::make_shared<const SiteKeys>(site_key);
+  explicit_bzero(text.data(), text.size());
+  explicit_bzero(site_key, sizeof site_key);
+  if (good) return {};
+  return Status::invalid("key file '" + path + "' must hold 64 hexadecimal digits on one line");
+}
+
+}  // namespace e2

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "modules/header_encryptor.h"
+
+#include <algorithm>
+
+#include "modules/embark_text.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint32_t kOuterBytes = kEthernetBytes + kIpv6Bytes;
+constexpr uint32_t kMaxTrailer = 255;
+
+// Bytes of the Destination Options header.
+constexpr uint32_t option_bytes(uint32_t text_len, bool sealed) {
+  return kTextAt + text_len + (sealed ? kSealBytes : 0);
+}
+
+uint32_t word32(const uint8_t* from) {
+  uint32_t word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
+uint16_t word16(const uint8_t* from) {
+  uint16_t word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
+void put64(uint8_t* to, uint64_t word) { std::memcpy(to, &word, sizeof word); }
+
+// What takes a 16-bit word out of a sum.
+uint64_t without(uint16_t word) { return static_cast<uint16_t>(~word); }
+
+uint64_t pseudo_of(uint32_t bytes, uint8_t protocol) {
+  return __builtin_bswap32(bytes) + __builtin_bswap16(protocol);
+}
+
+// Whether the checksum of an IPv4 header without options is what a sender writes: right, and not
+// the other representation of zero.
+bool ipv4_checksum_plain(const uint8_t* ip) {
+  // In loads no wider than the stores of whoever changed a field just now.
+  uint64_t start;
+  std::memcpy(&start, ip, sizeof start);
+  const uint16_t checksum = word16(ip + 10);
+  const uint64_t sum = (start >> 32) + (start & 0xffffffff) + word16(ip + 8) + (uint32_t{checksum} << 16) +
+                       word32(ip + 12) + word32(ip + 16);
+  return ones_fold(sum) == 0xffff && checksum != 0xffff;
+}
+
+bool is_sealed(const uint8_t* seal) { return seal != nullptr && seal[0] != 0; }
+
+}  // namespace
+
+// A group has texts of one length: one of another length has to wait until that group is done.
+inline EncryptGroup& HeaderEncryptor::room_for(bool ipv6, uint32_t text_len) {
+  EncryptGroup& group = ipv6 ? ipv6_ : ipv4_;
+  if (group.count != 0 && group.text_len != text_len) {
+    if (ipv6) {
+      encrypt<true>(group);
+    } else {
+      encrypt<false>(group);
+    }
+    group.count = 0;
+  }
+  if (group.count == 0) group.common = true;
+  group.text_len = text_len;
+  return group;
+}
+
+// Counts the item that has been written, under a nonce of its own.
+inline void HeaderEncryptor::add(EncryptGroup& group, uint64_t flags, uint64_t protocol) {
+  const uint32_t i = group.count++;
+  const Nonce nonce = nonces_.next();
+  group.texts.set_nonce(i, nonce.start, nonce.end, static_cast<uint8_t>(group.text_len));
+  group.texts.set_aad(
+      i, uint64_t{kWireVersion << 4} | flags | uint64_t{plan_.epoch} << 8 | protocol << 16, 3);
+}
+
+// TCP or UDP in a whole IPv4 packet without options and tags: most of all packets.
+inline bool HeaderEncryptor::prepare_common(Packet& packet, const uint8_t* seal) {
+  uint8_t* const frame = packet.data();
+  const uint32_t len = packet.len();
+  uint8_t* const ip = frame + kEthernetBytes;
+  uint8_t* const body = ip + kIpv4Bytes;
+  CommonBody found;
+  if (!find_common_body(frame, len, found)) return false;
+  const uint32_t body_len = found.len;
+  const uint32_t trailer = len - (kEthernetBytes + kIpv4Bytes) - body_len;
+  const bool sealed = is_sealed(seal);
+  const uint32_t new_len = kOuterBytes + option_bytes(kText4.bytes, sealed);
+  const bool fits = new_len - kEthernetBytes + body_len <= frame_.mtu &&
+                    packet.headroom() + kEthernetBytes + kIpv4Bytes >= new_len;
+  const bool clear_header = !sealed || (seal[2] | seal[3]) != 0;
+  if (trailer > kMaxTrailer || !fits || !clear_header || !ipv4_checksum_plain(ip)) return false;
+
+  EncryptGroup& group = room_for(false, kText4.bytes);
+  const uint32_t i = group.count;
+  const bool tcp = found.protocol == kProtoTcp;
+  const uint64_t ports = word32(body);
+  const uint16_t checksum = word16(body + (tcp ? 16 : 6));
+  const auto kind = static_cast<uint64_t>(tcp ? BodyKind::kTcp : BodyKind::kUdp);
+  const uint64_t flags = sealed ? kFlagSealed : 0;
+  const uint64_t protocol = found.protocol;
+  EncryptItem& item = group.items[i];
+  item.packet = &packet;
+  item.body = body;
+  item.seal = seal;
+  item.sum = ones_of_long(body + 4, body_len - 4) + without(checksum) +
+             pseudo_of(body_len, found.protocol);
+  put64(reinterpret_cast<uint8_t*>(&item.shape), body_len | kind << 16 | flags << 24 |
+                                                     protocol << 32 | uint64_t{ip[1]} << 40 |
+                                                     uint64_t{ip[8]} << 48 | uint64_t{1} << 56);
+
+  const uint64_t src = word32(ip + 12);
+  const uint64_t dst = word32(ip + 16);
+  const uint64_t dont_fragment = ip[6] >> 6;
+  const uint64_t head = (dont_fragment * kTextDontFragment) << 4 | uint64_t{trailer} << 8 |
+                        uint64_t{word16(ip + 4)} << 16;
+  const size_t at = i * kAesBlock;
+  put64(group.texts.text[0] + at, head | src << 32);
+  put64(group.texts.text[0] + at + 8, dst | ports << 32);
+  put64(group.texts.text[1] + at, checksum);
+  put64(group.texts.text[1] + at + 8, 0);
+  put64(group.tuples[0] + at, src | dst << 32);
+  put64(group.tuples[0] + at + 8, ports | protocol << 32 | uint64_t{4} << 40);
+  group.clear4[0][i] = __builtin_bswap32(static_cast<uint32_t>(src));
+  group.clear4[1][i] = __builtin_bswap32(static_cast<uint32_t>(dst));
+  const uint32_t both = __builtin_bswap32(static_cast<uint32_t>(ports));
+  group.ports[0][i] = both >> 16;
+  group.ports[1][i] = both & 0xffff;
+  add(group, flags, protocol);
+  return true;
+}
+
+Refusal HeaderEncryptor::prepare(Packet& packet, const uint8_t* seal) {
+  return prepare_common(packet, seal) ? Refusal::kNone : prepare_any(packet, seal);
+}
+
+// Fields that few packets have; false where there is no room for them.
+bool HeaderEncryptor::add_extras(const uint8_t* frame, const Headers& h, const Body& body,
+                                 uint8_t* text, uint32_t at, uint32_t& end) const {
+  ExtraWriter extras(text, at);
+  const uint32_t tags = h.l2_len - kEthernetBytes;
+  const uint8_t* const ip = frame + h.l3_off;
+  if (tags != 0) extras.add(Extra::kVlanTags, frame + 12, tags);
+  if (h.ip_version == 4) {
+    const uint32_t options = h.l3_len - kIpv4Bytes;
+    if (options != 0) extras.add(Extra::kIpv4Options, ip + kIpv4Bytes, options);
+    // One's complement: the field minus what it should be.
+    const uint32_t off_by = load_be16(ip + 10) + without(ipv4_checksum(ip, h.l3_len));
+    const uint16_t difference = static_cast<uint16_t>(~checksum_fold(off_by));
+    if (difference != 0 && difference != 0xffff) {
+      if (uint8_t* const to = extras.add(Extra::kIpv4Checksum, 2)) store_be16(to, difference);
+    }
+    if ((load_be16(ip + 6) & ~0x4000U) != 0) extras.add(Extra::kIpv4Fragment, ip + 6, 2);
+  } else if (body.extensions != 0) {
+    if (uint8_t* const to = extras.add(Extra::kIpv6Extensions, body.extensions + 1U)) {
+      to[0] = ip[6];
+      std::memcpy(to + 1, ip + kIpv6Bytes, body.extensions);
+    }
+  }
+  if (extras.at() > at) text[0] |= kTextExtras << 4;
+  end = extras.at();
+  return !extras.full();
+}
+
+// A checksum that covers all of a body is computed anew, whatever the old one was: the old one is
+// in the text. Of the first piece of a datagram only what changes is known.
+void HeaderEncryptor::set_sum(EncryptItem& item, const Headers& h, uint32_t ports) const {
+  const uint32_t at = body_checksum_at(item.shape.kind);
+  item.shape.summed = at != 0;
+  if (!item.shape.summed) return;
+  const uint16_t checksum = word16(item.body + at);
+  const bool piece = (item.shape.flags & kFlagFragment) != 0;
+  if (!piece) {
+    item.sum = ones_of_long(item.body, item.shape.len) + without(checksum);
+    if (item.shape.protocol != kProtoIcmp)
+      item.sum += pseudo_of(item.shape.len, item.shape.protocol);
+  } else {
+    item.shape.summed = checksum != 0 || item.shape.kind == BodyKind::kTcp;
+    item.sum = without(checksum);
+    const uint8_t* const addresses = item.packet->data() + h.l3_off + (h.ip_version == 4 ? 12 : 8);
+    const uint32_t words = h.ip_version == 4 ? 4 : 16;
+    for (uint32_t i = 0; i < words; ++i) item.sum += without(word16(addresses + 2 * i));
+  }
+  item.sum += without(static_cast<uint16_t>(ports)) + without(static_cast<uint16_t>(ports >> 16));
+}
+
+void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Body& body) {
+  Seal seal = {1, plan_.epoch, {}, {}, {}};
+  store_be16(seal.clear, body.clear);
+  nonces_.next().write(seal.nonce);
+  uint8_t* const text = item.body + body.clear;
+  gcm_seal(plan_.keys->payload, seal.nonce, &seal.present, Seal::kAuthenticated, text, text,
+           body.len - uint32_t{body.clear}, seal.tag);
+  uint8_t* const kept = group.seals[group.count];
+  std::memcpy(kept, &seal, sizeof seal);
+  item.seal = kept;
+  item.shape.flags = static_cast<uint8_t>((item.shape.flags & ~kFlagSealed) | kFlagSealedHere);
+}
+
+[[gnu::noinline]] Refusal HeaderEncryptor::prepare_any(Packet& packet, const uint8_t* seal) {
+  uint8_t* const frame = packet.data();
+  const uint32_t len = packet.len();
+  Headers h;
+  parse_any_headers(frame, len, h);
+  if (h.ip_version == 0) return ip_is_cut(h) ? Refusal::kMalformed : Refusal::kNotIp;
+  Body body = find_body(frame, len, h);
+  const bool ipv6 = h.ip_version == 6;
+  const uint32_t ip_end = uint32_t{body.off} + body.len;
+  if (body.kind == BodyKind::kNone || len - ip_end > kMaxTrailer) return Refusal::kMalformed;
+  if (body.kind == BodyKind::kLink) return Refusal::kLocal;
+  const bool sealed = is_sealed(seal);
+  if (sealed && load_be16(seal + 2) == 0 && body.kind != BodyKind::kPiece) {
+    body.kind = BodyKind::kOpaque;
+    body.clear = 0;
+  }
+  const bool must_seal = body.kind == BodyKind::kOpaque || body.kind == BodyKind::kError;
+  const bool seal_here = must_seal && !sealed && body.len > body.clear;
+
+  const TextLayout& layout = ipv6 ? kText6 : kText4;
+  uint8_t* const ip = frame + h.l3_off;
+  uint8_t text[kMaxText] = {};
+  uint32_t text_len;
+  if (!add_extras(frame, h, body, text, layout.bytes, text_len)) return Refusal::kTooManyHeaders;
+  text_len = layout.bytes + (text_len - layout.bytes + 7) / 8 * 8;
+  const uint32_t option = option_bytes(text_len, sealed || seal_here);
+  const uint32_t new_len = kOuterBytes + option + (body.fragment ? kFragmentBytes : 0);
+  if (new_len - kEthernetBytes + body.len > frame_.mtu) return Refusal::kTooBig;
+  if (packet.headroom() + body.off < new_len) return Refusal::kTooManyHeaders;
+
+  EncryptGroup& group = room_for(ipv6, text_len);
+  group.common = false;
+  const uint32_t i = group.count;
+  EncryptItem& item = group.items[i];
+  item.packet = &packet;
+  item.body = frame + body.off;
+  item.shape.len = body.len;
+  item.seal = seal;
+  item.shape.kind = body.kind;
+  item.shape.flags =
+      static_cast<uint8_t>((sealed ? kFlagSealed : 0) | (body.fragment ? kFlagFragment : 0));
+  item.shape.protocol = body.protocol;
+  item.shape.traffic_class = ipv6 ? static_cast<uint8_t>(load_be16(ip) >> 4) : ip[1];
+  item.shape.hop_limit = ipv6 ? ip[7] : ip[8];
+  if (seal_here) seal_body(group, item, body);
+
+  uint32_t ports = 0;
+  if (has_ports(body.kind)) ports = word32(item.body);
+  if (body.kind == BodyKind::kQuery) ports = word16(item.body + 4);
+  set_sum(item, h, ports);
+  if (ipv6) {
+    const uint32_t label = load_be32(ip) & 0xfffff;
+    text[0] = static_cast<uint8_t>((text[0] & 0xf0) | kTextIpv6 << 4 | label >> 16);
+    store_be16(text + 1, static_cast<uint16_t>(label));
+  } else {
+    if ((ip[6] & 0x40) != 0) text[0] |= kTextDontFragment << 4;
+    std::memcpy(text + 2, ip + 4, 2);
+  }
+  const uint8_t* const addresses = ip + (ipv6 ? 8 : 12);
+  text[layout.trailer] = static_cast<uint8_t>(len - ip_end);
+  std::memcpy(text + layout.src, addresses, 2 * size_t{layout.address_bytes});
+  std::memcpy(text + layout.ports, &ports, sizeof ports);
+  const uint32_t checksum_at = body_checksum_at(body.kind);
+  if (checksum_at != 0) std::memcpy(text + layout.checksum, item.body + checksum_at, 2);
+
+  // All pieces of a datagram are one flow, and not all have ports.
+  const uint32_t flow_ports = body.fragment ? 0 : ports;
+  const uint64_t last = flow_ports | uint64_t{body.protocol} << 32 | uint64_t{h.ip_version} << 40;
+  if (ipv6) {
+    std::memcpy(group.tuples[0] + i * kAesBlock, addresses, kAesBlock);
+    std::memcpy(group.tuples[1] + i * kAesBlock, addresses + kAesBlock, kAesBlock);
+    put64(group.tuples[2] + i * kAesBlock, last);
+    put64(group.tuples[2] + i * kAesBlock + 8, 0);
+  } else {
+    std::memcpy(group.tuples[0] + i * kAesBlock, addresses, 8);
+    put64(group.tuples[0] + i * kAesBlock + 8, last);
+    group.clear4[0][i] = load_be32(addresses);
+    group.clear4[1][i] = load_be32(addresses + 4);
+  }
+  group.ports[0][i] = __builtin_bswap16(static_cast<uint16_t>(ports));
+  group.ports[1][i] = __builtin_bswap16(static_cast<uint16_t>(ports >> 16));
+  if (body.fragment && ipv6) {
+    item.fragment = load_be16(item.body - 6);
+    item.fragment_id = load_be32(item.body - 4);
+  } else if (body.fragment) {
+    const uint16_t field = load_be16(ip + 6);
+    item.fragment = static_cast<uint16_t>(field << 3 | (field & 0x2000) >> 13);
+    item.fragment_id = load_be16(ip + 4);
+  }
+  group.texts.put_text(i, text, text_len);
+  add(group, item.shape.flags, item.shape.protocol);
+  return Refusal::kNone;
+}
+
+void HeaderEncryptor::finish() {
+  if (ipv4_.count != 0) encrypt<false>(ipv4_);
+  if (ipv6_.count != 0) encrypt<true>(ipv6_);
+}
+
+}  // namespace e2

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// HeaderEncryptor: what PrefixMatchEncrypt does to the packets of a batch, in three stages:
+//
+//   prepare   parses a packet, writes its text (embark_wire.h), sums up its body
+//   encrypt   all packets of a family at once: flow seeds, the four fields, texts
+//   finish    writes the new headers over the old ones
+//
+// The stages meet in groups, one for IPv4 and one for IPv6, so that 32 packets go through the AES
+// unit and the interval maps side by side.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "crypto/address_pool.h"
+#include "crypto/ccm.h"
+#include "crypto/nonces.h"
+#include "crypto/prefix_match.h"
+#include "crypto/site_keys.h"
+#include "host/batch.h"
+#include "modules/embark_wire.h"
+
+namespace e2 {
+
+// What a gateway encrypts by; replaced as a whole.
+struct EncryptPlan {
+  std::shared_ptr<const SiteKeys> keys;
+  uint8_t epoch = 0;
+  std::unique_ptr<const PrefixMap> maps[kPrefixFields];
+  AddressPool pool;
+};
+
+struct EncryptFrame {
+  uint8_t macs[12] = {};  // destination first
+  uint32_t mtu = 0;       // bytes of an IPv6 packet
+};
+
+enum class Refusal : uint8_t { kNone, kNotIp, kMalformed, kLocal, kTooBig, kTooManyHeaders };
+
+// 8 bytes that are written and read at once.
+struct BodyShape {
+  uint16_t len;
+  BodyKind kind;
+  uint8_t flags;
+  uint8_t protocol;
+  uint8_t traffic_class;
+  uint8_t hop_limit;
+  bool summed;  // it has a checksum, which is to be written
+};
+
+struct EncryptItem {
+  Packet* packet;
+  uint8_t* body;
+  const uint8_t* seal;  // nullptr without one
+  uint64_t sum;         // of the body without ports, with the lengths of the pseudo header
+  BodyShape shape;
+  uint16_t fragment;  // offset and whether more follow, as a Fragment header has them
+  uint32_t fragment_id;
+};
+
+// Packets of one family whose texts have the same length.
+struct EncryptGroup {
+  uint32_t count = 0;
+  uint32_t text_len = 0;
+  bool common = true;  // all are whole TCP or UDP packets of IPv4 and nothing else
+  EncryptItem items[kMaxBatch];
+  alignas(64) uint8_t tuples[3][kMaxBatch * kAesBlock];  // IPv4 has one block of it
+  alignas(64) uint8_t src[kMaxBatch * kAesBlock];        // encrypted
+  alignas(64) uint8_t dst[kMaxBatch * kAesBlock];
+  uint32_t clear4[2][kMaxBatch];
+  uint64_t ports[2][kMaxBatch];  // clear, then encrypted
+  CcmBatch texts;
+  uint8_t seals[kMaxBatch][kSealBytes];
+};
+
+class HeaderEncryptor {
+ public:
+  HeaderEncryptor(const EncryptPlan& plan, const EncryptFrame& frame, Nonces& nonces)
+      : plan_(plan), frame_(frame), nonces_(nonces) {}
+
+  // `seal` is what PayloadSeal left, or nullptr.
+  Refusal prepare(Packet& packet, const uint8_t* seal);
+  // All that were prepared; afterwards their packets are encrypted.
+  void finish();
+
+ private:
+  bool prepare_common(Packet& packet, const uint8_t* seal);
+  Refusal prepare_any(Packet& packet, const uint8_t* seal);
+  void set_sum(EncryptItem& item, const Headers& h, uint32_t sport_and_dport) const;
+  void seal_body(EncryptGroup& group, EncryptItem& item, const Body& body);
+  bool add_extras(const uint8_t* frame, const Headers& h, const Body& body, uint8_t* text,
+                  uint32_t at, uint32_t& end) const;
+  EncryptGroup& room_for(bool ipv6, uint32_t text_len);
+  void add(EncryptGroup& group, uint64_t flags, uint64_t protocol);
+
+  template <bool kIpv6>
+  void encrypt(EncryptGroup& group) const;
+  template <bool kIpv6>
+  void use_pool(EncryptGroup& group, const uint64_t (*clear)[kMaxBatch]) const;
+  void hide_fragment_ids(EncryptGroup& group, const uint8_t* seeds) const;
+  template <bool kCommon>
+  void write_checks(EncryptGroup& group, const TextLayout& layout) const;
+  template <bool kCommon>
+  void write(EncryptGroup& group) const;
+
+  const EncryptPlan& plan_;
+  const EncryptFrame& frame_;
+  Nonces& nonces_;
+  EncryptGroup ipv4_;
+  EncryptGroup ipv6_;
+};
+
+}  // namespace e2

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// PrefixMatchDecrypt: restores the headers that PrefixMatchEncrypt has encrypted.
+//
+// The original fields come from the packet's option, once it is found authentic. What a provider
+// may have changed is taken from the packet: traffic class and hop limit; an address of `pool`,
+// with its port where a NAT writes it. Checksums come back as they were, wrong ones too, and follow
+// such changes. MAC addresses are the ones given here; Ethernet padding comes back as zeros.
+//
+// What PrefixMatchEncrypt had to seal is opened here; what PayloadSeal has sealed, by a PayloadOpen
+// behind this module.
+//
+// Family: embark
+// Gates: in 1, out 1.
+// Arguments: PrefixMatchDecryptArg
+// Commands:
+//   update  replaces keys and pool as one, while packets flow; on an error nothing changes. Which
+//           packets have been seen is not forgotten.
+// Metadata: writes "embark_seal" (32 bytes) for PayloadOpen.
+// Drop reasons:
+//   "not encrypted"    no option of PrefixMatchEncrypt
+//   "cut"              lengths in the packet contradict each other or the frame's
+//   "unknown epoch"    no key for it
+//   "bad tag"          the option isn't what a gateway with this key wrote
+//   "replayed"         it was here before, or came more than 4096 packets of its sender too late
+//   "outside pool"     the provider wrote an address that isn't in `pool`, or a port alone
+//   "bad text"         authentic, but written by a later version of this module
+//   "bad payload tag"  what PrefixMatchEncrypt had to seal isn't what it was
+//   "payload sealed"   by a PayloadSeal, and there is no PayloadOpen behind this module
+// Limits: a packet counts as seen on the worker that has seen it; copies must come there, too, as
+// they do where flows are kept together.
+// Method: 32 packets go through the cipher side by side.
+// Origin: original to this project, after C. Lan's dissertation, section 4.3.1.
+#include "host/live_table.h"
+#include "host/module.h"
+#include "modules/header_decryptor.h"
+
+namespace e2 {
+namespace {
+
+using SharedPlan = std::shared_ptr<const DecryptPlan>;
+
+Status read_plan(const Args& args, SharedPlan& result) {
+  const std::string where = "PrefixMatchDecrypt";
+  auto plan = std::make_shared<DecryptPlan>();
+  Status status = read_key_ring(args["keys"], where + ".keys", plan->keys);
+  for (size_t epoch = 0; status.ok() && epoch < KeyRing::kEpochs; ++epoch) {
+    if (plan->keys.of[epoch] == nullptr) continue;
+    plan->pools[epoch] = AddressPool(plan->keys.of[epoch]->pool);
+    status = read_pool(args["pool"], where + ".pool", plan->pools[epoch]);
+  }
+  if (status.ok()) result = std::move(plan);
+  return status;
+}
+
+class PrefixMatchDecrypt final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    // In the order of DecryptResult.
+    for (const char* reason : {"not encrypted", "cut", "unknown epoch", "bad tag", "replayed",
+                               "outside pool", "bad text", "bad payload tag", "payload sealed"}) {
+      const Gate gate = drop_gate(add_drop_reason(reason));
+      if (first_failure_ == 0) first_failure_ = gate;
+    }
+    seal_ = add_attr(kSealAttribute, kSealBytes, Access::kWrite);
+    guards_ = std::make_unique<ReplayGuard[]>(kMaxWorkers);
+    Status status = read_macs(args, "PrefixMatchDecrypt", macs_);
+    if (status.ok()) status = change_plan(args);
+    return status;
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    Gate gates[kMaxBatch];
+    if (decrypt(ctx, batch, gates)) {
+      emit(ctx, batch);
+    } else {
+      emit_by_gate(ctx, batch, gates);
+    }
+  }
+
+  Status update(const Args& args, Args&) { return change_plan(args); }
+
+ private:
+  // Whether all go on. Not inline: the texts needn't be on the stack while others have the packets.
+  [[gnu::noinline]] bool decrypt(Context& ctx, Batch& batch, Gate* gates) {
+    const auto plan = live_.read(ctx);
+    HeaderDecryptor decryptor(**plan, macs_, guards_[ctx.wid]);
+    DecryptResult results[kMaxBatch];
+    decryptor.decrypt(batch, attr_offset(seal_), results);
+    uint32_t any = 0;
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      const auto result = static_cast<uint32_t>(results[i]);
+      gates[i] = result == 0 ? 0 : static_cast<Gate>(first_failure_ + result - 1);
+      any |= gates[i];
+    }
+    return any == 0;
+  }
+
+  Status change_plan(const Args& args) {
+    SharedPlan plan;
+    Status status = read_plan(args, plan);
+    if (status.ok()) live_.change([&](SharedPlan& current) { current = plan; });
+    return status;
+  }
+
+  Live<SharedPlan> live_;
+  uint8_t macs_[12] = {};
+  std::unique_ptr<ReplayGuard[]> guards_;  // by worker
+  size_t seal_ = 0;
+  Gate first_failure_ = 0;
+};
+
+const ModuleClass kClass = {"PrefixMatchDecrypt",
+                            "prefix_match_decrypt",
+                            "restores encrypted headers",
+                            "PrefixMatchDecryptArg",
+                            1,
+                            1,
+                            {{"update", "PrefixMatchDecryptCommandUpdateArg", "EmptyArg", true,
+                              command(&PrefixMatchDecrypt::update)}},
+                            make_module<PrefixMatchDecrypt>,
+                            kAnyWorkers};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// PrefixMatchEncrypt: encrypts the headers of packets so that a provider can match them against
+// encrypted rules.
+//
+// Each IPv4 or IPv6 packet becomes an IPv6 packet with encrypted addresses and ports, valid
+// checksums, and an option with the original fields for PrefixMatchDecrypt (embark_wire.h). The
+// protocol number stays, and so do lengths, traffic class and hop limit, TCP's flags, numbers and
+// options, ICMP's type and code, and which piece of a datagram a fragment is. VLAN tags, IPv4
+// options, IPv6 extension headers and flow labels move into the option; MAC addresses and bytes
+// behind the IP packet do not survive.
+//
+// Nothing else leaves in clear: what isn't whole TCP, UDP or ICMP query (other protocols, ICMP
+// errors with packets in them, malformed headers) keeps its place but is sealed. The payload of
+// TCP, UDP and ICMP queries stays as it is; put a PayloadSeal before this module to seal it too.
+// All fragments of a datagram are encrypted as one flow without ports.
+//
+// Packets from and to `pool`, addresses that the provider may write, get encryptions that are the
+// same in all flows; with `nat` the port on their side stays as it is.
+//
+// Family: embark
+// Gates: in 1, out 1.
+// Arguments: PrefixMatchEncryptArg
+// Commands:
+//   update    replaces keys, maps and pool as one, while packets flow; on an error nothing changes
+//   get_pool  the pool with its encryptions, which the provider's NAT and load balancer write
+// Metadata: reads "embark_seal" (32 bytes) of PayloadSeal, with `sealed_payload`.
+// Drop reasons:
+//   "not IP"            ARP and the like, which no encryption exists for
+//   "malformed"         an IP header that is cut or contradicts the frame's length
+//   "of the link"       neighbour discovery and multicast listener reports
+//   "over MTU"          the encrypted packet would be longer than `mtu`
+//   "too many headers"  extension headers, tags and options have no room in the option, or the
+//                       packet has no headroom left
+// Limits: what the provider learns is in docs/embark.md. A NAT's translation of ICMP errors needs
+// the packet in them and finds it sealed.
+// Method: 32 packets go through the ciphers and the interval maps side by side.
+// Origin: original to this project, after C. Lan's dissertation, section 4.3.1.
+#include "crypto/prefix_file.h"
+#include "host/live_table.h"
+#include "host/module.h"
+#include "modules/embark_args.h"
+#include "modules/header_encryptor.h"
+
+namespace e2 {
+namespace {
+
+constexpr uint64_t kMinMtu = 1280;  // of IPv6
+constexpr uint64_t kMaxMtu = 65535;
+
+using SharedPlan = std::shared_ptr<const EncryptPlan>;
+
+Status read_plan(const Args& args, SharedPlan& result) {
+  const std::string where = "PrefixMatchEncrypt";
+  auto plan = std::make_shared<EncryptPlan>();
+  Status status = read_site_key(args["key"], where + ".key", plan->keys, plan->epoch);
+  if (!status.ok()) return status;
+  const std::string& file = args["maps_file"].as_string();
+  if (file.empty()) return Status::invalid(where + ".maps_file is missing");
+  FileMaps maps;
+  status = read_prefix_maps(file, maps);
+  if (!status.ok()) {
+    status.message = where + ".maps_file: " + status.message;
+    return status;
+  }
+  for (size_t field = 0; field < kPrefixFields; ++field) {
+    plan->maps[field] = std::make_unique<const PrefixMap>(maps[field], plan->keys->field[field]);
+  }
+  plan->pool = AddressPool(plan->keys->pool);
+  status = read_pool(args["pool"], where + ".pool", plan->pool);
+  if (!status.ok()) return status;
+  plan->pool.set_prefixes(*plan->maps[kSrcAddress], *plan->maps[kDstAddress]);
+  result = std::move(plan);
+  return {};
+}
+
+class PrefixMatchEncrypt final : public Module {
+ public:
+  Status init(Host&, const Args& args) override {
+    // In the order of Refusal.
+    for (const char* reason :
+         {"not IP", "malformed", "of the link", "over MTU", "too many headers"}) {
+      const Gate gate = drop_gate(add_drop_reason(reason));
+      if (first_refusal_ == 0) first_refusal_ = gate;
+    }
+    sealed_ = args["sealed_payload"].as_bool();
+    if (sealed_) seal_ = add_attr(kSealAttribute, kSealBytes, Access::kRead);
+    nonces_ = std::make_unique<Nonces[]>(kMaxWorkers);
+    Status status = read_frame(args);
+    if (status.ok()) status = change_plan(args);
+    return status;
+  }
+
+  void process(Context& ctx, Batch& batch, Gate) override {
+    Gate gates[kMaxBatch];
+    if (encrypt(ctx, batch, gates)) {
+      emit(ctx, batch);
+    } else {
+      emit_by_gate(ctx, batch, gates);
+    }
+  }
+
+  Status update(const Args& args, Args&) { return change_plan(args); }
+
+  Status get_pool(const Args&, Args& response) {
+    const auto plan = live_.look();
+    Args::List list;
+    for (const AddressPool::Entry& entry : (*plan)->pool.entries()) {
+      Args one;
+      one.set("address", address_text(entry.clear));
+      one.set("encrypted", address_text(entry.encrypted));
+      one.set("nat", entry.nat);
+      list.push_back(std::move(one));
+    }
+    response.set("addresses", std::move(list));
+    return {};
+  }
+
+ private:
+  // Whether all go on. Not inline: the groups needn't be on the stack while others have the
+  // packets.
+  [[gnu::noinline]] bool encrypt(Context& ctx, Batch& batch, Gate* gates) {
+    const auto plan = live_.read(ctx);
+    HeaderEncryptor encryptor(**plan, frame_, nonces_[ctx.wid]);
+    const int seal = sealed_ ? attr_offset(seal_) : kNoOffset;
+    uint32_t any = 0;
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      Packet& packet = *batch[i];
+      const Refusal refusal =
+          encryptor.prepare(packet, seal == kNoOffset ? nullptr : packet.metadata(seal));
+      gates[i] = 0;
+      if (refusal != Refusal::kNone) {
+        gates[i] = static_cast<Gate>(first_refusal_ + static_cast<uint32_t>(refusal) - 1);
+      }
+      any |= gates[i];
+    }
+    encryptor.finish();
+    return any == 0;
+  }
+
+  Status read_frame(const Args& args) {
+    const uint64_t mtu = args["mtu"].as_uint();
+    if (mtu != 0 && (mtu < kMinMtu || mtu > kMaxMtu)) {
+      return Status::invalid("PrefixMatchEncrypt.mtu is " + std::to_string(mtu) +
+                             "; must be within " + std::to_string(kMinMtu) + ".." +
+                             std::to_string(kMaxMtu));
+    }
+    frame_.mtu = static_cast<uint32_t>(mtu == 0 ? kMaxMtu : mtu);
+    return read_macs(args, "PrefixMatchEncrypt", frame_.macs);
+  }
+
+  Status change_plan(const Args& args) {
+    SharedPlan plan;
+    Status status = read_plan(args, plan);
+    if (status.ok()) live_.change([&](SharedPlan& current) { current = plan; });
+    return status;
+  }
+
+  Live<SharedPlan> live_;
+  EncryptFrame frame_;
+  std::unique_ptr<Nonces[]> nonces_;  // by worker
+  bool sealed_ = false;
+  size_t seal_ = 0;
+  Gate first_refusal_ = 0;
+};
+
+const ModuleClass kClass = {
+    "PrefixMatchEncrypt",
+    "prefix_match_encrypt",
+    "encrypts headers so that they match encrypted rules",
+    "PrefixMatchEncryptArg",
+    1,
+    1,
+    {{"update", "PrefixMatchEncryptCommandUpdateArg", "EmptyArg", true,
+      command(&PrefixMatchEncrypt::update)},
+     {"get_pool", "PrefixMatchEncryptCommandGetPoolArg", "PrefixMatchEncryptCommandGetPoolResponse",
+      true, command(&PrefixMatchEncrypt::get_pool)}},
+    make_module<PrefixMatchEncrypt>,
+    kAnyWorkers};
+const ModuleRegistration kRegistered{kClass};
+
+}  // namespace
+}  // namespace e2
