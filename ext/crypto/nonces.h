@@ -25,22 +25,38 @@ struct Nonce {
   }
 };
 
+// Consecutive nonces, to be had without a look at memory.
+class NonceRun {
+ public:
+  NonceRun(uint64_t start, uint32_t number) : start_(start), number_(number) {}
+  Nonce next() { return {start_, __builtin_bswap32(number_++)}; }
+
+ private:
+  uint64_t start_;
+  uint32_t number_;
+};
+
 class Nonces {
  public:
   Nonces() : random_(nullptr), start_(random_.next()) {}
 
-  Nonce next() {
-    if (__builtin_expect(count_ > UINT32_MAX, 0)) {
+  // `count` of them, which needn't all be used.
+  NonceRun take(uint32_t count) {
+    if (__builtin_expect(used_ + count > kNumbers, 0)) {
       start_ = random_.next();
-      count_ = 0;
+      used_ = 0;
     }
-    return {start_, __builtin_bswap32(static_cast<uint32_t>(count_++))};
+    const NonceRun run(start_, static_cast<uint32_t>(used_));
+    used_ += count;
+    return run;
   }
 
  private:
+  static constexpr uint64_t kNumbers = uint64_t{1} << 32;
+
   SecretRandom random_;
   uint64_t start_;
-  uint64_t count_ = 0;
+  uint64_t used_ = 0;
 };
 
 }  // namespace e2

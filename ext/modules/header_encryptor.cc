@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "host/module.h"
 #include "modules/embark_text.h"
 
 namespace e2 {
@@ -42,8 +43,8 @@ bool ipv4_checksum_plain(const uint8_t* ip) {
   uint64_t start;
   std::memcpy(&start, ip, sizeof start);
   const uint16_t checksum = word16(ip + 10);
-  const uint64_t sum = (start >> 32) + (start & 0xffffffff) + word16(ip + 8) + (uint32_t{checksum} << 16) +
-                       word32(ip + 12) + word32(ip + 16);
+  const uint64_t sum = (start >> 32) + (start & 0xffffffff) + word16(ip + 8) +
+                       (uint32_t{checksum} << 16) + word32(ip + 12) + word32(ip + 16);
   return ones_fold(sum) == 0xffff && checksum != 0xffff;
 }
 
@@ -67,17 +68,17 @@ inline EncryptGroup& HeaderEncryptor::room_for(bool ipv6, uint32_t text_len) {
   return group;
 }
 
-// Counts the item that has been written, under a nonce of its own.
-inline void HeaderEncryptor::add(EncryptGroup& group, uint64_t flags, uint64_t protocol) {
-  const uint32_t i = group.count++;
-  const Nonce nonce = nonces_.next();
+// A text's nonce, and what is authenticated with it.
+inline void HeaderEncryptor::name(EncryptGroup& group, uint32_t i, uint64_t flags,
+                                  uint64_t protocol, Nonce nonce) const {
   group.texts.set_nonce(i, nonce.start, nonce.end, static_cast<uint8_t>(group.text_len));
   group.texts.set_aad(
       i, uint64_t{kWireVersion << 4} | flags | uint64_t{plan_.epoch} << 8 | protocol << 16, 3);
 }
 
 // TCP or UDP in a whole IPv4 packet without options and tags: most of all packets.
-inline bool HeaderEncryptor::prepare_common(Packet& packet, const uint8_t* seal) {
+inline bool HeaderEncryptor::prepare_common(Packet& packet, const uint8_t* seal, uint32_t i,
+                                            Nonce nonce) {
   uint8_t* const frame = packet.data();
   const uint32_t len = packet.len();
   uint8_t* const ip = frame + kEthernetBytes;
@@ -93,8 +94,8 @@ inline bool HeaderEncryptor::prepare_common(Packet& packet, const uint8_t* seal)
   const bool clear_header = !sealed || (seal[2] | seal[3]) != 0;
   if (trailer > kMaxTrailer || !fits || !clear_header || !ipv4_checksum_plain(ip)) return false;
 
-  EncryptGroup& group = room_for(false, kText4.bytes);
-  const uint32_t i = group.count;
+  EncryptGroup& group = ipv4_;
+  if (group.text_len != kText4.bytes) return false;
   const bool tcp = found.protocol == kProtoTcp;
   const uint64_t ports = word32(body);
   const uint16_t checksum = word16(body + (tcp ? 16 : 6));
@@ -128,12 +129,8 @@ inline bool HeaderEncryptor::prepare_common(Packet& packet, const uint8_t* seal)
   const uint32_t both = __builtin_bswap32(static_cast<uint32_t>(ports));
   group.ports[0][i] = both >> 16;
   group.ports[1][i] = both & 0xffff;
-  add(group, flags, protocol);
+  name(group, i, flags, protocol, nonce);
   return true;
-}
-
-Refusal HeaderEncryptor::prepare(Packet& packet, const uint8_t* seal) {
-  return prepare_common(packet, seal) ? Refusal::kNone : prepare_any(packet, seal);
 }
 
 // Fields that few packets have; false where there is no room for them.
@@ -189,7 +186,7 @@ void HeaderEncryptor::set_sum(EncryptItem& item, const Headers& h, uint32_t port
 void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Body& body) {
   Seal seal = {1, plan_.epoch, {}, {}, {}};
   store_be16(seal.clear, body.clear);
-  nonces_.next().write(seal.nonce);
+  nonces_.take(1).next().write(seal.nonce);
   uint8_t* const text = item.body + body.clear;
   gcm_seal(plan_.keys->payload, seal.nonce, &seal.present, Seal::kAuthenticated, text, text,
            body.len - uint32_t{body.clear}, seal.tag);
@@ -199,7 +196,8 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
   item.shape.flags = static_cast<uint8_t>((item.shape.flags & ~kFlagSealed) | kFlagSealedHere);
 }
 
-[[gnu::noinline]] Refusal HeaderEncryptor::prepare_any(Packet& packet, const uint8_t* seal) {
+[[gnu::noinline]] Refusal HeaderEncryptor::prepare_any(Packet& packet, const uint8_t* seal,
+                                                       Nonce nonce) {
   uint8_t* const frame = packet.data();
   const uint32_t len = packet.len();
   Headers h;
@@ -289,11 +287,28 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
     item.fragment_id = load_be16(ip + 4);
   }
   group.texts.put_text(i, text, text_len);
-  add(group, item.shape.flags, item.shape.protocol);
+  name(group, i, item.shape.flags, item.shape.protocol, nonce);
+  ++group.count;
   return Refusal::kNone;
 }
 
-void HeaderEncryptor::finish() {
+void HeaderEncryptor::encrypt(Batch& batch, int seal_place, Refusal* refusals) {
+  NonceRun nonces = nonces_.take(batch.size);
+  uint32_t count = 0;  // in the IPv4 group
+  for (uint32_t i = 0; i < batch.size; ++i) {
+    Packet& packet = *batch[i];
+    const uint8_t* const seal = seal_place == kNoOffset ? nullptr : packet.metadata(seal_place);
+    const Nonce nonce = nonces.next();
+    refusals[i] = Refusal::kNone;
+    if (prepare_common(packet, seal, count, nonce)) {
+      ++count;
+    } else {
+      ipv4_.count = count;
+      refusals[i] = prepare_any(packet, seal, nonce);
+      count = ipv4_.count;
+    }
+  }
+  ipv4_.count = count;
   if (ipv4_.count != 0) encrypt<false>(ipv4_);
   if (ipv6_.count != 0) encrypt<true>(ipv6_);
 }

@@ -3,7 +3,7 @@
 //
 //   prepare   parses a packet, writes its text (embark_wire.h), sums up its body
 //   encrypt   all packets of a family at once: flow seeds, the four fields, texts
-//   finish    writes the new headers over the old ones
+//   write     puts the new headers over the old ones
 //
 // The stages meet in groups, one for IPv4 and one for IPv6, so that 32 packets go through the AES
 // unit and the interval maps side by side.
@@ -61,7 +61,7 @@ struct EncryptItem {
 // Packets of one family whose texts have the same length.
 struct EncryptGroup {
   uint32_t count = 0;
-  uint32_t text_len = 0;
+  uint32_t text_len = kText4.bytes;
   bool common = true;  // all are whole TCP or UDP packets of IPv4 and nothing else
   EncryptItem items[kMaxBatch];
   alignas(64) uint8_t tuples[3][kMaxBatch * kAesBlock];  // IPv4 has one block of it
@@ -78,20 +78,19 @@ class HeaderEncryptor {
   HeaderEncryptor(const EncryptPlan& plan, const EncryptFrame& frame, Nonces& nonces)
       : plan_(plan), frame_(frame), nonces_(nonces) {}
 
-  // `seal` is what PayloadSeal left, or nullptr.
-  Refusal prepare(Packet& packet, const uint8_t* seal);
-  // All that were prepared; afterwards their packets are encrypted.
-  void finish();
+  // refusals[i] says why packet i can't be encrypted. `seal_place` is where PayloadSeal left what
+  // it did, or kNoOffset. Afterwards all others are encrypted.
+  void encrypt(Batch& batch, int seal_place, Refusal* refusals);
 
  private:
-  bool prepare_common(Packet& packet, const uint8_t* seal);
-  Refusal prepare_any(Packet& packet, const uint8_t* seal);
+  bool prepare_common(Packet& packet, const uint8_t* seal, uint32_t i, Nonce nonce);
+  Refusal prepare_any(Packet& packet, const uint8_t* seal, Nonce nonce);
   void set_sum(EncryptItem& item, const Headers& h, uint32_t sport_and_dport) const;
   void seal_body(EncryptGroup& group, EncryptItem& item, const Body& body);
   bool add_extras(const uint8_t* frame, const Headers& h, const Body& body, uint8_t* text,
                   uint32_t at, uint32_t& end) const;
   EncryptGroup& room_for(bool ipv6, uint32_t text_len);
-  void add(EncryptGroup& group, uint64_t flags, uint64_t protocol);
+  void name(EncryptGroup& group, uint32_t i, uint64_t flags, uint64_t protocol, Nonce nonce) const;
 
   template <bool kIpv6>
   void encrypt(EncryptGroup& group) const;

@@ -43,7 +43,8 @@ class PayloadSeal final : public Module {
     const int place = attr_offset(seal_);
     // Without a PrefixMatchEncrypt behind it, nobody could open what it seals.
     if (place != kNoOffset) {
-      for (Packet* packet : batch) seal(*packet, place, *plan, nonces_[ctx.wid]);
+      NonceRun nonces = nonces_[ctx.wid].take(batch.size);
+      for (Packet* packet : batch) seal(*packet, place, *plan, nonces);
     }
     plan.release();
     emit(ctx, batch);
@@ -52,7 +53,7 @@ class PayloadSeal final : public Module {
   Status update(const Args& args, Args&) { return change_plan(args); }
 
  private:
-  static void seal(Packet& packet, int place, const SealPlan& plan, Nonces& nonces) {
+  static void seal(Packet& packet, int place, const SealPlan& plan, NonceRun& nonces) {
     uint8_t* const frame = packet.data();
     uint8_t* const attribute = packet.metadata(place);
     uint32_t off = kEthernetBytes + kIpv4Bytes;

@@ -122,18 +122,14 @@ class PrefixMatchEncrypt final : public Module {
     const auto plan = live_.read(ctx);
     HeaderEncryptor encryptor(**plan, frame_, nonces_[ctx.wid]);
     const int seal = sealed_ ? attr_offset(seal_) : kNoOffset;
+    Refusal refusals[kMaxBatch];
+    encryptor.encrypt(batch, seal, refusals);
     uint32_t any = 0;
     for (uint32_t i = 0; i < batch.size; ++i) {
-      Packet& packet = *batch[i];
-      const Refusal refusal =
-          encryptor.prepare(packet, seal == kNoOffset ? nullptr : packet.metadata(seal));
-      gates[i] = 0;
-      if (refusal != Refusal::kNone) {
-        gates[i] = static_cast<Gate>(first_refusal_ + static_cast<uint32_t>(refusal) - 1);
-      }
+      const auto refusal = static_cast<uint32_t>(refusals[i]);
+      gates[i] = refusal == 0 ? 0 : static_cast<Gate>(first_refusal_ + refusal - 1);
       any |= gates[i];
     }
-    encryptor.finish();
     return any == 0;
   }
 
