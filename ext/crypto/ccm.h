@@ -50,16 +50,26 @@ struct alignas(64) CcmBatch {
   }
   uint8_t* tag(size_t i) { return tags + i * kCcmTagBytes; }
 
-  // A text byte by byte; what lies past its end in the last block becomes zero.
+  // A text of at least 8 bytes; what lies past its end in the last block becomes zero.
   void put_text(size_t i, const uint8_t* from, size_t len) {
     size_t done = 0;
     for (; done + kAesBlock <= len; done += kAesBlock) {
       std::memcpy(text[done / kAesBlock] + i * kAesBlock, from + done, kAesBlock);
     }
     if (done == len) return;
-    uint8_t last[kAesBlock] = {};
-    std::memcpy(last, from + done, len - done);
-    std::memcpy(text[done / kAesBlock] + i * kAesBlock, last, kAesBlock);
+    // Two whole stores: several smaller ones would keep whoever reads the block waiting.
+    const size_t rest = len - done;
+    uint64_t low;
+    uint64_t high = 0;
+    if (rest <= 8) {
+      low = last_word(from + len) >> (8 - rest) * 8;
+    } else {
+      std::memcpy(&low, from + done, sizeof low);
+      high = last_word(from + len) >> (16 - rest) * 8;
+    }
+    uint8_t* const to = text[done / kAesBlock] + i * kAesBlock;
+    std::memcpy(to, &low, sizeof low);
+    std::memcpy(to + 8, &high, sizeof high);
   }
   void get_text(size_t i, uint8_t* to, size_t len) const {
     size_t done = 0;
@@ -67,6 +77,13 @@ struct alignas(64) CcmBatch {
       std::memcpy(to + done, text[done / kAesBlock] + i * kAesBlock, kAesBlock);
     }
     if (done < len) std::memcpy(to + done, text[done / kAesBlock] + i * kAesBlock, len - done);
+  }
+
+ private:
+  static uint64_t last_word(const uint8_t* end) {
+    uint64_t word;
+    std::memcpy(&word, end - sizeof word, sizeof word);
+    return word;
   }
 };
 

@@ -262,14 +262,28 @@ void HeaderDecryptor::write_ipv4(const Item& item, const uint8_t* text, const Ex
   const uint64_t id = load_be16(text + 2);
   const uint64_t total = bytes + uint64_t{item.body_len};
   const uint64_t version = 0x40 | bytes / 4;
-  store_be64(ip, version << 56 | uint64_t{traffic_class} << 48 | (total & 0xffff) << 32 | id << 16 |
-                     fragment);
-  store_be32(ip + 8, uint32_t{hop_limit} << 24 | uint32_t{item.protocol} << 16);
-  std::memcpy(ip + 12, text + kText4.src, 8);
-  if (options != 0) std::memcpy(ip + kIpv4Bytes, extras.ipv4_options.from, options);
-  const uint32_t sum = uint32_t{ipv4_checksum(ip, bytes)} + extras.ipv4_checksum;
-  store_be16(ip + 10, extras.ipv4_checksum == 0 ? static_cast<uint16_t>(sum)
-                                                : static_cast<uint16_t>(~checksum_fold(sum)));
+  const uint64_t start =
+      version << 56 | uint64_t{traffic_class} << 48 | (total & 0xffff) << 32 | id << 16 | fragment;
+  const uint64_t ttl_and_protocol = uint64_t{hop_limit} << 8 | item.protocol;
+  uint64_t addresses;
+  std::memcpy(&addresses, text + kText4.src, sizeof addresses);
+  addresses = __builtin_bswap64(addresses);
+  // From the words themselves: read back at once, they would have to wait for their stores.
+  uint64_t sum = (start >> 32) + (start & 0xffffffff) + (addresses >> 32) +
+                 (addresses & 0xffffffff) + ttl_and_protocol;
+  if (options != 0) {
+    std::memcpy(ip + kIpv4Bytes, extras.ipv4_options.from, options);
+    for (uint32_t at = 0; at < options; at += 2) sum += load_be16(ip + kIpv4Bytes + at);
+  }
+  sum = (sum >> 32) + (sum & 0xffffffff);
+  sum = (sum >> 16) + (sum & 0xffff);
+  uint16_t checksum = checksum_fold(static_cast<uint32_t>(sum));
+  if (extras.ipv4_checksum != 0) {
+    checksum = static_cast<uint16_t>(~checksum_fold(checksum + uint32_t{extras.ipv4_checksum}));
+  }
+  store_be64(ip, start);
+  store_be32(ip + 8, static_cast<uint32_t>(ttl_and_protocol << 16 | checksum));
+  store_be64(ip + 12, addresses);
 }
 
 void HeaderDecryptor::write_ipv6(const Item& item, const uint8_t* text, const Extras& extras,
