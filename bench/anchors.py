@@ -92,6 +92,13 @@ BESSD_US: dict[str, tuple[float | None, float]] = {
 PREFIX_MATCH_NS: dict[int, float] = {10_000: 530, 100_000: 770}
 PREFIX_MATCH_KB: dict[int, float] = {10_000: 1_600, 100_000: 28_500}
 
+# Section 4.5, figure 4.7: a whole gateway, which also had a NIC to serve.
+GATEWAY_MPPS: dict[str, float] = {
+    "encrypt, IPv4, 0 rules": 3.0,
+    "encrypt, IPv4, 10000 rules": 1.5,
+    "encrypt, IPv4, 100000 rules": 1.1,
+}
+
 CRYPTO_LIMIT_NS: dict[str, float] = {
     "IPv4, 0 rules": 2.5,
     "IPv4, 100 rules": 2.4,

@@ -57,6 +57,7 @@ COLUMNS = (
     ("dissertation_ns", 17, 0),
     ("kb", 9, 0),
     ("dissertation_kb", 17, 0),
+    ("dissertation_mpps", 19, 1),
     ("gbps", 8, 1),
 )
 DATAPLANE = "dataplane: one worker, 60-byte packets"

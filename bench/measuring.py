@@ -6,7 +6,10 @@ E2_BENCH_SECONDS sets how long a graph runs in a round; a figure is the median o
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,14 +17,35 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bess_plugins._crypto import best_level
 from graphs import CORE, Graph
 
 SECONDS = float(os.environ.get("E2_BENCH_SECONDS", "0.2"))
 ROUNDS = 5
 WARMUP = 0.25  # of the time that counts
 STEAL = 8  # its column in a line of /proc/stat
+
+LEVELS = ("portable", "aesni", "avx2", "avx512")
+Figures = dict[str, dict[str, float]]  # by line
+
+
+def measured_at(level: str, program: Path, what: str, benchmark: BenchmarkFixture) -> Figures:
+    """What the program prints under that instruction set, which is chosen once in a process."""
+    if LEVELS.index(level) > LEVELS.index(best_level()):
+        pytest.skip(f"this CPU has no {level}")
+    environment = {**os.environ, "E2_ISA": level, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pedantic: Any = benchmark.pedantic
+    ran = pedantic(
+        lambda: subprocess.run(
+            [sys.executable, str(program), what], env=environment, capture_output=True, check=True
+        ),
+        rounds=1,
+    )
+    figures: Figures = json.loads(ran.stdout)
+    return figures
 
 
 def run_rounds(

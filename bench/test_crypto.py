@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,12 +20,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from anchors import CRYPTO_LIMIT_NS, PREFIX_MATCH_KB, PREFIX_MATCH_NS
-from bess_plugins._crypto import AesKey, GcmKey, PrefixMap, best_level
+from bess_plugins._crypto import AesKey, GcmKey, PrefixMap
+from measuring import LEVELS, Figures, measured_at
 
 Report = Callable[..., None]
-Figures = dict[str, dict[str, float]]
 
-LEVELS = ("portable", "aesni", "avx2", "avx512")
 RULES = (0, 100, 1_000, 10_000, 100_000)
 VALUES = 8_192  # different ones: a branch predictor learns the searches of a few
 SIZES = (64, 512, 1500)
@@ -116,22 +114,7 @@ MEASURED = {"prefix": measure_prefix_match, "aes": measure_aes}
 
 
 def measured(what: str, level: str, benchmark: BenchmarkFixture) -> Figures:
-    """What this file measures when it runs as a program under a level."""
-    if LEVELS.index(level) > LEVELS.index(best_level()):
-        pytest.skip(f"this CPU has no {level}")
-    folder = Path(__file__).parent
-    environment = {**os.environ, "E2_ISA": level, "PYTHONPATH": os.pathsep.join(sys.path)}
-    pedantic: Any = benchmark.pedantic
-    ran = pedantic(
-        lambda: subprocess.run(
-            [sys.executable, str(folder / "test_crypto.py"), what],
-            env=environment,
-            capture_output=True,
-            check=True,
-        ),
-        rounds=1,
-    )
-    figures: Figures = json.loads(ran.stdout)
+    figures = measured_at(level, Path(__file__), what, benchmark)
     if level == "avx512":
         for line, row in figures.items():
             row["limit_ns"] = CRYPTO_LIMIT_NS[line]

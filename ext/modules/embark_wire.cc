@@ -88,4 +88,14 @@ Body find_body(const uint8_t* frame, uint32_t len, const Headers& h) {
   return body;
 }
 
+// Nothing of what doesn't leave a link.
+SealedPart find_any_payload(const uint8_t* frame, uint32_t len) {
+  Headers h;
+  parse_any_headers(frame, len, h);
+  const Body body = find_body(frame, len, h);
+  const uint32_t end = uint32_t{body.off} + body.len;
+  const uint32_t start = body.kind == BodyKind::kLink ? end : uint32_t{body.off} + body.clear;
+  return {start, end, body.clear};
+}
+
 }  // namespace e2

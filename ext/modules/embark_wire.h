@@ -115,24 +115,40 @@ BodyStart classify_body(const uint8_t* bytes, uint32_t len, uint8_t protocol, ui
 
 Body find_body(const uint8_t* frame, uint32_t len, const Headers& h);
 
-// The body of a whole IPv4 packet without options and tags that has TCP or UDP in it: what
-// find_body finds, for a handful of compares. False for all else.
+// Where the part of a packet that a seal covers starts and ends.
+struct SealedPart {
+  uint32_t start;
+  uint32_t end;
+  uint32_t clear;  // bytes of the body before it
+};
+SealedPart find_any_payload(const uint8_t* frame, uint32_t len);
+
+// The body of a whole packet that has IPv4 or IPv6 without anything more, TCP or UDP, and no tags:
+// what find_body finds, for a handful of compares. False for all else.
 struct CommonBody {
   uint32_t len;
   uint32_t clear;
   uint8_t protocol;
 };
+template <bool kIpv6>
 inline bool find_common_body(const uint8_t* frame, uint32_t len, CommonBody& body) {
-  constexpr uint32_t kBodyAt = kEthernetBytes + kIpv4Bytes;
-  if (len < kBodyAt + 8 || len > 0xffff) return false;
+  constexpr uint32_t kAt = kEthernetBytes + (kIpv6 ? kIpv6Bytes : kIpv4Bytes);
+  if (len < kAt + 8 || len > 0xffff) return false;
   const uint32_t type_and_version = load_be32(frame + 12) >> 8;
-  const uint32_t fragment = load_be16(frame + 20) & 0xbfff;
-  if (type_and_version != 0x080045 || fragment != 0) return false;
-  const uint32_t total = load_be16(frame + 16);
-  if (total < kIpv4Bytes + 8 || total + kEthernetBytes > len) return false;
-  const uint8_t* const bytes = frame + kBodyAt;
-  body.len = total - kIpv4Bytes;
-  body.protocol = frame[23];
+  if (kIpv6) {
+    if ((type_and_version & 0xfffff0) != 0x86dd60) return false;
+    body.len = load_be16(frame + 18);
+    body.protocol = frame[20];
+    if (body.len < 8) return false;
+  } else {
+    const uint32_t fragment = load_be16(frame + 20) & 0xbfff;
+    const uint32_t total = load_be16(frame + 16);
+    if (type_and_version != 0x080045 || fragment != 0 || total < kIpv4Bytes + 8) return false;
+    body.len = total - kIpv4Bytes;
+    body.protocol = frame[23];
+  }
+  if (body.len > len - kAt) return false;
+  const uint8_t* const bytes = frame + kAt;
   if (body.protocol == kProtoUdp) {
     body.clear = 8;
     return load_be16(bytes + 4) == body.len;
@@ -140,6 +156,19 @@ inline bool find_common_body(const uint8_t* frame, uint32_t len, CommonBody& bod
   if (body.protocol != kProtoTcp || body.len < 20) return false;
   body.clear = (bytes[12] >> 4) * 4U;
   return body.clear >= 20 && body.clear <= body.len;
+}
+
+inline SealedPart find_payload(const uint8_t* frame, uint32_t len) {
+  constexpr uint32_t kAt4 = kEthernetBytes + kIpv4Bytes;
+  constexpr uint32_t kAt6 = kEthernetBytes + kIpv6Bytes;
+  CommonBody common;
+  if (find_common_body<false>(frame, len, common)) {
+    return {kAt4 + common.clear, kAt4 + common.len, common.clear};
+  }
+  if (find_common_body<true>(frame, len, common)) {
+    return {kAt6 + common.clear, kAt6 + common.len, common.clear};
+  }
+  return find_any_payload(frame, len);
 }
 
 inline bool has_ports(BodyKind kind) { return kind == BodyKind::kTcp || kind == BodyKind::kUdp; }

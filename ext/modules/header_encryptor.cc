@@ -17,6 +17,11 @@ constexpr uint32_t option_bytes(uint32_t text_len, bool sealed) {
   return kTextAt + text_len + (sealed ? kSealBytes : 0);
 }
 
+uint64_t word64(const uint8_t* from) {
+  uint64_t word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
 uint32_t word32(const uint8_t* from) {
   uint32_t word;
   std::memcpy(&word, from, sizeof word);
@@ -76,56 +81,81 @@ inline void HeaderEncryptor::name(EncryptGroup& group, uint32_t i, uint64_t flag
       i, uint64_t{kWireVersion << 4} | flags | uint64_t{plan_.epoch} << 8 | protocol << 16, 3);
 }
 
-// TCP or UDP in a whole IPv4 packet without options and tags: most of all packets.
+// TCP or UDP in a whole packet without options, extensions and tags: most of all packets.
+template <bool kIpv6>
 inline bool HeaderEncryptor::prepare_common(Packet& packet, const uint8_t* seal, uint32_t i,
                                             Nonce nonce) {
+  constexpr uint32_t kAt = kEthernetBytes + (kIpv6 ? kIpv6Bytes : kIpv4Bytes);
+  constexpr uint32_t kTextBytes = kIpv6 ? kText6.bytes : kText4.bytes;
   uint8_t* const frame = packet.data();
   const uint32_t len = packet.len();
   uint8_t* const ip = frame + kEthernetBytes;
-  uint8_t* const body = ip + kIpv4Bytes;
+  uint8_t* const body = frame + kAt;
   CommonBody found;
-  if (!find_common_body(frame, len, found)) return false;
+  if (!find_common_body<kIpv6>(frame, len, found)) return false;
   const uint32_t body_len = found.len;
-  const uint32_t trailer = len - (kEthernetBytes + kIpv4Bytes) - body_len;
+  const uint32_t trailer = len - kAt - body_len;
   const bool sealed = is_sealed(seal);
-  const uint32_t new_len = kOuterBytes + option_bytes(kText4.bytes, sealed);
-  const bool fits = new_len - kEthernetBytes + body_len <= frame_.mtu &&
-                    packet.headroom() + kEthernetBytes + kIpv4Bytes >= new_len;
+  const uint32_t new_len = kOuterBytes + option_bytes(kTextBytes, sealed);
+  const bool fits =
+      new_len - kEthernetBytes + body_len <= frame_.mtu && packet.headroom() + kAt >= new_len;
   const bool clear_header = !sealed || (seal[2] | seal[3]) != 0;
-  if (trailer > kMaxTrailer || !fits || !clear_header || !ipv4_checksum_plain(ip)) return false;
+  if (trailer > kMaxTrailer || !fits || !clear_header) return false;
+  if (!kIpv6 && !ipv4_checksum_plain(ip)) return false;
 
-  EncryptGroup& group = ipv4_;
-  if (group.text_len != kText4.bytes) return false;
+  EncryptGroup& group = kIpv6 ? ipv6_ : ipv4_;
+  if (group.text_len != kTextBytes) return false;
   const bool tcp = found.protocol == kProtoTcp;
   const uint64_t ports = word32(body);
   const uint16_t checksum = word16(body + (tcp ? 16 : 6));
   const auto kind = static_cast<uint64_t>(tcp ? BodyKind::kTcp : BodyKind::kUdp);
   const uint64_t flags = sealed ? kFlagSealed : 0;
   const uint64_t protocol = found.protocol;
+  const uint32_t first = load_be32(ip);
+  const uint64_t traffic_class = (kIpv6 ? first >> 20 : first >> 16) & 0xff;
   EncryptItem& item = group.items[i];
   item.packet = &packet;
   item.body = body;
   item.seal = seal;
   item.sum = ones_of_long(body + 4, body_len - 4) + without(checksum) +
              pseudo_of(body_len, found.protocol);
-  put64(reinterpret_cast<uint8_t*>(&item.shape), body_len | kind << 16 | flags << 24 |
-                                                     protocol << 32 | uint64_t{ip[1]} << 40 |
-                                                     uint64_t{ip[8]} << 48 | uint64_t{1} << 56);
+  put64(reinterpret_cast<uint8_t*>(&item.shape),
+        body_len | kind << 16 | flags << 24 | protocol << 32 | traffic_class << 40 |
+            uint64_t{ip[kIpv6 ? 7 : 8]} << 48 | uint64_t{1} << 56);
 
-  const uint64_t src = word32(ip + 12);
-  const uint64_t dst = word32(ip + 16);
-  const uint64_t dont_fragment = ip[6] >> 6;
-  const uint64_t head = (dont_fragment * kTextDontFragment) << 4 | uint64_t{trailer} << 8 |
-                        uint64_t{word16(ip + 4)} << 16;
   const size_t at = i * kAesBlock;
-  put64(group.texts.text[0] + at, head | src << 32);
-  put64(group.texts.text[0] + at + 8, dst | ports << 32);
-  put64(group.texts.text[1] + at, checksum);
-  put64(group.texts.text[1] + at + 8, 0);
-  put64(group.tuples[0] + at, src | dst << 32);
-  put64(group.tuples[0] + at + 8, ports | protocol << 32 | uint64_t{4} << 40);
-  group.clear4[0][i] = __builtin_bswap32(static_cast<uint32_t>(src));
-  group.clear4[1][i] = __builtin_bswap32(static_cast<uint32_t>(dst));
+  const uint64_t last = ports | protocol << 32 | uint64_t{kIpv6 ? 6 : 4} << 40;
+  CcmBatch& texts = group.texts;
+  if (kIpv6) {
+    const uint64_t src[2] = {word64(ip + 8), word64(ip + 16)};
+    const uint64_t dst[2] = {word64(ip + 24), word64(ip + 32)};
+    const uint64_t head =
+        __builtin_bswap32(uint32_t{kTextIpv6} << 28 | (first & 0xfffff) << 8 | trailer);
+    put64(texts.text[0] + at, head | src[0] << 32);
+    put64(texts.text[0] + at + 8, src[0] >> 32 | src[1] << 32);
+    put64(texts.text[1] + at, src[1] >> 32 | dst[0] << 32);
+    put64(texts.text[1] + at + 8, dst[0] >> 32 | dst[1] << 32);
+    put64(texts.text[2] + at, dst[1] >> 32 | ports << 32);
+    put64(texts.text[2] + at + 8, checksum);
+    std::memcpy(group.tuples[0] + at, src, sizeof src);
+    std::memcpy(group.tuples[1] + at, dst, sizeof dst);
+    put64(group.tuples[2] + at, last);
+    put64(group.tuples[2] + at + 8, 0);
+  } else {
+    const uint64_t src = word32(ip + 12);
+    const uint64_t dst = word32(ip + 16);
+    const uint64_t dont_fragment = ip[6] >> 6;
+    const uint64_t head = (dont_fragment * kTextDontFragment) << 4 | uint64_t{trailer} << 8 |
+                          uint64_t{word16(ip + 4)} << 16;
+    put64(texts.text[0] + at, head | src << 32);
+    put64(texts.text[0] + at + 8, dst | ports << 32);
+    put64(texts.text[1] + at, checksum);
+    put64(texts.text[1] + at + 8, 0);
+    put64(group.tuples[0] + at, src | dst << 32);
+    put64(group.tuples[0] + at + 8, last);
+    group.clear4[0][i] = __builtin_bswap32(static_cast<uint32_t>(src));
+    group.clear4[1][i] = __builtin_bswap32(static_cast<uint32_t>(dst));
+  }
   const uint32_t both = __builtin_bswap32(static_cast<uint32_t>(ports));
   group.ports[0][i] = both >> 16;
   group.ports[1][i] = both & 0xffff;
@@ -294,23 +324,29 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
 
 void HeaderEncryptor::encrypt(Batch& batch, int seal_place, Refusal* refusals) {
   NonceRun nonces = nonces_.take(batch.size);
-  uint32_t count = 0;  // in the IPv4 group
+  uint32_t count4 = 0;
+  uint32_t count6 = 0;
   for (uint32_t i = 0; i < batch.size; ++i) {
     Packet& packet = *batch[i];
     const uint8_t* const seal = seal_place == kNoOffset ? nullptr : packet.metadata(seal_place);
     const Nonce nonce = nonces.next();
     refusals[i] = Refusal::kNone;
-    if (prepare_common(packet, seal, count, nonce)) {
-      ++count;
+    if (prepare_common<false>(packet, seal, count4, nonce)) {
+      ++count4;
+    } else if (prepare_common<true>(packet, seal, count6, nonce)) {
+      ++count6;
     } else {
-      ipv4_.count = count;
+      ipv4_.count = count4;
+      ipv6_.count = count6;
       refusals[i] = prepare_any(packet, seal, nonce);
-      count = ipv4_.count;
+      count4 = ipv4_.count;
+      count6 = ipv6_.count;
     }
   }
-  ipv4_.count = count;
-  if (ipv4_.count != 0) encrypt<false>(ipv4_);
-  if (ipv6_.count != 0) encrypt<true>(ipv6_);
+  ipv4_.count = count4;
+  ipv6_.count = count6;
+  if (count4 != 0) encrypt<false>(ipv4_);
+  if (count6 != 0) encrypt<true>(ipv6_);
 }
 
 }  // namespace e2

@@ -61,8 +61,8 @@ struct EncryptItem {
 // Packets of one family whose texts have the same length.
 struct EncryptGroup {
   uint32_t count = 0;
-  uint32_t text_len = kText4.bytes;
-  bool common = true;  // all are whole TCP or UDP packets of IPv4 and nothing else
+  uint32_t text_len;
+  bool common = true;  // all are whole TCP or UDP packets without anything more
   EncryptItem items[kMaxBatch];
   alignas(64) uint8_t tuples[3][kMaxBatch * kAesBlock];  // IPv4 has one block of it
   alignas(64) uint8_t src[kMaxBatch * kAesBlock];        // encrypted
@@ -76,13 +76,17 @@ struct EncryptGroup {
 class HeaderEncryptor {
  public:
   HeaderEncryptor(const EncryptPlan& plan, const EncryptFrame& frame, Nonces& nonces)
-      : plan_(plan), frame_(frame), nonces_(nonces) {}
+      : plan_(plan), frame_(frame), nonces_(nonces) {
+    ipv4_.text_len = kText4.bytes;
+    ipv6_.text_len = kText6.bytes;
+  }
 
   // refusals[i] says why packet i can't be encrypted. `seal_place` is where PayloadSeal left what
   // it did, or kNoOffset. Afterwards all others are encrypted.
   void encrypt(Batch& batch, int seal_place, Refusal* refusals);
 
  private:
+  template <bool kIpv6>
   bool prepare_common(Packet& packet, const uint8_t* seal, uint32_t i, Nonce nonce);
   Refusal prepare_any(Packet& packet, const uint8_t* seal, Nonce nonce);
   void set_sum(EncryptItem& item, const Headers& h, uint32_t sport_and_dport) const;
@@ -99,7 +103,7 @@ class HeaderEncryptor {
   void hide_fragment_ids(EncryptGroup& group, const uint8_t* seeds) const;
   template <bool kCommon>
   void write_checks(EncryptGroup& group, const TextLayout& layout) const;
-  template <bool kCommon>
+  template <bool kCommon, bool kIpv6>
   void write(EncryptGroup& group) const;
 
   const EncryptPlan& plan_;

@@ -78,14 +78,14 @@ void HeaderEncryptor::encrypt(EncryptGroup& group) const {
   if (!plan_.pool.empty()) use_pool<kIpv6>(group, clear);
   hide_fragment_ids(group, seeds);
   const TextLayout& layout = kIpv6 ? kText6 : kText4;
-  if (!kIpv6 && group.common) {
-    write_checks<true>(group, kText4);
-    ccm_seal(keys.header, group.texts, group.count, kText4.bytes);
-    write<true>(group);
+  if (group.common) {
+    write_checks<true>(group, layout);
+    ccm_seal(keys.header, group.texts, group.count, layout.bytes);
+    write<true, kIpv6>(group);
   } else {
     write_checks<false>(group, layout);
     ccm_seal(keys.header, group.texts, group.count, group.text_len);
-    write<false>(group);
+    write<false, kIpv6>(group);
   }
 }
 
@@ -140,9 +140,10 @@ void HeaderEncryptor::hide_fragment_ids(EncryptGroup& group, const uint8_t* seed
   }
 }
 
-template <bool kCommon>
+template <bool kCommon, bool kIpv6>
 inline void HeaderEncryptor::write(EncryptGroup& group) const {
-  const uint32_t text_len = kCommon ? kText4.bytes : group.text_len;
+  constexpr uint32_t kUsual = kIpv6 ? kText6.bytes : kText4.bytes;
+  const uint32_t text_len = kCommon ? kUsual : group.text_len;
   const uint32_t count = group.count;
   const uint64_t epoch = plan_.epoch;
   const MacPair macs = load_macs(frame_.macs);
@@ -199,10 +200,8 @@ inline void HeaderEncryptor::write(EncryptGroup& group) const {
     std::memcpy(head, &first, sizeof first);
     group.texts.get_nonce(i, head + kNonceAt);
     std::memcpy(head + kTagAt, group.texts.tag(i), kCcmTagBytes);
-    if (kCommon) {
-      group.texts.get_text(i, head + kTextAt, kText4.bytes);
-    } else if (text_len == kText6.bytes) {
-      group.texts.get_text(i, head + kTextAt, kText6.bytes);
+    if (text_len == kUsual) {
+      group.texts.get_text(i, head + kTextAt, kUsual);
     } else {
       group.texts.get_text(i, head + kTextAt, text_len);
     }

@@ -56,30 +56,15 @@ class PayloadSeal final : public Module {
   static void seal(Packet& packet, int place, const SealPlan& plan, NonceRun& nonces) {
     uint8_t* const frame = packet.data();
     uint8_t* const attribute = packet.metadata(place);
-    uint32_t off = kEthernetBytes + kIpv4Bytes;
-    uint32_t end = off;
-    uint32_t clear = 0;
-    CommonBody common;
-    if (find_common_body(frame, packet.len(), common)) {
-      end += common.len;
-      clear = common.clear;
-    } else {
-      Headers h;
-      parse_any_headers(frame, packet.len(), h);
-      const Body body = find_body(frame, packet.len(), h);
-      off = body.off;
-      end = body.kind == BodyKind::kLink ? off : off + uint32_t{body.len};
-      clear = body.clear;
-    }
-    const uint32_t start = off + clear;
+    const SealedPart part = find_payload(frame, packet.len());
     Seal seal = {};
-    if (start < end) {
+    if (part.start < part.end) {
       seal.present = 1;
       seal.epoch = plan.epoch;
-      store_be16(seal.clear, static_cast<uint16_t>(clear));
+      store_be16(seal.clear, static_cast<uint16_t>(part.clear));
       nonces.next().write(seal.nonce);
-      gcm_seal(plan.keys->payload, seal.nonce, &seal.present, Seal::kAuthenticated, frame + start,
-               frame + start, end - start, seal.tag);
+      gcm_seal(plan.keys->payload, seal.nonce, &seal.present, Seal::kAuthenticated,
+               frame + part.start, frame + part.start, part.end - part.start, seal.tag);
     }
     std::memcpy(attribute, &seal, sizeof seal);
   }
