@@ -117,11 +117,12 @@ uint32_t Context::alloc(Batch& batch, uint32_t count, uint32_t len) {
   if (count > kMaxBatch - batch.size) count = kMaxBatch - batch.size;
   if (cache.size < count) count = std::min(count, pool->refill(cache, count));
   cache.size -= count;
-  Packet** from = cache.packets + cache.size;
+  Packet** const from = cache.packets + cache.size;
+  Packet** const to = batch.packets + batch.size;
   for (uint32_t i = 0; i < count; ++i) {
-    Packet* packet = from[i];
+    Packet* const packet = from[i];
+    to[i] = packet;
     packet->start_over(len);
-    batch.packets[batch.size + i] = packet;
   }
   batch.size += count;
   return count;

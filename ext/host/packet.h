@@ -80,9 +80,10 @@ class alignas(kCacheLineBytes) Packet {
   }
   // The same for a packet that is new in all respects: without times and wire length.
   void start_over(uint32_t len) {
-    reset(len);
-    static_assert(offsetof(Packet, capacity_) - offsetof(Packet, wire_len_) == 16, "one move");
-    std::memset(&wire_len_, 0, 16);
+    static_assert(offsetof(Packet, time_ns_) - offsetof(Packet, data_off_) == 16, "two moves");
+    const uint32_t fresh[4] = {kHeadroomBytes, len, 0, 0};
+    std::memcpy(&data_off_, fresh, sizeof fresh);
+    time_ns_ = 0;
   }
   // Copies bytes, metadata and times of `from`; false when they do not fit this buffer.
   bool copy_from(const Packet& from) {
