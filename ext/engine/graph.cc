@@ -121,6 +121,7 @@ Status Graph::connect(const std::string& from, uint64_t out_gate, const std::str
   gate->index = static_cast<Gate>(out_gate);
   gate->next = next;
   gate->in = in.get();
+  gate->next_in = in_gate;
   gate->count_packets = count;
   in->sources.push_back(gate.get());
   set_out(*source, static_cast<Gate>(out_gate), std::move(gate));

@@ -173,7 +173,7 @@ void Module::emit(Context& ctx, Batch& batch, Gate gate) {
   if (out.hooked || out.count_bytes || ctx.profile) {
     deliver_watched(ctx, batch, out);
   } else {
-    out.next->process(ctx, batch, out.in->index);
+    out.next->process(ctx, batch, out.next_in);
   }
   batch.clear();
 }

@@ -145,16 +145,18 @@ struct InGate {
   std::vector<std::unique_ptr<GateHook>> hooks;
 };
 
-struct OutGate {
-  Module* owner = nullptr;
-  Gate index = 0;
+// What each batch needs comes first, in one cache line.
+struct alignas(kCacheLineBytes) OutGate {
   Module* next = nullptr;
-  InGate* in = nullptr;
+  std::unique_ptr<GateCount[]> counts{new GateCount[kMaxWorkers]};
+  Gate next_in = 0;  // the index of `in`
   bool count_packets = true;
   bool count_bytes = false;
   bool hooked = false;  // any hook on this gate or on `in`
+  InGate* in = nullptr;
+  Module* owner = nullptr;
+  Gate index = 0;
   std::vector<std::unique_ptr<GateHook>> hooks;
-  std::unique_ptr<GateCount[]> counts{new GateCount[kMaxWorkers]};
 };
 
 struct Command {
@@ -211,6 +213,9 @@ class Host {
 };
 
 class Module {
+  // Beside the pointer to the virtual functions: what each batch needs is in one cache line.
+  OutGate* first_out_ = nullptr;  // gate 0's, which most packets take: one load less for each batch
+
  public:
   Module();
   virtual ~Module();
@@ -302,7 +307,6 @@ class Module {
   std::string name_;
   const ModuleClass* class_ = nullptr;
   std::vector<std::unique_ptr<OutGate>> out_gates_;
-  OutGate* first_out_ = nullptr;  // gate 0's, which most packets take: one load less for each batch
   std::vector<std::unique_ptr<InGate>> in_gates_;
   std::vector<Attribute> attributes_;
   std::vector<int> attr_offsets_;
