@@ -15,6 +15,7 @@ from statistics import median
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from tunnel_lines import TUNNEL_LINES
 
 from anchors import BESSD_MPPS, BESSD_NS
 from bess_plugins.client import Client
@@ -58,7 +59,9 @@ def theirs(build: Build, peer: Client | None, stack: ExitStack) -> DaemonGraph |
     return graph
 
 
-@pytest.mark.parametrize("line", [*LINES, *STANDARD_LINES], ids=lambda line: line.name)
+@pytest.mark.parametrize(
+    "line", [*LINES, *STANDARD_LINES, *TUNNEL_LINES], ids=lambda line: line.name
+)
 def test_line(
     line: Line,
     peer: Client | None,

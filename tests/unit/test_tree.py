@@ -7,6 +7,7 @@ import ast
 import importlib
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,14 @@ def test_links_of_pages_lead_somewhere() -> None:
             if not path.exists() or (anchor and anchor not in anchors(path.read_text())):
                 broken.append(f"{name}: {link}")
     assert broken == []
+
+
+def test_benchmarks_can_be_collected() -> None:
+    """They run by hand, so that nobody else would notice what a change broke there."""
+    ran = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", "bench", "--collect-only", "-q"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout

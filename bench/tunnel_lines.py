@@ -1,18 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How fast the tunnel between servers is, under the rules of test_dataplane.py."""
+"""Lines over the tunnel between servers, which bessd has not."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
-from test_dataplane import Graph, Line, Report, chain, graph, test_line
-
-__all__ = ["graph"]  # a fixture
-
-measure_line = test_line
-del test_line  # pytest would run its lines here too
+from lines import Line, chain
 
 ADDRESSES = {
     "IPv4": {"src_ip": "192.0.2.1", "dst_ip": "192.0.2.2"},
@@ -35,10 +28,11 @@ def tunnel(family: str, attributes: int, checksum: bool = True, decap: bool = Tr
         steps.append(("TunnelDecap", {"edges": {77: 0}, **common}))
     what = "encap->decap" if decap else "encap"
     how = "" if checksum else ", no checksum"
-    return Line(f"tunnel {what}, {family}, {attributes} attributes{how}", chain(1, *steps))
+    name = f"tunnel {what}, {family}, {attributes} attributes{how}"
+    return Line(name, chain(1, *steps), ours_only=True)
 
 
-LINES = [
+TUNNEL_LINES = [
     *(
         tunnel(family, n, decap=decap)
         for decap in (False, True)
@@ -47,8 +41,3 @@ LINES = [
     ),
     *(tunnel(family, 1, checksum=False) for family in ADDRESSES),
 ]
-
-
-@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
-def test_tunnel(line: Line, graph: Graph, benchmark: BenchmarkFixture, report: Report) -> None:
-    measure_line(line, graph, benchmark, report)
