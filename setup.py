@@ -31,6 +31,10 @@ def sources_of(folder: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext" / folder).glob("*.cc"))
 
 
+def host_sources(*names: str) -> list[str]:
+    return [f"ext/host/{name}.cc" for name in names]
+
+
 def core_sources() -> list[str]:
     """Every C++ file of the core; modules and ports register themselves when linked in."""
     return [source for folder in CORE_DIRS for source in sources_of(folder)]

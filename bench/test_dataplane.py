@@ -32,6 +32,8 @@ LATENCIES = {
     "Queue->": ["Queue"],
 }
 
+ALL_LINES = [*LINES, *STANDARD_LINES, *TUNNEL_LINES]
+
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
