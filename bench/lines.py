@@ -178,7 +178,7 @@ def wildcard_eight_masks(graph: Graph) -> None:
         graph.command(match, "add", gate=number % 4, priority=number, values=values, masks=masks)
 
 
-def expr_eight_masks(graph: Graph) -> None:
+def metadata_eight_masks(graph: Graph) -> None:
     head = sender(graph, MANY, NET)
     rules = [
         {
@@ -191,12 +191,12 @@ def expr_eight_masks(graph: Graph) -> None:
         }
         for number, (src, src_mask, dst, dst_mask) in enumerate(eight_masks())
     ]
-    match = graph.add("ExprMatch", rules=rules)
+    match = graph.add("MetadataMatch", rules=rules)
     graph.join(head, match)
     graph.sinks(match, FOUR)
 
 
-def expr_match(where: str) -> Build:
+def metadata_match(where: str) -> Build:
     """Four ports, in the packet or in an attribute that SetMetadata copies them to."""
 
     def build(graph: Graph) -> None:
@@ -206,7 +206,7 @@ def expr_match(where: str) -> Build:
             {"gate": gate, "terms": [{"field": field, "value": port}]}
             for gate, port in enumerate(PORTS)
         ]
-        match = graph.add("ExprMatch", rules=rules, meta=meta)
+        match = graph.add("MetadataMatch", rules=rules, meta=meta)
         graph.join(head, match)
         graph.sinks(match, FOUR)
 
@@ -341,7 +341,7 @@ LINES = [
     Line("4096 flows->IPLookup(4096)", ip_lookup(MANY)),
     Line("4096 flows->NAT", fan(MANY, "NAT", NAT, [1])),
     Line("4096 flows->WildcardMatch(1000 rules, 8 masks)", wildcard_eight_masks),
-    Line("4096 flows->ExprMatch(1000 rules, 8 masks)", expr_eight_masks),
+    Line("4096 flows->MetadataMatch(1000 rules, 8 masks)", metadata_eight_masks),
     Line("Rewrite(1)->VXLAN encap", vxlan(decap=False)),
     Line("Rewrite(1)->VXLAN encap->decap", vxlan(decap=True)),
     Line("Rewrite(1)->GenericEncap(const)->Decap", generic_encap(by_attribute=False)),

@@ -19,7 +19,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from anchors import BESSD_MPPS, BESSD_NS
 from bess_plugins.client import Client
 from graphs import DaemonGraph, EngineGraph, Graph, MissingClassError
-from lines import LINES, Build, Line, expr_match, timed
+from lines import LINES, Build, Line, metadata_match, timed
 from measuring import SECONDS, WARMUP, measure_in_turn, run_rounds
 from standard_lines import STANDARD_LINES
 
@@ -86,7 +86,7 @@ def test_line(
 
 def test_match_on_attribute(stack: ExitStack, benchmark: BenchmarkFixture, report: Report) -> None:
     """What it costs to copy a field to an attribute and match that, rather than the field."""
-    graphs = {where: ours(expr_match(where), stack) for where in ("packet", "copy")}
+    graphs = {where: ours(metadata_match(where), stack) for where in ("packet", "copy")}
     measured, steal = measure_in_turn(benchmark, graphs)
     assert [graph.lost() for graph in graphs.values()] == [{}, {}]
     header, attribute = measured["packet"]["mpps"], measured["copy"]["mpps"]
@@ -97,7 +97,9 @@ def test_match_on_attribute(stack: ExitStack, benchmark: BenchmarkFixture, repor
         "worker_percent": min(figures["worker_percent"] for figures in measured.values()),
         "steal_percent": steal,
     }
-    report("Rewrite(32)->ExprMatch(4 rules)", figures, "metadata: a match on a header or on a copy")
+    report(
+        "Rewrite(32)->MetadataMatch(4 rules)", figures, "metadata: a match on a header or on a copy"
+    )
 
 
 @pytest.mark.parametrize("between", LATENCIES)

@@ -118,7 +118,7 @@ std::vector<Case> cases() {
       {"TrafficNormalizer", map({{"repair", true}})},
       {"WebCache", map({{"entries", 64}})},
       {"NetworkMonitor", map({{"flows", 64}})},
-      {"ExprMatch",
+      {"MetadataMatch",
        map({{"rules", list(map({{"gate", 1},
                                 {"priority", 1},
                                 {"terms", list(map({{"field", "l4.dport"}, {"value", 80}}))}}))}})},

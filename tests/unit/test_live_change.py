@@ -66,7 +66,7 @@ def wildcard_config(first_gate: int, others: int) -> dict[str, Any]:
     return {"default_gate": first_gate + 3, "rules": rules}
 
 
-def expr_rules(gate: int) -> dict[str, Any]:
+def named_rules(gate: int) -> dict[str, Any]:
     ports = ({"field": "l4.dport", "value": port} for port in (1000, 1001))
     return {"rules": [{"gate": gate + i, "terms": [term]} for i, term in enumerate(ports)]}
 
@@ -125,7 +125,9 @@ CASES = {
         ("add", wildcard(2, 1000)),
         ("clear", {}),
     ),
-    "ExprMatch": Case("ExprMatch", {"default_gate": 0}, (), ("add", expr_rules(1)), ("clear", {})),
+    "MetadataMatch": Case(
+        "MetadataMatch", {"default_gate": 0}, (), ("add", named_rules(1)), ("clear", {})
+    ),
     "IPLookup long": Case(
         "IPLookup",
         {},
