@@ -197,15 +197,12 @@ def metadata_eight_masks(graph: Graph) -> None:
 
 
 def metadata_match(where: str) -> Build:
-    """Four ports, in the packet or in an attribute that SetMetadata copies them to."""
+    """Four rules, on the port or on an attribute that SetMetadata copies it to either way."""
 
     def build(graph: Graph) -> None:
-        head, _ = matched(graph, 32, where)
+        head, _ = matched(graph, MANY, "copy")
         field, meta = ("l4.dport", {}) if where == "packet" else ("meta.port", {"port": 2})
-        rules = [
-            {"gate": gate, "terms": [{"field": field, "value": port}]}
-            for gate, port in enumerate(PORTS)
-        ]
+        rules = [{"gate": n, "terms": [{"field": field, "value": n, "mask": 3}]} for n in FOUR]
         match = graph.add("MetadataMatch", rules=rules, meta=meta)
         graph.join(head, match)
         graph.sinks(match, FOUR)

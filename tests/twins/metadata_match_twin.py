@@ -116,7 +116,7 @@ def _ip(ip: Packet, found: dict[str, int]) -> None:
             found |= {f"{layer}.{end}": n for layer in ("l4", name) for end, n in ports.items()}
     if TCP in ip:
         found["tcp.flags"] = int(ip[TCP].flags) & 0xFF
-    icmp = ip[ICMP] if ICMP in ip else ip.payload
+    icmp = ip.getlayer(ICMP) or ip.payload
     if isinstance(icmp, ICMP | _ICMPv6):
         found |= {"icmp.type": icmp.type, "icmp.code": icmp.code}
 

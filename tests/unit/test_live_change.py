@@ -71,6 +71,18 @@ def named_rules(gate: int) -> dict[str, Any]:
     return {"rules": [{"gate": gate + i, "terms": [term]} for i, term in enumerate(ports)]}
 
 
+def named(gate: int, field: str, value: int, priority: int = 0) -> dict[str, Any]:
+    terms = [{"field": field, "value": value}]
+    return {"gate": gate, "priority": priority, "terms": terms}
+
+
+def named_config(first_gate: int, field: str, count: int) -> dict[str, Any]:
+    """Gates for two of the four ports, and rules that no packet matches."""
+    ports = [1000, 1001, *range(5000, 5000 + count - 2)]
+    rules = [named(first_gate + i % 2, field, port) for i, port in enumerate(ports)]
+    return {"default_gate": first_gate + 3, "rules": rules}
+
+
 def route(gate: int, prefix: str, length: int) -> dict[str, Any]:
     return {"gate": gate, "prefix": prefix, "prefix_len": length}
 
@@ -127,6 +139,20 @@ CASES = {
     ),
     "MetadataMatch": Case(
         "MetadataMatch", {"default_gate": 0}, (), ("add", named_rules(1)), ("clear", {})
+    ),
+    "MetadataMatch config": Case(  # other words in the key, and tables instead of a scan
+        "MetadataMatch",
+        {"default_gate": 0},
+        (("set_runtime_config", named_config(0, "udp.dport", 2)),),
+        ("set_runtime_config", named_config(4, "raw.36.2", 100)),
+        ("set_runtime_config", named_config(0, "udp.dport", 2)),
+    ),
+    "MetadataMatch rule": Case(
+        "MetadataMatch",
+        named_config(0, "l4.dport", 100),
+        (),
+        ("add", {"rules": [named(6, "ip.proto", 17, priority=9)]}),
+        ("delete", {"rules": [named(0, "ip.proto", 17)]}),
     ),
     "IPLookup long": Case(
         "IPLookup",

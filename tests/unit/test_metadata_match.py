@@ -155,9 +155,8 @@ def test_ties_go_to_the_older_rule() -> None:
     check([port(gate, 0, mask) for gate, mask in enumerate(masks[::-1])])
     check([port(gate, gate % 2, mask) for gate, mask in enumerate(masks)])
     everything = [{"gate": 1, "priority": -1}]
-    check(
-        [*everything, *(port(2 + gate, 0, 0xFFFF - gate) for gate in range(30) if gate & 80 == 0)]
-    )
+    disjoint = [gate for gate in range(30) if gate & 80 == 0]
+    check([*everything, *(port(2 + gate, 0, 0xFFFF - gate) for gate in disjoint)])
 
 
 def test_a_field_of_zero_is_not_a_missing_field() -> None:
@@ -221,10 +220,8 @@ def test_runtime_config() -> None:
     engine.module_command("m", "set_runtime_config", new)
     assert engine.module_command("m", "get_runtime_config", {}) == new
     engine.module_command("m", "add", {"rules": [rules[0]]})
-    assert engine.module_command("m", "get_runtime_config", {})["rules"] == [
-        new["rules"][0],
-        rules[0],
-    ]
+    config = engine.module_command("m", "get_runtime_config", {})
+    assert config["rules"] == [port_rule(5, 82), rules[0]]
 
 
 def test_gate_8192_drops() -> None:
@@ -404,7 +401,7 @@ def classbench_set(name: str) -> list[classbench.FiveRule]:
 def test_classbench(name: str) -> None:
     """Ten thousand rules; headers that hit them, some of which an earlier rule takes."""
     rules = classbench_set(name)
-    headers = classbench.hitting(rules, 1500, seed=10)
+    headers = classbench.hitting(rules, 700, seed=10)
     args = [
         {"gate": number % GATES, "priority": -number, "terms": rule.terms()}
         for number, rule in enumerate(rules)
@@ -412,8 +409,8 @@ def test_classbench(name: str) -> None:
     engine = device(rules=args, default_gate=GATES)
     found = [classbench.best(rules, header) for header in headers]
     hits = [number for number in found if number is not None]
-    assert len(hits) > 1400
-    assert len(set(hits)) > 500
+    assert len(hits) > 650
+    assert len(set(hits)) > 300
     expected: dict[int, list[bytes]] = {}
     for number, header in zip(found, headers, strict=True):
         gate = GATES if number is None else number % GATES
@@ -428,11 +425,11 @@ def test_classbench(name: str) -> None:
     left = [rule for number, rule in enumerate(rules) if number not in set(gone)]
     origin = [number for number in range(len(rules)) if number not in set(gone)]
     counts: dict[int, int] = {}
-    for header in headers[:300]:
+    for header in headers[:150]:
         number = classbench.best(left, header)
         gate = GATES if number is None else origin[number] % GATES
         counts[gate] = counts.get(gate, 0) + 1
-    out = engine.run_packets("m", packets[:300])
+    out = engine.run_packets("m", packets[:150])
     assert {gate: len(some) for gate, some in out.items() if some} == counts
 
 
