@@ -190,6 +190,7 @@ std::vector<const NamedRule*> MatchTable::rules() const {
   std::sort(used.begin(), used.end(),
             [](const Stored* a, const Stored* b) { return a->age < b->age; });
   std::vector<const NamedRule*> rules;
+  rules.reserve(used.size());
   for (const Stored* stored : used) rules.push_back(&stored->rule);
   return rules;
 }

@@ -6,26 +6,28 @@
 // Numbers stand for bytes in network order, in metadata too. Gate 8192 in a rule or as the default
 // drops.
 //
-// | field                   | bits  | the packet has it when                                      |
-// |-------------------------|-------|-------------------------------------------------------------|
-// | eth.src eth.dst         | 48    | its Ethernet header is complete                             |
-// | eth.type                | 16    | the same; the type after all VLAN tags                      |
-// | vlan.id vlan.pcp        | 12, 3 | it has a VLAN tag; of the outermost                         |
-// | mpls.label .tc .ttl     | 20... | it has an MPLS label; of the outermost. 3 and 8 bits        |
-// | ip.version              | 4     | it is IPv4 or IPv6                                          |
-// | ip.dscp ip.ttl          | 6, 8  | the same; hop limit                                         |
-// | ip.fragment             | 1     | the same; 1 in every fragment                               |
-// | ip.proto                | 8     | the same, and its extension headers, if any, are complete   |
-// | ip.src ip.dst ip.tos    | 32, 8 | it is IPv4                                                  |
-// | ip6.src ip6.dst         | 128   | it is IPv6                                                  |
-// | ip6.tclass              | 8     | it is IPv6                                                  |
-// | l4.sport l4.dport       | 16    | it has a TCP, UDP or SCTP header. May have ranges           |
-// | tcp. udp. sctp.: .sport | 16    | it has that header; .dport as well. May have ranges         |
-// | tcp.flags               | 8     | it has a TCP header                                         |
-// | icmp.type icmp.code     | 8     | it has an ICMP or ICMPv6 header                             |
-// | packet.len              | 16    | always. May have ranges                                     |
-// | raw.OFFSET.SIZE         | 8-128 | it is that long: SIZE (1-16) bytes from OFFSET (0-1024) on  |
-// | meta.NAME               | 8-128 | always; 0 where no module before this one writes it         |
+// | field                       | bits        | the packet has it when                            |
+// |-----------------------------|-------------|---------------------------------------------------|
+// | eth.src eth.dst             | 48          | its Ethernet header is complete                   |
+// | eth.type                    | 16          | the same; the type after all VLAN tags            |
+// | vlan.id vlan.pcp            | 12, 3       | it has a VLAN tag; of the outermost               |
+// | mpls.label mpls.tc mpls.ttl | 20, 3, 8    | it has an MPLS label; of the outermost            |
+// | ip.version ip.dscp ip.ttl   | 4, 6, 8     | it is IPv4 or IPv6; the hop limit                 |
+// | ip.fragment                 | 1           | the same; 1 in every fragment of a datagram       |
+// | ip.proto                    | 8           | the same, and its extension headers are complete  |
+// | ip.src ip.dst ip.tos        | 32, 32, 8   | it is IPv4                                        |
+// | ip6.src ip6.dst ip6.tclass  | 128, 128, 8 | it is IPv6                                        |
+// | l4.sport l4.dport           | 16          | it has a TCP, UDP or SCTP header                  |
+// | tcp.sport tcp.dport         | 16          | it has a TCP header                               |
+// | tcp.flags                   | 8           | the same                                          |
+// | udp.sport udp.dport         | 16          | it has a UDP header                               |
+// | sctp.sport sctp.dport       | 16          | it has an SCTP header                             |
+// | icmp.type icmp.code         | 8           | it has an ICMP or ICMPv6 header                   |
+// | packet.len                  | 16          | always                                            |
+// | raw.OFFSET.SIZE             | 8 to 128    | it has all SIZE (1-16) bytes from OFFSET (0-1024) |
+// | meta.NAME                   | 8 to 128    | always; 0 where no module before it writes it     |
+//
+// Ports and packet.len may have ranges.
 //
 // Refused, all rules of the command with it: a rule that there is already, whatever its priority
 // and gate; two of one priority that differ only in ranges that overlap; a field that is not known,
@@ -52,11 +54,12 @@
 // either MAC address, MPLS, 8 bytes of metadata and of the packet, two for the other fields, and
 // four for IPv6 addresses.
 // Method: keys of just the words that rules test; up to 16 rules are all compared, more are looked
-// up in a RuleIndex (rule_index.h). Its cost is O(tables + rules that agree in a table's mask):
-// ClassBench's sets of 10,000 rules take 9 to 16 tables where tuple space search would take 130 to
-// 1,000. Rules that no bits tell apart, as ranges alone, are compared one by one. A change takes
-// O(tables) for each rule, and O(rules * tables) now and then. Commands change rules while packets
-// flow (live_table.h): a batch meets one whole set of them.
+// up in a RuleIndex (rule_index.h). That costs a packet O(tables + rules that agree in all bits of
+// a table's mask, 8 at most when the index is built): ClassBench's sets of 10,000 rules take 9 to
+// 14 tables where tuple space search would take 500 to 1,000. In the worst case, rules that only
+// ranges tell apart, all of them are compared. A rule added or removed costs O(tables), and
+// O(rules * tables * fields) now and then, when the index is built anew. Commands change rules
+// while packets flow (live_table.h): a batch meets one whole set of them.
 // Origin: original to this project, in the manner of WildcardMatch.
 #include "host/live_table.h"
 #include "modules/gate_args.h"
