@@ -222,14 +222,14 @@ void RuleIndex::erase(uint32_t number) {
 bool RuleIndex::stale() const {
   constexpr size_t kFew = 64;
   if (changes_ > std::max(kFew, size_ / 2)) return true;
-  return rest_ > 4 * kChain && changes_ > size_ / 16;
+  return rest_ > size_t{4} * kChain && changes_ > size_ / 16;
 }
 
 // Lays all rules out for a scan, the best one last.
 void RuleIndex::update_scan() {
   if (size_ > kMaxScanRules) return;
   std::vector<uint32_t> rows;
-  for (uint32_t row = 0; row < lines_.size() / row_lines_; ++row) {
+  for (uint32_t row = 0; size_t{row} * row_lines_ < lines_.size(); ++row) {
     if (head(row).used != 0) rows.push_back(row);
   }
   std::sort(rows.begin(), rows.end(),
