@@ -41,6 +41,7 @@ COLUMNS = (
     ("steal_percent", 14, 1),
     ("us_per_rule", 12, 2),
     ("source_mpps", 12, 1),
+    ("match_cycles", 13, 1),
     ("steer_ns", 9, 1),
     ("goal_mpps", 10, 1),
     ("us_per_split", 13, 0),

@@ -178,41 +178,6 @@ def wildcard_eight_masks(graph: Graph) -> None:
         graph.command(match, "add", gate=number % 4, priority=number, values=values, masks=masks)
 
 
-def expr_eight_masks(graph: Graph) -> None:
-    head = sender(graph, MANY, NET)
-    rules = [
-        {
-            "gate": number % 4,
-            "priority": number,
-            "terms": [
-                {"field": "ip.src", "value": src, "mask": src_mask},
-                {"field": "ip.dst", "value": dst, "mask": dst_mask},
-            ],
-        }
-        for number, (src, src_mask, dst, dst_mask) in enumerate(eight_masks())
-    ]
-    match = graph.add("ExprMatch", rules=rules)
-    graph.join(head, match)
-    graph.sinks(match, FOUR)
-
-
-def expr_match(where: str) -> Build:
-    """Four ports, in the packet or in an attribute that SetMetadata copies them to."""
-
-    def build(graph: Graph) -> None:
-        head, _ = matched(graph, 32, where)
-        field, meta = ("l4.dport", {}) if where == "packet" else ("meta.port", {"port": 2})
-        rules = [
-            {"gate": gate, "terms": [{"field": field, "value": port}]}
-            for gate, port in enumerate(PORTS)
-        ]
-        match = graph.add("ExprMatch", rules=rules, meta=meta)
-        graph.join(head, match)
-        graph.sinks(match, FOUR)
-
-    return build
-
-
 def vxlan(decap: bool) -> Build:
     attrs = [
         {"name": "tun_ip_src", "size": 4, "value_bin": b"\xc0\xa8\0\1"},
@@ -341,7 +306,6 @@ LINES = [
     Line("4096 flows->IPLookup(4096)", ip_lookup(MANY)),
     Line("4096 flows->NAT", fan(MANY, "NAT", NAT, [1])),
     Line("4096 flows->WildcardMatch(1000 rules, 8 masks)", wildcard_eight_masks),
-    Line("4096 flows->ExprMatch(1000 rules, 8 masks)", expr_eight_masks),
     Line("Rewrite(1)->VXLAN encap", vxlan(decap=False)),
     Line("Rewrite(1)->VXLAN encap->decap", vxlan(decap=True)),
     Line("Rewrite(1)->GenericEncap(const)->Decap", generic_encap(by_attribute=False)),

@@ -20,7 +20,7 @@ from tunnel_lines import TUNNEL_LINES
 from anchors import BESSD_MPPS, BESSD_NS
 from bess_plugins.client import Client
 from graphs import DaemonGraph, EngineGraph, Graph, MissingClassError
-from lines import LINES, Build, Line, expr_match, timed
+from lines import LINES, Build, Line, timed
 from measuring import SECONDS, WARMUP, measure_in_turn, run_rounds
 from standard_lines import STANDARD_LINES
 
@@ -87,22 +87,6 @@ def test_line(
         figures["elsewhere_mpps"] = BESSD_MPPS[line.name]
         figures["elsewhere_ratio"] = figures["mpps"] / figures["elsewhere_mpps"]
     report(line.name, figures)
-
-
-def test_match_on_attribute(stack: ExitStack, benchmark: BenchmarkFixture, report: Report) -> None:
-    """What it costs to copy a field to an attribute and match that, rather than the field."""
-    graphs = {where: ours(expr_match(where), stack) for where in ("packet", "copy")}
-    measured, steal = measure_in_turn(benchmark, graphs)
-    assert [graph.lost() for graph in graphs.values()] == [{}, {}]
-    header, attribute = measured["packet"]["mpps"], measured["copy"]["mpps"]
-    figures = {
-        "header_mpps": header,
-        "attribute_mpps": attribute,
-        "cost_percent": 100 * (1 - attribute / header),
-        "worker_percent": min(figures["worker_percent"] for figures in measured.values()),
-        "steal_percent": steal,
-    }
-    report("Rewrite(32)->ExprMatch(4 rules)", figures, "metadata: a match on a header or on a copy")
 
 
 @pytest.mark.parametrize("between", LATENCIES)

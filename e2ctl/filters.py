@@ -27,6 +27,7 @@ __all__ = [
     "ANY",
     "FIELD_BITS",
     "MAX_RULES",
+    "VERSION_OF",
     "And",
     "Attr",
     "Const",
@@ -62,7 +63,7 @@ FIELD_BITS: Mapping[str, int] = {
     "l4.sport": 16,
     "l4.dport": 16,
 }
-_VERSION_OF = {"ip.src": 4, "ip.dst": 4, "ip6.src": 6, "ip6.dst": 6}
+VERSION_OF = {"ip.src": 4, "ip.dst": 4, "ip6.src": 6, "ip6.dst": 6}
 
 AttrValue = bool | int | str
 V = TypeVar("V")
@@ -289,7 +290,7 @@ def _join(left: Terms, right: Terms) -> Terms | None:
                 return None
             term = Term(term.field, old.value | term.value, old.mask | term.mask)
         merged[term.field] = term
-    versions = {_VERSION_OF[name] for name in merged if name in _VERSION_OF}
+    versions = {VERSION_OF[name] for name in merged if name in VERSION_OF}
     version = merged.get("ip.version")
     if len(versions) > 1:
         return None

@@ -5,7 +5,7 @@ Each NF is a module of its own name, each port a ``PortInc`` named ``in_PORT``, 
 ``out_PORT``, or both. Packets that leave a node follow the edges whose filter they pass:
 
 * always the same edges: no classifier;
-* otherwise an ``ExprMatch`` named ``match_NODE`` with one output gate per set of edges;
+* otherwise a ``MetadataMatch`` named ``match_NODE`` with one output gate per set of edges;
 * several edges at once: a ``Replicate`` named ``copy_...`` behind that gate;
 * no edge: a ``Sink`` named ``drop_NODE``, which counts the packets that no edge matches.
 
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from e2ctl.filters import FIELD_BITS, FilterError, Rule, Term, rule_list
+from e2ctl.filters import FIELD_BITS, VERSION_OF, FilterError, Rule, Term, rule_list
 from e2ctl.nfs import Catalog
 from e2ctl.pgraph import PEdge, PGraph, bound_filters
 from e2ctl.policy import PolicyError
@@ -157,7 +157,7 @@ class _Wiring:
         outcomes = list(dict.fromkeys(rule.edges for rule in rules))
         name = f"match_{suffix}"
         args = _classifier(rules, outcomes, self.sizes(node))
-        self.add(ModuleSpec(name, "ExprMatch", "classifier", node, args))
+        self.add(ModuleSpec(name, "MetadataMatch", "classifier", node, args))
         self.links.append(Link(module, gate, name))
         for ogate, outcome in enumerate(outcomes):
             targets = [edges[index] for index in sorted(outcome)]
@@ -210,15 +210,21 @@ class _Wiring:
 def _classifier(
     rules: Sequence[Rule], outcomes: Sequence[frozenset[int]], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Arguments of an ``ExprMatch``; the last rule has no terms and is its default."""
+    """Arguments of a ``MetadataMatch``; the last rule has no terms and is its default.
+
+    Of rules with the same terms only the first can decide, and the module refuses the others.
+    """
+    distinct: dict[tuple[Term, ...], Rule] = {}
+    for rule in rules[:-1]:
+        distinct.setdefault(_said_once(rule.terms), rule)
     args: dict[str, Any] = {
         "rules": [
             {
                 "gate": outcomes.index(rule.edges),
                 "priority": rule.priority,
-                "terms": [_term(term) for term in rule.terms],
+                "terms": [_term(term) for term in terms],
             }
-            for rule in rules[:-1]
+            for terms, rule in distinct.items()
         ],
         "default_gate": outcomes.index(rules[-1].edges),
     }
@@ -228,6 +234,12 @@ def _classifier(
         if sizes.get(name, 1) != 1
     }
     return {**args, "meta": wide} if wide else args
+
+
+def _said_once(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """Without the version that an address says already."""
+    has_address = any(term.field in VERSION_OF for term in terms)
+    return tuple(term for term in terms if not (has_address and term.field == "ip.version"))
 
 
 def _fields(rules: Iterable[Rule]) -> set[str]:

@@ -77,7 +77,8 @@ def build_tests(core: Sequence[Path], out: Path, flags: Sequence[str] = ()) -> P
 def build_thread_tests(out: Path) -> Path:
     """What workers and commands share, under ThreadSanitizer."""
     used = [ROOT / "ext" / name for name in ("host/live_table.cc", "host/isa.cc")]
-    used.append(ROOT / "ext" / "modules" / "rule_scan.cc")
+    names = ("rule_scan", "rule_probe", "rule_index", "rule_index_build")
+    used += [ROOT / "ext" / "modules" / f"{name}.cc" for name in names]
     tests = [ROOT / "tests" / "cpp" / f"test_{name}.cc" for name in ("live_table", "spsc_ring")]
     return link_tests(compile_all(used, out, THREADS), tests, out, THREADS)
 

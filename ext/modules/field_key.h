@@ -23,7 +23,7 @@ constexpr uint32_t kMaxKeyFields = 8;
 constexpr uint32_t kMaxFieldBytes = 8;
 constexpr uint32_t kMaxFieldOffset = 1024;
 
-constexpr uint32_t kMaxKeyWords = kMaxKeyFields;
+constexpr uint32_t kMaxKeyWords = 16;
 
 struct alignas(kCacheLineBytes) MatchKey {
   uint64_t words[kMaxKeyWords] = {};

@@ -157,9 +157,11 @@ class KeyTable {
   }
 
   void scan(const KeyBatch& keys, uint32_t count, const uint64_t** payloads) const {
-    static constexpr uint64_t kAllBits[kMaxKeyWords] = {~0ULL, ~0ULL, ~0ULL, ~0ULL,
+    static constexpr uint64_t kAllBits[kMaxKeyWords] = {~0ULL, ~0ULL, ~0ULL, ~0ULL, ~0ULL, ~0ULL,
+                                                        ~0ULL, ~0ULL, ~0ULL, ~0ULL, ~0ULL, ~0ULL,
                                                         ~0ULL, ~0ULL, ~0ULL, ~0ULL};
-    static constexpr uint8_t kColumns[kMaxKeyWords] = {0, 1, 2, 3, 4, 5, 6, 7};
+    static constexpr uint8_t kColumns[kMaxKeyWords] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                       8, 9, 10, 11, 12, 13, 14, 15};
     uint64_t hits[kMaxBatch];
     rule_scan(
         keys, count,

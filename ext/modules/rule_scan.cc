@@ -12,6 +12,15 @@ namespace {
 
 using Scan = void (*)(const KeyBatch&, uint32_t, const ScanRules&, uint64_t*);
 
+bool within(uint64_t word, uint64_t low, uint64_t high) {
+  for (uint32_t shift = 0; shift < 64; shift += 16) {
+    const auto part = static_cast<uint16_t>(word >> shift);
+    if (part < static_cast<uint16_t>(low >> shift)) return false;
+    if (part > static_cast<uint16_t>(high >> shift)) return false;
+  }
+  return true;
+}
+
 // One key at a time, from the last rule to the first.
 void scan_portable(const KeyBatch& keys, uint32_t count, const ScanRules& rules, uint64_t* hits) {
   for (uint32_t i = 0; i < count; ++i) {
@@ -24,7 +33,12 @@ void scan_portable(const KeyBatch& keys, uint32_t count, const ScanRules& rules,
         const uint32_t column = rules.columns[c];
         differs |= (keys.words[column][i] & mask[column]) ^ value[column];
       }
-      if (differs == 0) hits[i] = rule - 1;
+      if (differs != 0) continue;
+      if (rules.lows != nullptr &&
+          !within(keys.words[rules.range_column][i], rules.lows[rule - 1], rules.highs[rule - 1])) {
+        continue;
+      }
+      hits[i] = rule - 1;
     }
   }
 }
@@ -48,6 +62,14 @@ E2_TARGET_AVX2 void scan_avx2(const KeyBatch& keys, uint32_t count, const ScanRu
             _mm256_and_si256(key, _mm256_set1_epi64x(static_cast<int64_t>(mask[column])));
         const __m256i wanted = _mm256_set1_epi64x(static_cast<int64_t>(value[column]));
         differs = _mm256_or_si256(differs, _mm256_xor_si256(masked, wanted));
+      }
+      if (rules.lows != nullptr) {
+        const __m256i key = _mm256_load_si256(
+            reinterpret_cast<const __m256i*>(&keys.words[rules.range_column][first]));
+        const __m256i low = _mm256_set1_epi64x(static_cast<int64_t>(rules.lows[rule]));
+        const __m256i high = _mm256_set1_epi64x(static_cast<int64_t>(rules.highs[rule]));
+        differs = _mm256_or_si256(differs, _mm256_subs_epu16(low, key));
+        differs = _mm256_or_si256(differs, _mm256_subs_epu16(key, high));
       }
       const __m256i holds = _mm256_cmpeq_epi64(differs, zero);
       hit = _mm256_blendv_epi8(hit, _mm256_set1_epi64x(rule), holds);
@@ -73,6 +95,14 @@ E2_TARGET_AVX512 void scan_avx512(const KeyBatch& keys, uint32_t count, const Sc
             _mm512_and_si512(key, _mm512_set1_epi64(static_cast<int64_t>(mask[column])));
         const __m512i wanted = _mm512_set1_epi64(static_cast<int64_t>(value[column]));
         holds &= _mm512_cmpeq_epi64_mask(masked, wanted);
+      }
+      if (rules.lows != nullptr) {
+        const __m512i key = _mm512_load_si512(&keys.words[rules.range_column][first]);
+        const __m512i low = _mm512_set1_epi64(static_cast<int64_t>(rules.lows[rule]));
+        const __m512i high = _mm512_set1_epi64(static_cast<int64_t>(rules.highs[rule]));
+        const __m512i outside =
+            _mm512_or_si512(_mm512_subs_epu16(low, key), _mm512_subs_epu16(key, high));
+        holds &= _mm512_testn_epi64_mask(outside, outside);
       }
       hit = _mm512_mask_mov_epi64(hit, holds, _mm512_set1_epi64(rule));
       value += rules.value_stride;

@@ -16,7 +16,9 @@ namespace e2 {
 constexpr uint32_t kMaxScanRules = 16;
 constexpr uint64_t kNoRule = ~0ULL;
 
-// Rule r holds for a key where, for each of the columns, (key & masks[r]) == values[r].
+// Rule r holds for a key where, for each of the columns, (key & masks[r]) == values[r] and, if
+// there are ranges, each 16 bits of the key's word `range_column` are within those of lows[r],
+// highs[r].
 struct ScanRules {
   const uint64_t* values = nullptr;
   size_t value_stride = 0;  // words from rule to rule
@@ -25,6 +27,9 @@ struct ScanRules {
   const uint8_t* columns = nullptr;  // which words of a key count
   uint32_t column_count = 0;
   uint32_t rules = 0;
+  const uint64_t* lows = nullptr;  // nullptr: no ranges
+  const uint64_t* highs = nullptr;
+  uint32_t range_column = 0;
 };
 
 // hits[i] becomes the last rule that holds for key i, or kNoRule. hits has kMaxBatch entries.

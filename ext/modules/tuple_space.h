@@ -114,7 +114,7 @@ class TupleSpace {
   const std::vector<Tuple*>& tuples() const { return order_; }
 
  private:
-  using MaskWords = std::array<uint64_t, kMaxKeyFields>;
+  using MaskWords = std::array<uint64_t, kMaxKeyWords>;
 
   static bool better(const uint64_t* a, const uint64_t* b) {
     const int64_t first = priority_of(a);
@@ -124,7 +124,7 @@ class TupleSpace {
 
   static MaskWords words(const MatchKey& mask) {
     MaskWords copy;
-    std::copy(mask.words, mask.words + kMaxKeyFields, copy.begin());
+    std::copy(mask.words, mask.words + kMaxKeyWords, copy.begin());
     return copy;
   }
 

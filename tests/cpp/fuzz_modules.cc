@@ -97,6 +97,32 @@ Args list(Args item) {
   return items;
 }
 
+// Rules that together ask for nearly everything; many of them need an index.
+Args::List named_rules(int rounds) {
+  Args::List rules;
+  const auto add = [&rules](int gate, Args term) {
+    Args::List terms;
+    terms.push_back(std::move(term));
+    rules.push_back(map({{"gate", gate}, {"priority", gate}, {"terms", std::move(terms)}}));
+  };
+  add(1, map({{"field", "raw.61.13"}, {"value_bin", std::string(13, '\x02')}}));
+  add(2, map({{"field", "eth.src"},
+              {"value", int64_t{0x020202020202}},
+              {"mask", int64_t{0x020000000001}}}));
+  for (int round = 1; round < rounds; ++round) {
+    const std::string address(16, static_cast<char>(round));
+    const Args range = map({{"min", 20 * round}, {"max", 20 * round + 9}});
+    add(3, map({{"field", "ip.ttl"}, {"value", round}}));
+    add(4, map({{"field", "vlan.id"}, {"value", round}}));
+    add(5, map({{"field", "ip6.src"}, {"value_bin", address}}));
+    add(6, map({{"field", "ip.src"}, {"value", round}}));
+    add(7, map({{"field", "l4.dport"}, {"range", range}}));
+    add(8, map({{"field", "mpls.label"}, {"value", round}}));
+    add(9, map({{"field", "packet.len"}, {"range", range}}));
+  }
+  return rules;
+}
+
 std::vector<Case> cases() {
   const Args field = map({{"offset", 26}, {"num_bytes", 4}});
   Args gates = Args::List{};
@@ -118,10 +144,8 @@ std::vector<Case> cases() {
       {"TrafficNormalizer", map({{"repair", true}})},
       {"WebCache", map({{"entries", 64}})},
       {"NetworkMonitor", map({{"flows", 64}})},
-      {"ExprMatch",
-       map({{"rules", list(map({{"gate", 1},
-                                {"priority", 1},
-                                {"terms", list(map({{"field", "l4.dport"}, {"value", 80}}))}}))}})},
+      {"MetadataMatch", map({{"rules", named_rules(2)}})},
+      {"MetadataMatch", map({{"rules", named_rules(40)}, {"meta", map({{"tag", 16}})}})},
       {"ExactMatch", map({{"fields", list(field)}})},
       {"WildcardMatch", map({{"fields", list(field)}})},
       {"HashLB", map({{"gates", gates}, {"mode", "l4"}})},

@@ -8,6 +8,7 @@
 
 #include "host/live_table.h"
 #include "modules/key_table.h"
+#include "modules/rule_index.h"
 
 namespace {
 
@@ -110,6 +111,49 @@ void check_keys(bool readers_fence) {
   CHECK(wrong == 0);
 }
 
+// Rules i < kRules send key i to gate i. Every change puts a whole new index in the old one's
+// place, with other masks, and gates from another thousand.
+void check_rules(bool readers_fence) {
+  constexpr uint32_t kRules = 100;
+  Live<e2::RuleIndex> live(readers_fence);
+  const auto make = [](uint64_t change) {
+    std::vector<e2::IndexRule> rules(kRules);
+    std::vector<const e2::IndexRule*> all;
+    for (uint32_t r = 0; r < kRules; ++r) {
+      rules[r].mask.words[change % 2] = (change + r) % 3 == 0 ? ~0ULL : 0xffff;
+      rules[r].value.words[change % 2] = r;
+      rules[r].age = r;
+      rules[r].gate = static_cast<e2::Gate>(change % 8 * 1000 + r);
+      all.push_back(&rules[r]);
+    }
+    e2::RuleIndex index(2, 0, {{0, ~0ULL}, {1, ~0ULL}});
+    index.build(all);
+    return index;
+  };
+  live.change([&](e2::RuleIndex& index) { index = make(0); });
+  std::atomic<uint64_t> wrong{0};
+  const auto read = [&](const Context& ctx) {
+    e2::KeyBatch keys;
+    e2::Gate gates[e2::kMaxBatch];
+    for (uint64_t i = 0; i < e2::kMaxBatch; ++i) {
+      keys.words[0][i] = keys.words[1][i] = (i * 3 + ctx.wid) % kRules;
+    }
+    auto index = live.read(ctx);
+    index->find_batch(keys, e2::kMaxBatch, e2::kDropBase, gates);
+    index.release();
+    for (uint64_t i = 0; i < e2::kMaxBatch; ++i) {
+      wrong += gates[i] % 1000 != keys.words[0][i] || gates[i] / 1000 != gates[0] / 1000;
+    }
+  };
+  beside(read, [&] {
+    for (uint64_t change = 1; change <= kChanges / 10; ++change) {
+      const e2::RuleIndex made = make(change);
+      live.change([&made](e2::RuleIndex& index) { index = made; });
+    }
+  });
+  CHECK(wrong == 0);
+}
+
 void check_nested(bool readers_fence) {
   Live<Numbers> live(readers_fence);
   const Context ctx = worker(5);
@@ -148,6 +192,11 @@ TEST_CASE("a reader of a live table sees it from before or after each change") {
 TEST_CASE("a reader of a live hash table always finds what is always there") {
   check_keys(true);
   check_keys(!e2::can_fence_threads());
+}
+
+TEST_CASE("a reader of a live index of rules meets one whole set of them") {
+  check_rules(true);
+  check_rules(!e2::can_fence_threads());
 }
 
 TEST_CASE("a worker that reads a live table twice keeps one copy until the first release") {

@@ -66,9 +66,21 @@ def wildcard_config(first_gate: int, others: int) -> dict[str, Any]:
     return {"default_gate": first_gate + 3, "rules": rules}
 
 
-def expr_rules(gate: int) -> dict[str, Any]:
+def named_rules(gate: int) -> dict[str, Any]:
     ports = ({"field": "l4.dport", "value": port} for port in (1000, 1001))
     return {"rules": [{"gate": gate + i, "terms": [term]} for i, term in enumerate(ports)]}
+
+
+def named(gate: int, field: str, value: int, priority: int = 0) -> dict[str, Any]:
+    terms = [{"field": field, "value": value}]
+    return {"gate": gate, "priority": priority, "terms": terms}
+
+
+def named_config(first_gate: int, field: str, count: int) -> dict[str, Any]:
+    """Gates for two of the four ports, and rules that no packet matches."""
+    ports = [1000, 1001, *range(5000, 5000 + count - 2)]
+    rules = [named(first_gate + i % 2, field, port) for i, port in enumerate(ports)]
+    return {"default_gate": first_gate + 3, "rules": rules}
 
 
 def route(gate: int, prefix: str, length: int) -> dict[str, Any]:
@@ -125,7 +137,23 @@ CASES = {
         ("add", wildcard(2, 1000)),
         ("clear", {}),
     ),
-    "ExprMatch": Case("ExprMatch", {"default_gate": 0}, (), ("add", expr_rules(1)), ("clear", {})),
+    "MetadataMatch": Case(
+        "MetadataMatch", {"default_gate": 0}, (), ("add", named_rules(1)), ("clear", {})
+    ),
+    "MetadataMatch config": Case(  # other words in the key, and tables instead of a scan
+        "MetadataMatch",
+        {"default_gate": 0},
+        (("set_runtime_config", named_config(0, "udp.dport", 2)),),
+        ("set_runtime_config", named_config(4, "raw.36.2", 100)),
+        ("set_runtime_config", named_config(0, "udp.dport", 2)),
+    ),
+    "MetadataMatch rule": Case(
+        "MetadataMatch",
+        named_config(0, "l4.dport", 100),
+        (),
+        ("add", {"rules": [named(6, "ip.proto", 17, priority=9)]}),
+        ("delete", {"rules": [named(0, "ip.proto", 17)]}),
+    ),
     "IPLookup long": Case(
         "IPLookup",
         {},

@@ -19,7 +19,7 @@ from bess_plugins.daemon.service import ControlService
 
 def test_names_have_one_message_each() -> None:
     assert {"Error", "FieldData", "CreateModuleRequest", "ExactMatchArg"} <= _proto.MESSAGE_NAMES
-    assert {"IDSArg", "PCAPPortArg", "ExprMatchTerm"} <= _proto.MESSAGE_NAMES
+    assert {"IDSArg", "PCAPPortArg", "MetadataMatchTerm"} <= _proto.MESSAGE_NAMES
     for name in _proto.MESSAGE_NAMES:
         assert _proto.message_type(name).DESCRIPTOR.full_name == f"bess.pb.{name}"
 
@@ -68,7 +68,7 @@ def test_to_dict_gives_defaults_but_not_unset_members() -> None:
         ("WorkerSplitArg", {"worker_gates": {0: 1, 5: 2}}),
         ("MetadataTestArg", {"read": {"a": -1}, "write": {}, "update": {}}),
         (
-            "ExprMatchArg",
+            "MetadataMatchArg",
             {
                 "rules": [
                     {
