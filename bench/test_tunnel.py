@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from test_dataplane import Graph, Line, Report, chain, graph, test_line
+from test_dataplane import Report, stack, test_line
 
-__all__ = ["graph"]  # a fixture
+from lines import Line, chain
+
+__all__ = ["stack"]  # a fixture
 
 measure_line = test_line
 del test_line  # pytest would run its lines here too
@@ -50,5 +53,5 @@ LINES = [
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
-def test_tunnel(line: Line, graph: Graph, benchmark: BenchmarkFixture, report: Report) -> None:
-    measure_line(line, graph, benchmark, report)
+def test_tunnel(line: Line, stack: ExitStack, benchmark: BenchmarkFixture, report: Report) -> None:
+    measure_line(line, None, stack, benchmark, report)
