@@ -6,10 +6,10 @@ without hugepages. Of NetSys's bessd and omec-project's the faster one counts; c
 those of omec-project's, from Python over gRPC on loopback. Absolute figures drift from machine to
 machine; a ratio says something only where both ran on the same one, as with BESSD_ADDRESS.
 
-PREFIX_MATCH is the dissertation's table 4.2 and section 4.5: by number of rules, what it took to
-encrypt a value, and what the interval map took in memory, on its authors' machines. CRYPTO_LIMIT_NS
-is what prototypes of single steps, with nothing around them, reached with AVX-512 and VAES on
-another two-core machine (4.1 GHz).
+PREFIX_MATCH and TABLE_42 are the dissertation's table 4.2 and section 4.5: by number of rules, what
+it took to encrypt a value, and what the interval map took in memory, on its authors' machines; and
+what decryption took, whatever the number. CRYPTO_LIMIT_NS is what prototypes of single steps, with
+nothing around them, reached with AVX-512 and VAES on another two-core machine (4.1 GHz).
 """
 
 from __future__ import annotations
@@ -98,6 +98,13 @@ GATEWAY_MPPS: dict[str, float] = {
     "encrypt, IPv4, 10000 rules": 1.5,
     "encrypt, IPv4, 100000 rules": 1.1,
 }
+
+TABLE_42_US: dict[str, dict[int, float]] = {
+    "BCLO": {10_000: 9333, 100_000: 9333},
+    "mOPE": {10_000: 6640, 100_000: 8300},
+    "PrefixMatch": {rules: ns / 1e3 for rules, ns in PREFIX_MATCH_NS.items()},
+}
+TABLE_42_DECRYPT_US: dict[str, float] = {"BCLO": 169, "mOPE": 0.128, "PrefixMatch": 0.128}
 
 CRYPTO_LIMIT_NS: dict[str, float] = {
     "IPv4, 0 rules": 2.5,

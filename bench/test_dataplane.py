@@ -15,7 +15,6 @@ from statistics import median
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from tunnel_lines import TUNNEL_LINES
 
 from anchors import BESSD_MPPS, BESSD_NS
 from bess_plugins.client import Client
@@ -23,6 +22,7 @@ from graphs import DaemonGraph, EngineGraph, Graph, MissingClassError
 from lines import LINES, Build, Line, timed
 from measuring import SECONDS, WARMUP, measure_in_turn, run_rounds
 from standard_lines import STANDARD_LINES
+from tunnel_lines import TUNNEL_LINES
 
 Report = Callable[..., None]
 LATENCIES = {

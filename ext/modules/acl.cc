@@ -20,13 +20,14 @@
 //   "rule"     a rule with `drop`
 //   "no rule"  no rule holds
 // Method: rules of either IP version as columns of words, a batch against one rule at a time with
-// vector compares (acl_rules.h), until all packets are decided.
+// vector compares (acl_rules.h), until all packets are decided. Commands change them while packets
+// flow (live_table.h).
 // Origin: the module of this name in BESS, which knows IPv4 without VLAN tags, ignores
 // `established`, and takes what it can't read for 0; the code is new.
 #include <arpa/inet.h>
 
 #include "host/headers.h"
-#include "host/module.h"
+#include "host/live_table.h"
 #include "modules/acl_rules.h"
 
 namespace e2 {
@@ -122,7 +123,8 @@ class Acl final : public Module {
     AclKeys keys;
     PacketMask v4 = 0;
     PacketMask v6 = 0;
-    if (reads_l4_) {
+    auto compiled = compiled_.read(ctx);
+    if (compiled->reads_l4) {
       read_keys<true>(batch, keys, v4, v6);
     } else {
       read_keys<false>(batch, keys, v4, v6);
@@ -130,17 +132,18 @@ class Acl final : public Module {
     const PacketMask all = mask_of(batch.size);
     const PacketMask other = all & ~(v4 | v6);
     AclVerdict verdict;
-    if (v4 != 0) verdict = v4_.scan(keys, v4);
+    if (v4 != 0) verdict = compiled->v4.scan(keys, v4);
     if (v6 != 0) {
-      const AclVerdict more = v6_.scan(keys, v6);
+      const AclVerdict more = compiled->v6.scan(keys, v6);
       verdict.passed |= more.passed;
       verdict.dropped |= more.dropped;
     }
     if (other != 0) {
-      const AclVerdict more = other_.scan(keys, other);
+      const AclVerdict more = compiled->other.scan(keys, other);
       verdict.passed |= more.passed;
       verdict.dropped |= more.dropped;
     }
+    compiled.release();
     if (verdict.passed == all) {
       emit(ctx, batch);
       return;
@@ -160,11 +163,19 @@ class Acl final : public Module {
 
   Status clear(const Args&, Args&) {
     rules_.clear();
-    rebuild();
+    compile();
     return {};
   }
 
  private:
+  // The rules as packets meet them.
+  struct Compiled {
+    AclRules v4;
+    AclRules v6;
+    AclRules other;  // for packets that are not IP
+    bool reads_l4 = false;
+  };
+
   // Without kL4, where no rule tests more than addresses, packets are parsed as far as IP.
   template <bool kL4>
   static void read_keys(const Batch& batch, AclKeys& keys, PacketMask& v4, PacketMask& v6) {
@@ -204,31 +215,29 @@ class Acl final : public Module {
       if (!status.ok()) return status;
     }
     rules_.insert(rules_.end(), added.begin(), added.end());
-    rebuild();
+    compile();
     return {};
   }
 
-  void rebuild() {
+  void compile() {
     std::vector<AclRule> v4;
     std::vector<AclRule> v6;
     std::vector<AclRule> other;
-    reads_l4_ = false;
+    Compiled made;
     for (const Rule& rule : rules_) {
-      reads_l4_ |= (rule.words.mask[kPortColumn] | rule.words.mask[kStateColumn]) != 0;
+      made.reads_l4 |= (rule.words.mask[kPortColumn] | rule.words.mask[kStateColumn]) != 0;
       if (rule.version != 6) v4.push_back(rule.words);
       if (rule.version != 4) v6.push_back(rule.words);
       if (!rule.tests) other.push_back(rule.words);
     }
-    v4_.assign(v4);
-    v6_.assign(v6);
-    other_.assign(other);
+    made.v4.assign(v4);
+    made.v6.assign(v6);
+    made.other.assign(other);
+    compiled_.change([&made](Compiled& compiled) { compiled = made; });
   }
 
-  std::vector<Rule> rules_;
-  bool reads_l4_ = false;
-  AclRules v4_;
-  AclRules v6_;
-  AclRules other_;  // for packets that are not IP
+  std::vector<Rule> rules_;  // as commands gave them
+  Live<Compiled> compiled_;
   Gate rule_drop_ = 0;
   Gate no_rule_ = 0;
 };
@@ -239,8 +248,8 @@ const ModuleClass kClass = {"ACL",
                             "ACLArg",
                             1,
                             1,
-                            {{"add", "ACLArg", "EmptyArg", false, command(&Acl::add)},
-                             {"clear", "EmptyArg", "EmptyArg", false, command(&Acl::clear)}},
+                            {{"add", "ACLArg", "EmptyArg", true, command(&Acl::add)},
+                             {"clear", "EmptyArg", "EmptyArg", true, command(&Acl::clear)}},
                             make_module<Acl>,
                             kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

@@ -15,7 +15,9 @@
 //   "packet too short"  no whole Ethernet or ARP header
 //   "not a request"     a reply or another operation
 //   "unknown address"   a request for an address that it was not told
+// Method: a hash table (key_table.h) that commands change while packets flow (live_table.h).
 // Origin: the module of this name in BESS, which takes no argument; the code is new.
+#include "host/live_table.h"
 #include "modules/addresses.h"
 #include "modules/key_table.h"
 
@@ -40,14 +42,24 @@ class ArpResponder final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    emit_each(ctx, batch, [this](Packet& packet) { return answer(packet); });
+    Gate gates[kMaxBatch];
+    auto table = table_.read(ctx);
+    for (uint32_t i = 0; i < batch.size; ++i) gates[i] = answer(*table, *batch[i]);
+    table.release();
+    emit_by_gate(ctx, batch, gates);
   }
 
-  std::string description() const override { return std::to_string(table_.size()) + " addresses"; }
+  std::string description() const override {
+    return std::to_string(table_.look()->macs.size()) + " addresses";
+  }
 
   Status add(const Args& args, Args&) { return set(args, "add: "); }
 
  private:
+  struct Table {
+    KeyTable macs{1, 1};
+  };
+
   Status set(const Args& args, const std::string& where) {
     uint32_t ip = 0;
     uint64_t mac = 0;
@@ -55,12 +67,14 @@ class ArpResponder final : public Module {
     if (status.ok()) status = read_mac(args["mac_addr"], where + "mac_addr", mac);
     if (!status.ok()) return status;
     const uint64_t key = ip;
-    bool created = false;
-    *table_.insert(&key, created) = mac;
+    table_.change([key, mac](Table& table) {
+      bool created = false;
+      *table.macs.insert(&key, created) = mac;
+    });
     return {};
   }
 
-  Gate answer(Packet& packet) const {
+  Gate answer(const Table& table, Packet& packet) const {
     uint8_t* data = packet.data();
     Headers h = parse_ip_headers(data, packet.len());
     if (h.l2_len == 0) return too_short_;
@@ -70,7 +84,7 @@ class ArpResponder final : public Module {
     if ((load_be64(arp) & ~0xffffULL) != kEthernetIpv4) return not_arp_;
     if (load_be16(arp + 6) != kRequest) return not_request_;
     const uint64_t target = load_be32(arp + 24);
-    const uint64_t* found = table_.find(&target);
+    const uint64_t* found = table.macs.find(&target);
     if (found == nullptr) return unknown_;
     uint8_t mac[8];
     store_be64(mac, *found << 16);
@@ -83,7 +97,7 @@ class ArpResponder final : public Module {
     return 0;
   }
 
-  KeyTable table_{1, 1};
+  Live<Table> table_;
   Gate not_arp_ = 0;
   Gate too_short_ = 0;
   Gate not_request_ = 0;
@@ -97,7 +111,7 @@ const ModuleClass kClass = {
     "ArpResponderArg",
     1,
     1,
-    {{"add", "ArpResponderArg", "EmptyArg", false, command(&ArpResponder::add)}},
+    {{"add", "ArpResponderArg", "EmptyArg", true, command(&ArpResponder::add)}},
     make_module<ArpResponder>,
     kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

@@ -4,7 +4,7 @@
 // Open addressing with linear probing over twice as many words as there may be entries; a word has
 // the address as it lies in memory below and the gate above, and 0 is empty. The place of an
 // address is the upper end of a product, so that consecutive addresses go to different lines.
-// Lookups neither allocate nor lock; changes must not run beside them.
+// Lookups neither allocate nor lock; changes run beside them in a Live<> (host/live_table.h) only.
 #pragma once
 
 #include <cstdint>

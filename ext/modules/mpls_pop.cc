@@ -16,6 +16,8 @@
 //   "packet too short"  no whole Ethernet header, or no whole label
 // Origin: the module of this name in BESS, which knows no VLAN tags and writes `next_eth_type`
 // (IPv4 at first) whatever follows; the code is new.
+#include <atomic>
+
 #include "host/headers.h"
 #include "host/module.h"
 
@@ -34,7 +36,8 @@ class MplsPop final : public Module {
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
-    emit_each(ctx, batch, [this](Packet& packet) { return pop(packet); });
+    const Setting setting = setting_.load(std::memory_order_relaxed);
+    emit_each(ctx, batch, [this, setting](Packet& packet) { return pop(packet, setting); });
   }
 
   Status set(const Args& args, Args&) {
@@ -43,27 +46,33 @@ class MplsPop final : public Module {
       return Status::invalid("set: next_eth_type is " + std::to_string(type) +
                              "; must be 0 to 65535");
     }
-    next_type_ = static_cast<uint16_t>(type);
-    remove_ethernet_ = args["remove_eth_header"].as_bool();
+    const uint16_t remove = args["remove_eth_header"].as_bool() ? 1 : 0;
+    setting_.store({static_cast<uint16_t>(type), remove}, std::memory_order_relaxed);
     return {};
   }
 
  private:
-  Gate pop(Packet& packet) const {
+  // One word, so that workers never see one half of a change.
+  struct Setting {
+    uint16_t next_type = 0;
+    uint16_t remove_ethernet = 0;
+  };
+
+  Gate pop(Packet& packet, Setting setting) const {
     uint8_t* data = packet.data();
     Headers h = parse_ip_headers(data, packet.len());
     if (h.l2_len == 0) return too_short_;
     if (h.ether_type != kEtherMpls) return 1;
     const uint32_t inner = h.l2_len + kLabelBytes;
     if (packet.len() < inner) return too_short_;
-    if (remove_ethernet_) {
+    if (setting.remove_ethernet != 0) {
       packet.adj(inner);
       return 0;
     }
     uint16_t type = kEtherMpls;
     if ((data[inner - 2] & kLastLabel) != 0) {
       const bool ipv6 = packet.len() > inner && data[inner] >> 4 == 6;
-      type = next_type_ != 0 ? next_type_ : ipv6 ? kEtherIpv6 : kEtherIpv4;
+      type = setting.next_type != 0 ? setting.next_type : ipv6 ? kEtherIpv6 : kEtherIpv4;
     }
     std::memmove(data + kLabelBytes, data, h.l2_len);
     store_be16(data + inner - 2, type);
@@ -71,8 +80,7 @@ class MplsPop final : public Module {
     return 0;
   }
 
-  uint16_t next_type_ = 0;
-  bool remove_ethernet_ = false;
+  std::atomic<Setting> setting_{Setting{}};
   Gate too_short_ = 0;
 };
 
@@ -82,7 +90,7 @@ const ModuleClass kClass = {"MPLSPop",
                             "EmptyArg",
                             1,
                             2,
-                            {{"set", "MplsPopArg", "EmptyArg", false, command(&MplsPop::set)}},
+                            {{"set", "MplsPopArg", "EmptyArg", true, command(&MplsPop::set)}},
                             make_module<MplsPop>,
                             kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};

@@ -30,14 +30,14 @@
 //   "edge"                     gate 8192 of an edge
 //   "unknown edge"             gate 8192 as the default
 // Method: options in the order of the arguments are recognized by one compare each; others are
-// looked for one by one.
+// looked for one by one. Commands change edges while packets flow (live_table.h).
 // Origin: new; Geneve is RFC 8926.
 #include <algorithm>
 #include <atomic>
 #include <map>
 
 #include "host/headers.h"
-#include "host/module.h"
+#include "host/live_table.h"
 #include "modules/gate_args.h"
 #include "modules/geneve.h"
 #include "modules/key_table.h"
@@ -94,22 +94,24 @@ class TunnelDecap final : public Module {
       gates[i] = decapsulate(*batch[i], options, vni_place, vni);
       keys.words[0][i] = vni;
     }
-    table_.find_batch(keys, size, hits);
+    auto table = table_.read(ctx);
+    table->edges.find_batch(keys, size, hits);
     const Gate fallback = default_gate_.load(std::memory_order_relaxed);
-    Edge* last = nullptr;
+    Count* last = nullptr;
     uint64_t run = 0;  // packets of `last` that are not counted yet
     for (uint32_t i = 0; i < size; ++i) {
       if (gates[i] != 0) continue;
-      Edge* const edge = hits[i] == nullptr ? &other_ : edge_at(hits[i]);
-      gates[i] = edge == &other_ ? fallback : edge->gate;
-      if (edge != last) {
+      Count* const counted = hits[i] == nullptr ? &other_ : count_of(hits[i]);
+      gates[i] = hits[i] == nullptr ? fallback : static_cast<Gate>(hits[i][0]);
+      if (counted != last) {
         if (run != 0) count(*last, run);
-        last = edge;
+        last = counted;
         run = 0;
       }
       ++run;
     }
     if (run != 0) count(*last, run);
+    table.release();
     emit_by_gate(ctx, batch, gates);
   }
 
@@ -121,12 +123,10 @@ class TunnelDecap final : public Module {
     std::map<uint32_t, Gate> gates;
     Status status = read_edges(args["edges"], "set_edges: edges", gates);
     if (!status.ok()) return status;
+    apply(gates, true);
     for (auto at = edges_.begin(); at != edges_.end();) {
       at = gates.count(at->first) != 0 ? std::next(at) : edges_.erase(at);
     }
-    table_.clear();
-    for (const auto& edge : edges_) put_into_table(edge.first);
-    apply(gates);
     return {};
   }
 
@@ -142,11 +142,13 @@ class TunnelDecap final : public Module {
                              "remove_edges: there is no edge " + std::to_string(vni.as_uint()));
       }
     }
-    for (const Args& vni : vnis) {
-      const uint64_t key = vni.as_uint();
-      table_.erase(&key);
-      edges_.erase(static_cast<uint32_t>(key));
-    }
+    table_.change([&vnis](Table& table) {
+      for (const Args& vni : vnis) {
+        const uint64_t key = vni.as_uint();
+        table.edges.erase(&key);
+      }
+    });
+    for (const Args& vni : vnis) edges_.erase(static_cast<uint32_t>(vni.as_uint()));
     return {};
   }
 
@@ -164,29 +166,34 @@ class TunnelDecap final : public Module {
       edges.push_back(std::move(entry));
     }
     response.set("edges", std::move(edges));
-    response.set("other_packets", other_.packets.load(std::memory_order_relaxed));
+    response.set("other_packets", other_.load(std::memory_order_relaxed));
     response.set("default_gate", gate_number(default_gate_));
     return {};
   }
 
  private:
+  using Count = std::atomic<uint64_t>;
   struct Edge {
     Gate gate = 0;
-    std::atomic<uint64_t> packets{0};
+    Count packets{0};
   };
-  static_assert(sizeof(Edge*) <= sizeof(uint64_t), "an address fits a word of the table");
-  static Edge* edge_at(const uint64_t* payload) {
-    Edge* edge;
-    std::memcpy(&edge, payload, sizeof(Edge*));
-    return edge;
+  // What packets meet: both copies point to the same counts.
+  struct Table {
+    KeyTable edges{1, 2};  // a row's payload is the gate and the address of the count
+  };
+  static_assert(sizeof(Count*) <= sizeof(uint64_t), "an address fits a word of the table");
+  static Count* count_of(const uint64_t* payload) {
+    Count* count;
+    std::memcpy(&count, payload + 1, sizeof(Count*));
+    return count;
   }
 
-  void count(Edge& edge, uint64_t packets) const {
+  void count(Count& count, uint64_t packets) const {
     if (alone_) {
-      const uint64_t before = edge.packets.load(std::memory_order_relaxed);
-      edge.packets.store(before + packets, std::memory_order_relaxed);
+      const uint64_t before = count.load(std::memory_order_relaxed);
+      count.store(before + packets, std::memory_order_relaxed);
     } else {
-      edge.packets.fetch_add(packets, std::memory_order_relaxed);
+      count.fetch_add(packets, std::memory_order_relaxed);
     }
   }
 
@@ -275,29 +282,30 @@ class TunnelDecap final : public Module {
   Status change_edges(const Args& args, const std::string& where) {
     std::map<uint32_t, Gate> gates;
     Status status = read_edges(args, where, gates);
-    if (status.ok()) apply(gates);
+    if (status.ok()) apply(gates, false);
     return status;
   }
 
-  void apply(const std::map<uint32_t, Gate>& gates) {
-    for (const auto& entry : gates) {
-      const bool created = edges_.count(entry.first) == 0;
-      edges_[entry.first].gate = entry.second;
-      if (created) put_into_table(entry.first);
-    }
-  }
-
-  void put_into_table(uint32_t vni) {
-    const uint64_t key = vni;
-    bool created = false;
-    Edge* const edge = &edges_[vni];
-    std::memcpy(table_.insert(&key, created), &edge, sizeof(Edge*));
+  // With `replace`, packets meet no other edges afterwards, and who called may erase them.
+  void apply(const std::map<uint32_t, Gate>& gates, bool replace) {
+    for (const auto& entry : gates) edges_[entry.first].gate = entry.second;
+    table_.change([&](Table& table) {
+      if (replace) table.edges.clear();
+      for (const auto& entry : gates) {
+        const uint64_t key = entry.first;
+        bool created = false;
+        uint64_t* const payload = table.edges.insert(&key, created);
+        Count* const count = &edges_[entry.first].packets;
+        payload[0] = entry.second;
+        std::memcpy(payload + 1, &count, sizeof(Count*));
+      }
+    });
   }
 
   std::vector<TunnelOption> options_;
-  std::map<uint32_t, Edge> edges_;  // whose addresses are what the table holds
-  KeyTable table_{1, 1};
-  Edge other_;
+  std::map<uint32_t, Edge> edges_;  // as commands gave them, with the counts
+  Live<Table> table_;
+  Count other_{0};
   std::atomic<Gate> default_gate_{0};
   bool has_vni_attr_ = false;
   bool zero_checksum_ = false;
@@ -323,11 +331,11 @@ const ModuleClass kClass = {
     "TunnelDecapArg",
     1,
     kMaxGates,
-    {{"set_edges", "TunnelDecapCommandEdgesArg", "EmptyArg", false,
+    {{"set_edges", "TunnelDecapCommandEdgesArg", "EmptyArg", true,
       command(&TunnelDecap::set_edges)},
-     {"add_edges", "TunnelDecapCommandEdgesArg", "EmptyArg", false,
+     {"add_edges", "TunnelDecapCommandEdgesArg", "EmptyArg", true,
       command(&TunnelDecap::add_edges)},
-     {"remove_edges", "TunnelDecapCommandRemoveEdgesArg", "EmptyArg", false,
+     {"remove_edges", "TunnelDecapCommandRemoveEdgesArg", "EmptyArg", true,
       command(&TunnelDecap::remove_edges)},
      {"set_default_gate", "TunnelDecapCommandSetDefaultGateArg", "EmptyArg", true,
       command(&TunnelDecap::set_default_gate)},

@@ -33,6 +33,7 @@
 // what the server makes of them: a TrafficNormalizer in front helps. 65536 connections are
 // remembered, of which 4096 with bytes; beyond that old ones are forgotten and pass. Where the
 // packet pool is empty, no RST or answer is sent.
+// Method: commands change the blacklist while packets flow (live_table.h).
 // Origin: the module of this name in BESS, which knows IPv4 without VLAN tags, compares host names
 // with their case and takes up to 16 headers and any amount of memory; the code is new.
 #include <map>
@@ -40,7 +41,7 @@
 #include <string>
 #include <string_view>
 
-#include "host/module.h"
+#include "host/live_table.h"
 #include "modules/http_text.h"
 #include "modules/key_table.h"
 #include "modules/store.h"
@@ -78,7 +79,8 @@ class UrlFilter final : public Module {
     table_.reserve(kConnections);
     connections_.init(kConnections);
     streams_.init(kStreams);
-    return add_urls(args, blacklist_);
+    Args none;
+    return add(args, none);
   }
 
   void process(Context& ctx, Batch& batch, Gate in_gate) override {
@@ -91,21 +93,27 @@ class UrlFilter final : public Module {
       if (connections_[ages_.oldest()].expires_ns > now_ns) break;
       forget(ages_.oldest());
     }
+    uint32_t reasons[kMaxBatch];
+    auto blacklist = blacklist_.read(ctx);
+    for (uint32_t i = 0; i < batch.size; ++i) {
+      const uint8_t* data = batch[i]->data();
+      Headers h = parse_headers(data, batch[i]->len());
+      const bool tcp = h.ip_proto == kProtoTcp && h.l4_off != 0 && h.payload_off != 0;
+      reasons[i] = tcp ? look(*blacklist, data, h, now_ns) : 0;
+    }
+    blacklist.release();
     Batch to_server;
     Batch to_client;
     for (uint32_t i = 0; i < batch.size; ++i) {
       Packet* packet = batch[i];
-      const uint8_t* data = packet->data();
-      Headers h = parse_headers(data, packet->len());
-      uint32_t reason = 0;
-      if (h.ip_proto == kProtoTcp && h.l4_off != 0 && h.payload_off != 0) {
-        reason = look(data, h, now_ns);
-      }
+      const uint32_t reason = reasons[i];
       if (reason == 0) {
         to_server.add(packet);
         continue;
       }
       if (reason == blocked_request_) {
+        const uint8_t* data = packet->data();
+        Headers h = parse_headers(data, packet->len());
         answer(ctx, data, h, to_server, to_client);
         if (to_client.size + 2 > kMaxBatch) emit(ctx, to_client, 1);
       }
@@ -116,12 +124,17 @@ class UrlFilter final : public Module {
     emit(ctx, to_client, 1);
   }
 
-  std::string description() const override { return std::to_string(blacklist_.size()) + " hosts"; }
+  std::string description() const override {
+    return std::to_string(blacklist_.look()->size()) + " hosts";
+  }
 
-  Status add(const Args& args, Args&) { return add_urls(args, blacklist_); }
+  Status add(const Args& args, Args&) {
+    blacklist_.change([&args](Blacklist& blacklist) { add_urls(args, blacklist); });
+    return {};
+  }
 
   Status clear(const Args&, Args&) {
-    blacklist_.clear();
+    blacklist_.change([](Blacklist& blacklist) { blacklist.clear(); });
     return {};
   }
 
@@ -129,7 +142,8 @@ class UrlFilter final : public Module {
 
   Status get_runtime_config(const Args&, Args& response) {
     Args::List list;
-    for (const auto& host : blacklist_) {
+    const auto blacklist = blacklist_.look();
+    for (const auto& host : *blacklist) {
       for (const std::string& path : host.second) {
         list.emplace_back(Args::Map{{"host", host.first}, {"path", path}});
       }
@@ -139,27 +153,28 @@ class UrlFilter final : public Module {
   }
 
   Status set_runtime_config(const Args& args, Args&) {
-    Blacklist blacklist;
-    Status status = add_urls(args, blacklist);
-    if (status.ok()) blacklist_ = std::move(blacklist);
-    return status;
+    blacklist_.change([&args](Blacklist& blacklist) {
+      blacklist.clear();
+      add_urls(args, blacklist);
+    });
+    return {};
   }
 
  private:
   // Paths by host in lower case; both are found without making a string.
   using Blacklist = std::map<std::string, std::set<std::string, std::less<>>, std::less<>>;
 
-  static Status add_urls(const Args& args, Blacklist& to) {
+  static void add_urls(const Args& args, Blacklist& to) {
     for (const Args& url : args["blacklist"].as_list()) {
       std::string host = url["host"].as_string();
       for (char& c : host) c = static_cast<char>(lower(static_cast<uint8_t>(c)));
       to[host].insert(url["path"].as_string());
     }
-    return {};
   }
 
   // The reason to drop a TCP segment from a client; 0 where it passes.
-  uint32_t look(const uint8_t* data, const Headers& h, uint64_t now_ns) {
+  uint32_t look(const Blacklist& blacklist, const uint8_t* data, const Headers& h,
+                uint64_t now_ns) {
     uint64_t key[kFlowWords];
     flow_words(data, h, key);
     const uint64_t* found = table_.find(key);
@@ -181,7 +196,8 @@ class UrlFilter final : public Module {
       drop_stream(connection);
       connection.first_seq = seq;
     }
-    if (h.payload_len != 0 && blacklisted(connection, index, seq, data + h.payload_off, h)) {
+    if (h.payload_len != 0 &&
+        blacklisted(blacklist, connection, index, seq, data + h.payload_off, h)) {
       drop_stream(connections_[index]);
       connections_[index].blocked = true;
       return blocked_request_;
@@ -191,8 +207,8 @@ class UrlFilter final : public Module {
 
   // Takes up a segment's bytes, and whether the request is known to be on the blacklist with them.
   // A connection that can't become so is forgotten.
-  bool blacklisted(Connection& connection, uint32_t index, uint32_t seq, const uint8_t* bytes,
-                   const Headers& h) {
+  bool blacklisted(const Blacklist& blacklist, Connection& connection, uint32_t index, uint32_t seq,
+                   const uint8_t* bytes, const Headers& h) {
     uint32_t offset = seq - connection.first_seq;
     uint32_t len = h.payload_len;
     if (offset > ~0U / 2) {  // before the first byte, in part or as a whole
@@ -206,15 +222,16 @@ class UrlFilter final : public Module {
     StreamStart& stream = streams_[connection.stream];
     stream.insert(offset, bytes, len);
     const Text text = {stream.bytes(), stream.bytes() + stream.len()};
-    const HttpProgress progress = read_request_start(
-        text, [this](Text target, Text host) { return on_blacklist(target, host); });
+    const HttpProgress progress = read_request_start(text, [&blacklist](Text target, Text host) {
+      return on_blacklist(blacklist, target, host);
+    });
     if (progress == HttpProgress::kStopped) return true;
     const bool more = progress == HttpProgress::kMore && stream.len() < StreamStart::kBytes;
     if (!more || (h.tcp_flags & kTcpFin) != 0) forget(index);
     return false;
   }
 
-  bool on_blacklist(Text target, Text host) const {
+  static bool on_blacklist(const Blacklist& blacklist, Text target, Text host) {
     char lowered[kLongestHost];
     const auto len = static_cast<size_t>(host.end - host.start);
     if (len > sizeof lowered) return false;
@@ -223,14 +240,14 @@ class UrlFilter final : public Module {
     }
     const std::string_view path(target.start, static_cast<size_t>(target.end - target.start));
     const std::string_view name(lowered, len);
-    if (has(name, path)) return true;
+    if (has(blacklist, name, path)) return true;
     const size_t colon = name.rfind(':');
-    return colon != std::string_view::npos && has(name.substr(0, colon), path);
+    return colon != std::string_view::npos && has(blacklist, name.substr(0, colon), path);
   }
 
-  bool has(std::string_view host, std::string_view path) const {
-    const auto found = blacklist_.find(host);
-    return found != blacklist_.end() && found->second.find(path) != found->second.end();
+  static bool has(const Blacklist& blacklist, std::string_view host, std::string_view path) {
+    const auto found = blacklist.find(host);
+    return found != blacklist.end() && found->second.find(path) != found->second.end();
   }
 
   static void answer(Context& ctx, const uint8_t* data, const Headers& h, Batch& to_server,
@@ -286,7 +303,7 @@ class UrlFilter final : public Module {
     connection.stream = kNone;
   }
 
-  Blacklist blacklist_;
+  Live<Blacklist> blacklist_;
   KeyTable table_{kFlowWords, 1};  // connections by their client's direction
   Store<Connection> connections_;
   Store<StreamStart> streams_;
@@ -307,10 +324,10 @@ const ModuleClass kClass = {
     {{"get_initial_arg", "EmptyArg", "UrlFilterArg", true, command(&UrlFilter::get_initial_arg)},
      {"get_runtime_config", "EmptyArg", "UrlFilterConfig", true,
       command(&UrlFilter::get_runtime_config)},
-     {"set_runtime_config", "UrlFilterConfig", "EmptyArg", false,
+     {"set_runtime_config", "UrlFilterConfig", "EmptyArg", true,
       command(&UrlFilter::set_runtime_config)},
-     {"add", "UrlFilterArg", "EmptyArg", false, command(&UrlFilter::add)},
-     {"clear", "EmptyArg", "EmptyArg", false, command(&UrlFilter::clear)}},
+     {"add", "UrlFilterArg", "EmptyArg", true, command(&UrlFilter::add)},
+     {"clear", "EmptyArg", "EmptyArg", true, command(&UrlFilter::clear)}},
     make_module<UrlFilter>};
 const ModuleRegistration kRegistered{kClass};
 

@@ -9,19 +9,24 @@ tells. A batch that met anything but one whole state would spoil the sums.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from scapy.contrib.geneve import GENEVE
+from scapy.contrib.mpls import MPLS
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Raw
 
 from harness import Engine, new_engine, run, wait_until
-from match_support import DROP, udp
+from match_support import DROP, MACS, udp
 
 CHANGES = 1000
 BATCH = 32
 GATES = 8
-FLOWS = [udp(dst=f"10.0.{i}.1", sport=5000 + i, dport=1000 + i % 4) for i in range(BATCH)]
+FLOWS = tuple(udp(dst=f"10.0.{i}.1", sport=5000 + i, dport=1000 + i % 4) for i in range(BATCH))
 DPORT = {"offset": 36, "num_bytes": 2}
 
 Command = tuple[str, Mapping[str, Any]]
@@ -37,6 +42,8 @@ class Case:
     change: Command
     back: Command
     seen_at: int | None = None  # where in the packet a module with one gate leaves its mark
+    packets: Sequence[bytes] = FLOWS
+    varied: Mapping[str, Any] | None = None  # by which RandomUpdate, from batch to batch
 
 
 def exact(gate: int, port: int) -> dict[str, Any]:
@@ -93,6 +100,65 @@ FILTERS = {"filters": [{"filter": f"udp dst port {1000 + i}", "gate": 1 + i} for
 UPDATE = {"fields": [{"offset": 36, "size": 2, "value": 1003}]}
 RANDOM_UPDATE = {"fields": [{"offset": 36, "size": 2, "min": 1001, "max": 1001}]}
 SHORT = {"templates": [udp(dport=1002), udp(dport=1003)]}
+
+
+def frame(dst: int) -> bytes:
+    return bytes(Ether(src=MACS["src"], dst=mac(dst)) / Raw(bytes(46)))
+
+
+def mac(number: int) -> str:
+    return f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+
+
+def acl(lines: int, drop: bool) -> dict[str, Any]:
+    """Rules for single packets, and one for all others."""
+    rules = [{"dst_ip": f"10.0.{i}.1/32", "drop": drop} for i in range(lines)]
+    return {"rules": [*rules, {"src_port": 5031, "drop": not drop}, {"drop": drop}]}
+
+
+def entries(first: int, count: int, gate: int) -> dict[str, Any]:
+    return {
+        "entries": [{"addr": mac(i), "gate": gate + i % 2} for i in range(first, first + count)]
+    }
+
+
+def addresses(first: int, count: int) -> dict[str, Any]:
+    return {"addrs": [mac(i) for i in range(first, first + count)]}
+
+
+def edges(first_gate: int, others: int) -> dict[str, Any]:
+    gates = {i: first_gate + i % 3 for i in range(20)}
+    return {"edges": {**gates, **{1000 + i: 7 for i in range(others)}}}
+
+
+def tunnelled(vni: int) -> bytes:
+    outer = Ether(**MACS) / IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=1, dport=6081)
+    return bytes(outer / GENEVE(vni=vni, proto=0x6558) / Raw(frame(1)))
+
+
+def request(client: int) -> bytes:
+    """A SYN that brings the whole request along."""
+    text = f"GET / HTTP/1.1\r\nHost: host{client}.example\r\n\r\n"
+    ip = IP(src=f"10.0.1.{client}", dst="10.0.0.2")
+    return bytes(Ether(**MACS) / ip / TCP(sport=client, dport=80, flags="S") / Raw(text))
+
+
+def blacklist(hosts: range) -> dict[str, Any]:
+    return {"blacklist": [{"host": f"host{i}.example", "path": "/"} for i in hosts]}
+
+
+FRAMES = [frame(i) for i in range(BATCH)]
+LABELLED = [bytes(Ether(**MACS) / MPLS(label=i, s=1) / IP()) for i in range(BATCH)]
+REQUESTS = [bytes(Ether(**MACS) / ARP(pdst="10.0.0.9", psrc=f"10.0.0.{i}")) for i in range(BATCH)]
+TUNNELLED = [tunnelled(i) for i in range(BATCH)]
+HTTP = [request(i) for i in range(BATCH)]
+# Connections that the module hasn't seen: it remembers which ones it blocked.
+NEW_CLIENTS = {
+    "fields": [
+        {"offset": 26, "size": 4, "min": 0, "max": 0xFFFFFFFF},
+        {"offset": 34, "size": 2, "min": 0, "max": 0xFFFF},
+    ]
+}
 
 CASES = {
     "ExactMatch config": Case(
@@ -222,6 +288,76 @@ CASES = {
         ("set_tci", {"tci": 1000}),
         14,
     ),
+    "ACL": Case("ACL", acl(10, True), (), ("clear", {}), ("add", acl(10, True))),
+    "ACL first": Case("ACL", {}, (), ("add", acl(20, False)), ("clear", {})),
+    "L2Forward": Case(
+        "L2Forward",
+        {},
+        (("set_default_gate", {"gate": 4}),),
+        ("add", entries(0, 19, 1)),
+        ("delete", addresses(0, 19)),
+        packets=FRAMES,
+    ),
+    "L2Forward populate": Case(
+        "L2Forward",
+        {},
+        (("add", entries(0, 3, 5)),),
+        ("populate", {"base": mac(3), "count": 23, "gate_count": 3}),
+        ("delete", addresses(3, 23)),
+        packets=FRAMES,
+    ),
+    "ArpResponder": Case(
+        "ArpResponder",
+        {"ip": "10.0.0.9", "mac_addr": mac(1000)},
+        (),
+        ("add", {"ip": "10.0.0.9", "mac_addr": mac(1001)}),
+        ("add", {"ip": "10.0.0.9", "mac_addr": mac(1000)}),
+        26,
+        packets=REQUESTS,
+    ),
+    "MPLSPop": Case(
+        "MPLSPop",
+        {},
+        (("set", {"next_eth_type": 1000}),),
+        ("set", {"next_eth_type": 1001}),
+        ("set", {"next_eth_type": 1000}),
+        12,
+        packets=LABELLED,
+    ),
+    "TunnelDecap": Case(
+        "TunnelDecap",
+        {"default_gate": 7},
+        (("set_edges", edges(0, 0)),),
+        ("set_edges", edges(3, 50)),
+        ("set_edges", edges(0, 0)),
+        packets=TUNNELLED,
+    ),
+    "TunnelDecap edges": Case(
+        "TunnelDecap",
+        {"default_gate": 7},
+        (),
+        ("add_edges", edges(1, 0)),
+        ("remove_edges", {"vnis": list(range(20))}),
+        packets=TUNNELLED,
+    ),
+    "UrlFilter": Case(
+        "UrlFilter",
+        {},
+        (("set_runtime_config", blacklist(range(3))),),
+        ("set_runtime_config", blacklist(range(12, 32))),
+        ("set_runtime_config", blacklist(range(3))),
+        packets=HTTP,
+        varied=NEW_CLIENTS,
+    ),
+    "UrlFilter entries": Case(
+        "UrlFilter",
+        {},
+        (),
+        ("add", blacklist(range(19))),
+        ("clear", {}),
+        packets=HTTP,
+        varied=NEW_CLIENTS,
+    ),
     "gate 8192": Case(
         "ExactMatch",
         EXACT,
@@ -242,7 +378,7 @@ MARKS = tuple(("add", exact(gate, 1000 + gate)) for gate in range(4))
 
 def leaving(case: Case, *changes: Command) -> Counter[str]:
     """Where the packets of one batch leave, without any worker."""
-    result = run(case.mclass, case.args, FLOWS, (*case.start, *changes))
+    result = run(case.mclass, case.args, case.packets, (*case.start, *changes))
     if case.seen_at is not None:
         result = run("ExactMatch", marks(case.seen_at), result.out[0], MARKS)
     counts = Counter({str(gate): len(packets) for gate, packets in result.out.items()})
@@ -267,10 +403,15 @@ def whole_batches(
 def build(engine: Engine, case: Case) -> str:
     """The graph with the case's module `m`; returns the module that packets leave by."""
     engine.create_module("source", "Source", {})
-    engine.create_module("templates", "Rewrite", {"templates": FLOWS})
+    engine.create_module("templates", "Rewrite", {"templates": case.packets})
     engine.create_module("m", case.mclass, case.args)
     engine.connect("source", 0, "templates", 0)
-    engine.connect("templates", 0, "m", 0)
+    if case.varied is None:
+        engine.connect("templates", 0, "m", 0)
+    else:
+        engine.create_module("varied", "RandomUpdate", case.varied)
+        engine.connect("templates", 0, "varied", 0)
+        engine.connect("varied", 0, "m", 0)
     for command, args in case.start:
         engine.module_command("m", command, args)
     last = "m"
@@ -280,7 +421,8 @@ def build(engine: Engine, case: Case) -> str:
         engine.connect("m", 0, last, 0)
         for command, args in MARKS:
             engine.module_command(last, command, args)
-    for gate in range(GATES):
+    last_class = case.mclass if last == "m" else "ExactMatch"
+    for gate in range(min(GATES, engine.module_classes()[last_class]["ogates"])):
         engine.create_module(f"sink{gate}", "Sink", {})
         engine.connect(last, gate, f"sink{gate}", 0)
     return last
@@ -327,25 +469,12 @@ def test_which_commands_pause_workers() -> None:
         if not command["thread_safe"]
     }
     assert pausing == {
-        ("ACL", "add"),
-        ("ACL", "clear"),
-        ("ArpResponder", "add"),
         ("DRR", "set_max_flow_queue_size"),
         ("DRR", "set_quantum_size"),
         ("FlowGen", "update"),
         ("FlowSteer", "get_flows"),
         ("FlowSteer", "split"),
         ("FlowSteer", "update"),
-        ("L2Forward", "add"),
-        ("L2Forward", "delete"),
-        ("L2Forward", "populate"),
-        ("MPLSPop", "set"),
         ("Queue", "set_size"),
-        ("TunnelDecap", "add_edges"),
-        ("TunnelDecap", "remove_edges"),
-        ("TunnelDecap", "set_edges"),
-        ("UrlFilter", "add"),
-        ("UrlFilter", "clear"),
-        ("UrlFilter", "set_runtime_config"),
         ("WorkerSplit", "reset"),
     }
