@@ -107,7 +107,7 @@ Args::List named_rules(int rounds) {
   };
   add(1, map({{"field", "raw.61.13"}, {"value_bin", std::string(13, '\x02')}}));
   add(2, map({{"field", "eth.src"},
-              {"value", int64_t{0x020202020202}},
+              {"value", int64_t{0x020000000000}},
               {"mask", int64_t{0x020000000001}}}));
   for (int round = 1; round < rounds; ++round) {
     const std::string address(16, static_cast<char>(round));
