@@ -123,6 +123,8 @@ std::vector<Case> cases() {
                                 {"priority", 1},
                                 {"terms", list(map({{"field", "l4.dport"}, {"value", 80}}))}}))}})},
       {"ExactMatch", map({{"fields", list(field)}})},
+      {"Qos", map({{"fields", list(field)}})},
+      {"IPDefrag", map({{"num_flows", 4}})},
       {"WildcardMatch", map({{"fields", list(field)}})},
       {"HashLB", map({{"gates", gates}, {"mode", "l4"}})},
       {"FlowSteer", map({{"ranges", list(map({{"start", 0}, {"end", uint64_t{1} << 32}}))}})},
