@@ -9,8 +9,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bess_plugins.daemon.server import ServerError, make_engine
-
 _HELP = """Write the source of a new module, with a test and a Makefile.
 
 NAME is the name of its class in scripts, such as MyModule. The folder then has
@@ -69,6 +67,9 @@ def snake_case(name: str) -> str:
 def _check(name: str) -> None:
     if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", name):
         raise typer.BadParameter(f"{name!r} is no name of a class; one is like 'MyModule'")
+    # Not needed, and slow, where make asks for folders.
+    from bess_plugins.daemon.server import ServerError, make_engine
+
     try:
         engine = make_engine(1024)
     except ServerError as error:

@@ -199,6 +199,12 @@ def test_a_symbol_that_nobody_has_is_named(client: Client, built: Path, tmp_path
     assert "undefined symbol" in refused(client, path)
 
 
+def test_headers_that_come_with_the_package_are_those_of_its_sources() -> None:
+    sources = Path(__file__).resolve().parents[2] / "ext" / "host"
+    texts = {path.name: path.read_text() for path in sources.glob("*.h")}
+    assert texts == {path.name: path.read_text() for path in header_folder().glob("host/*.h")}
+
+
 @pytest.mark.parametrize(
     ("name", "code", "message"),
     [
