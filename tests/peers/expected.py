@@ -15,7 +15,7 @@ MODES = ("bessrun", "bessctl")
 
 @dataclass(frozen=True)
 class Impossible:
-    """`shows` is in the output when it fails for this reason."""
+    """`shows` is in the output when it fails for this reason: one of several texts, parted by |."""
 
     reason: str
     shows: str
@@ -57,9 +57,13 @@ IMPOSSIBLE = {
         ("bessctl",),
     ),
     "conf/testing/run_module_tests.bess": Impossible(
-        "uses what bessctl keeps in __bess_creators__",
-        "name '__bess_creators__' is not defined",
-        ("bessrun",),
+        "uses what bessctl keeps in __bess_creators__, and runs a test that cannot pass",
+        "name '__bess_creators__' is not defined|ConstraintError not raised",
+    ),
+    "module_tests/placement_constraint.py::test_nat_negative": Impossible(
+        "expects that two workers may not share a StaticNAT; here any number may",
+        "ConstraintError not raised",
+        ("bessctl",),
     ),
 }
 
@@ -72,9 +76,9 @@ TWO_CORES = {
     "conf/samples/tc/max_burst.bess",
     "conf/samples/worker_split.bess",
     "conf/testing/run_module_tests.bess",
-    "placement_constraint.py::test_nat_negative",
-    "worker_split.py::test_worker_split_default",
-    "worker_split.py::test_worker_split_fancy",
+    "module_tests/placement_constraint.py::test_nat_negative",
+    "module_tests/worker_split.py::test_worker_split_default",
+    "module_tests/worker_split.py::test_worker_split_fancy",
 }
 
 # They print numbers until somebody stops them.
@@ -88,4 +92,4 @@ def judge(name: str, mode: str, passed: bool, output: str) -> None:
         assert passed, output
         return
     assert not passed, f"{name} passes in {mode}: take it off the list in {__file__}"
-    assert impossible.shows in output, output
+    assert any(text in output for text in impossible.shows.split("|")), output

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 import time
 from pathlib import Path
@@ -83,6 +84,7 @@ def bessrun(tree: Path, address: str, script: str) -> None:
 
 if __name__ == "__main__":
     mode, tree, address, *rest = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has none
     shorten_sleeps()
     os.system = lambda command: 0
     if mode == "bessctl":

@@ -26,7 +26,7 @@ def tests() -> list[str]:
     for name in scripts(TESTS, "*.py"):
         source = (Path(BESS_HOME) / ROOT_FOLDER / name).read_text()
         methods = re.findall(r"^    def (test_\w+)\(self", source, re.MULTILINE)
-        found += [f"{Path(name).name}::{method}" for method in methods]
+        found += [f"{name}::{method}" for method in methods]
     return found
 
 
@@ -40,7 +40,7 @@ def outcomes(tree: Path, daemon: str) -> Callable[[str], tuple[dict[str, str], s
     @cache
     def run(file: str) -> tuple[dict[str, str], str]:
         output = launch(
-            "bessctl", tree, daemon, f"run file {tree / TESTS / file}", patience_s=240
+            "bessctl", tree, daemon, f"run file {tree / ROOT_FOLDER / file}", patience_s=240
         ).stdout
         return dict(OUTCOME.findall(output)), output
 

@@ -23,12 +23,11 @@ UNHURRIED = {"conf/testing/run_module_tests.bess"}
 SCRIPTS = scripts(CONF, "*.bess") + scripts(TESTS, "*.bess")
 
 
-def packets_move(client: Client) -> None:
+def tasks_run(client: Client) -> None:
     """Where there are tasks, some worker runs them."""
-    if any(tc["class"]["policy"] == "leaf" for tc in client.list_tcs()):
-        wait_until(
-            lambda: any(client.tc_stats(tc["class"]["name"]).count for tc in client.list_tcs())
-        )
+    tasks = [tc["name"] for tc in client.list_tcs() if tc["policy"] == "leaf"]
+    if tasks:
+        wait_until(lambda: any(client.tc_stats(name).count for name in tasks))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -45,7 +44,7 @@ def test_script(name: str, mode: str, tree: Path, daemon: str, client: Client) -
         )
         passed = result.returncode == (-signal.SIGINT if name in ENDLESS else 0)
         judge(name, mode, passed, result.stdout)
-        packets_move(client)
+        tasks_run(client)
         client.reset_all()
         assert all(pool["mp_in_use_count"] == 0 for pool in client.dump_mempool())
 

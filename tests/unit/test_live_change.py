@@ -125,6 +125,13 @@ CASES = {
         ("add", wildcard(2, 1000)),
         ("clear", {}),
     ),
+    "Qos rule": Case(
+        "Qos",
+        EXACT,
+        (("set_default_gate", {"gate": 4}),),
+        ("add", {**exact(0, 1000), **dict.fromkeys(("cir", "pir", "cbs", "pbs"), 1 << 40)}),
+        ("delete", {"fields": exact(0, 1000)["fields"]}),
+    ),
     "ExprMatch": Case("ExprMatch", {"default_gate": 0}, (), ("add", expr_rules(1)), ("clear", {})),
     "IPLookup long": Case(
         "IPLookup",
