@@ -88,7 +88,9 @@ class Qos final : public Module {
       }
       gates[i] = static_cast<Gate>(hits[i][0]);
       if (gates[i] == kMeterGate) {
-        gates[i] = reinterpret_cast<Metered*>(hits[i][1])->gate_of(ctx.now_ns, batch[i]->len());
+        // NOLINTNEXTLINE(performance-no-int-to-ptr): the rows of a table are words
+        auto* meter = reinterpret_cast<Metered*>(hits[i][1]);
+        gates[i] = meter->gate_of(ctx.now_ns, batch[i]->len());
       }
       const auto* bytes = reinterpret_cast<const uint8_t*>(hits[i] + kPayloadWords);
       if (!values_.empty() && !values_.store(*this, batch[i], bytes)) gates[i] = short_drop_;
@@ -168,6 +170,8 @@ class Qos final : public Module {
   };
 
   struct Metered {
+    Metered(const TwoRateMeter::Rates& rates, int64_t deduct)
+        : meter(rates, clock_ns()), deduct_len(deduct) {}
     Gate gate_of(uint64_t now_ns, uint32_t len) {
       int64_t bytes = int64_t{len} - deduct_len;
       bytes = std::min<int64_t>(std::max<int64_t>(bytes, 0), std::numeric_limits<uint32_t>::max());
@@ -211,7 +215,7 @@ class Qos final : public Module {
                              std::to_string(-kMaxDeductBytes) + ".." +
                              std::to_string(kMaxDeductBytes));
     }
-    meter.reset(new Metered{{rates, clock_ns()}, deduct});
+    meter = std::make_unique<Metered>(rates, deduct);
     return {};
   }
 

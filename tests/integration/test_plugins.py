@@ -123,8 +123,8 @@ def test_a_new_description_is_taken_with_the_new_build(
 ) -> None:
     client.import_plugin(plugin)
     client.unload_plugin(plugin)
-    proto = (built / "too_long.proto").read_text()
-    (tmp_path / "too_long.proto").write_text(proto.replace("}", "  bool other = 2;\n}"))
+    proto = (built / "too_long_msg.proto").read_text()
+    (tmp_path / "too_long_msg.proto").write_text(proto.replace("}", "  bool other = 2;\n}"))
     shutil.copy(built / "Makefile", tmp_path)
     make(tmp_path, "too_long.binpb", "-B")
     client.import_plugin(plugin)

@@ -16,6 +16,7 @@ import runpy
 import signal
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ def bessctl(tree: Path, address: str, command: list[str]) -> None:
 
 
 def bessrun(tree: Path, address: str, script: str) -> None:
-    sys.path.extend([str(tree / "bessctl"), str(tree)])  # some scripts import its helpers
+    # Some scripts import the helpers of its tests, which import its client: its messages have
+    # the names of ours, and would not do beside them.
+    sys.path.append(str(tree / "bessctl"))
+    for name in ("pybess", "pybess.bess"):
+        sys.modules[name] = types.ModuleType(name)
     from bess_plugins.client import Client
     from bess_plugins.script.runner import ScriptError, run_script
 
