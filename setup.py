@@ -22,6 +22,8 @@ CORE_DIRS = ("host", "crypto", "engine", "ports", "modules", "nf")
 BASELINE = ["-march=x86-64-v2"] if platform.machine() == "x86_64" else []
 # g++ 12 takes the unused alternatives of std::variant for uninitialised memory.
 NO_FALSE_ALARM = ["-Wno-maybe-uninitialized"]
+# What plugins may call is visible to them, and yet the engine calls it directly.
+LOCAL_CALLS = ["-fno-semantic-interposition"]
 WARNINGS = ["-Wall", "-Wextra", *NO_FALSE_ALARM]
 if os.environ.get("CI"):
     WARNINGS.append("-Werror")
@@ -67,11 +69,17 @@ def needs_recompile(obj: str, source: str) -> bool:
 
 
 class BuildWithProtocol(build_py):
-    """Generates bess_plugins/pb from the .proto files before the packages are collected."""
+    """Generates bess_plugins/pb before the packages are collected; adds the headers of modules."""
 
     def run(self) -> None:
         _build_proto.generate(ROOT)
         super().run()
+        # A checkout that is installed in place has them in ext/.
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "bess_plugins" / "include" / "host"
+            target.mkdir(parents=True, exist_ok=True)
+            for header in sorted((ROOT / "ext" / "host").glob("*.h")):
+                self.copy_file(str(header), str(target / header.name))
 
 
 _build_proto.generate(ROOT)
@@ -87,7 +95,8 @@ setup(
             include_dirs=["ext"],
             depends=headers(),
             cxx_std=17,
-            extra_compile_args=["-O3", "-g0", "-fno-plt", *BASELINE, *WARNINGS],
+            extra_compile_args=["-O3", "-g0", "-fno-plt", *LOCAL_CALLS, *BASELINE, *WARNINGS],
+            extra_link_args=["-Wl,-Bsymbolic-functions"],
         ),
         *cythonize(
             [

@@ -17,13 +17,18 @@ from bess_plugins import pb
 from bess_plugins.pb import service_pb2
 
 __all__ = [
+    "FILES",
     "MESSAGE_NAMES",
     "PACKAGE",
     "SERVICE",
+    "FileDescriptor",
+    "add_types",
     "from_dict",
     "is_message",
     "message_type",
+    "owners_of",
     "pack",
+    "remove_types",
     "to_dict",
     "unpack",
     "unpack_any",
@@ -46,10 +51,35 @@ def _files() -> Iterator[FileDescriptor]:
                 yield file
 
 
+FILES = {file.name: file for file in _files()}
 _DESCRIPTORS: dict[str, Descriptor] = {
-    name: descriptor for file in _files() for name, descriptor in file.message_types_by_name.items()
+    name: descriptor
+    for file in FILES.values()
+    for name, descriptor in file.message_types_by_name.items()
 }
 MESSAGE_NAMES = frozenset(_DESCRIPTORS)
+_owners: dict[str, str] = {}  # of the messages that plugins have added
+
+
+def add_types(owner: str, types: Mapping[str, Descriptor]) -> None:
+    """Make messages known that no generated file has; raises ``ValueError`` for a taken name."""
+    for name in types:
+        if name in _DESCRIPTORS:
+            whose = _owners.get(name, "the protocol")
+            raise ValueError(f"{owner}: message {name} is one of {whose} already")
+    _DESCRIPTORS.update(types)
+    _owners.update(dict.fromkeys(types, owner))
+
+
+def owners_of(names: Iterable[str]) -> set[str]:
+    """Who has added messages of these names."""
+    return {_owners[name] for name in names if name in _owners}
+
+
+def remove_types(owner: str) -> None:
+    """Drop what `owner` has added."""
+    for name in [name for name, whose in _owners.items() if whose == owner]:
+        del _owners[name], _DESCRIPTORS[name]
 
 
 def is_message(name: str) -> bool:

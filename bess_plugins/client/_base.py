@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Mapping
 from types import TracebackType
@@ -13,6 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from bess_plugins import _proto
+from bess_plugins._plugin_types import PluginTypeError, learn
 from bess_plugins.pb import bess_msg_pb2 as pb
 
 DEFAULT_ADDRESS = "127.0.0.1:10514"
@@ -111,11 +113,36 @@ class Connection:
     def _class_arg(self, call: str, class_name: str, values: Values) -> AnyMessage:
         """Pack the argument of a class, whose type is named after it."""
         kind = _ARG_TYPES.get(class_name, f"{class_name}Arg")
-        return self._arg(call, kind if _proto.is_message(kind) else "EmptyArg", values)
+        return self._arg(call, kind if self._knows(kind) else "EmptyArg", values)
+
+    def _knows(self, kind: str) -> bool:
+        """Whether there is a message of this name, in a plugin of the daemon if nowhere else.
+
+        What describes a plugin's messages is looked for where the daemon has it.
+        """
+        if not _proto.is_message(kind):
+            with contextlib.suppress(DaemonUnavailableError):  # whatever comes next will say so
+                for path in self.call("ListPlugins").paths:
+                    self._learn(path)
+        return _proto.is_message(kind)
+
+    @staticmethod
+    def _learn(plugin: str) -> None:
+        try:
+            learn(plugin)
+        except PluginTypeError as error:
+            raise BessError(errno.EINVAL, str(error), "ListPlugins") from None
+
+    def _values(self, packed: AnyMessage) -> dict[str, Any]:
+        """What is in a wrapped message."""
+        if packed.type_url:
+            self._knows(packed.TypeName())
+        return _proto.unpack_any(packed)
 
     def _arg(self, call: str, kind: str, values: Values | Message | None) -> AnyMessage:
         if isinstance(values, Message):
             return _proto.pack(values)
+        self._knows(kind)
         return _proto.pack(self._message(call, kind, values or {}))
 
     @staticmethod

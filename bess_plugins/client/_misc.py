@@ -70,7 +70,7 @@ class MiscCalls(Connection):
         return [_proto.to_dict(dump) for dump in response.dumps]
 
     def import_plugin(self, path: str) -> None:
-        """Load a shared object."""
+        """Load a shared object; the daemon has to find it under this path."""
         self.call("ImportPlugin", pb.ImportPluginRequest(path=path))
 
     def unload_plugin(self, path: str) -> None:

@@ -78,7 +78,7 @@ class ModuleCalls(Connection):
         """Run a command of a module and return what it gave back."""
         packed = self._arg("ModuleCommand", arg_type, arg)
         response = self.call("ModuleCommand", pb.CommandRequest(name=name, cmd=cmd, arg=packed))
-        return _proto.unpack_any(response.data)
+        return self._values(response.data)
 
 
 class HookCalls(Connection):
@@ -96,7 +96,7 @@ class HookCalls(Connection):
     def list_hooks(self) -> list[dict[str, Any]]:
         """Hooks installed now; ``arg`` holds the plain values."""
         return [
-            {**_proto.to_dict(hook), "arg": _proto.unpack_any(hook.arg)}
+            {**_proto.to_dict(hook), "arg": self._values(hook.arg)}
             for hook in self.call("ListGateHooks").hooks
         ]
 
@@ -135,7 +135,7 @@ class HookCalls(Connection):
         packed = self._arg("GateHookCommand", arg_type, arg)
         hook = self._hook("", module_name, direction, gate, hook_name, packed)
         response = self.call("GateHookCommand", pb.GateHookCommandRequest(hook=hook, cmd=cmd))
-        return _proto.unpack_any(response.data)
+        return self._values(response.data)
 
     def configure_resume_hook(
         self, hook_name: str, enable: bool = True, arg: Values | Message | None = None

@@ -84,7 +84,7 @@ class PortCalls(Connection):
     def list_ports(self) -> list[dict[str, Any]]:
         """All ports; ``driver_arg`` holds the plain values."""
         return [
-            {**_proto.to_dict(port), "driver_arg": _proto.unpack_any(port.driver_arg)}
+            {**_proto.to_dict(port), "driver_arg": self._values(port.driver_arg)}
             for port in self.call("ListPorts").ports
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -45,6 +45,9 @@ class EngineApi(Protocol):
         self, m1: str, ogate: int, m2: str, igate: int, skip_default_hooks: bool = False
     ) -> None: ...
     def disconnect(self, name: str, ogate: int) -> None: ...
+    def run_packets(
+        self, name: str, packets: Sequence[bytes], in_gate: int = 0, now_ns: int = 0
+    ) -> dict[int, list[bytes]]: ...
 
     def events(self, after: int = 0) -> dict[str, Any]: ...
 

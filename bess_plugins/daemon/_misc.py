@@ -10,7 +10,10 @@ import logging
 import threading
 from collections.abc import Callable
 from importlib import metadata
+from typing import Any
 
+from bess_plugins import _proto
+from bess_plugins._plugin_types import PluginTypeError, description_of, forget, learn
 from bess_plugins.daemon._base import RpcError, ServiceBase, require
 from bess_plugins.pb import bess_msg_pb2 as pb
 
@@ -24,6 +27,19 @@ def version() -> str:
         return metadata.version("bess-e2")
     except metadata.PackageNotFoundError:
         return "0+unknown"
+
+
+def _check_types(plugin: str, name: str, info: dict[str, Any]) -> None:
+    """Every message that a class of a plugin names has to be known."""
+    wanted = {info["arg_type"]}
+    for command in info.get("commands") or ():
+        wanted |= {command["arg_type"], command["response_type"]}
+    for kind in sorted(kind for kind in wanted if kind):
+        if kind not in _proto.MESSAGE_NAMES and plugin not in _proto.owners_of([kind]):
+            raise PluginTypeError(
+                f"class '{name}' of plugin '{plugin}' names the message {kind}, which nobody "
+                f"describes: {description_of(plugin)} should (protoc --descriptor_set_out)"
+            )
 
 
 class MiscCalls(ServiceBase):
@@ -61,10 +77,26 @@ class MiscCalls(ServiceBase):
             raise failure
 
     def ImportPlugin(self, request: pb.ImportPluginRequest, response: pb.EmptyResponse) -> None:
-        self.engine.import_plugin(require(request.path, "Missing plugin path"))
+        path = require(request.path, "Missing plugin path")
+        before = self._class_tables()
+        self.engine.import_plugin(path)
+        try:
+            learn(path, beside=self.engine.plugins())
+            for name, info in self._class_tables().items():
+                if name not in before:
+                    _check_types(path, name, info)
+        except PluginTypeError as error:
+            forget(path)
+            self.engine.unload_plugin(path)
+            raise RpcError(errno.EINVAL, str(error)) from None
 
     def UnloadPlugin(self, request: pb.UnloadPluginRequest, response: pb.EmptyResponse) -> None:
-        self.engine.unload_plugin(require(request.path, "Missing plugin path"))
+        path = require(request.path, "Missing plugin path")
+        self.engine.unload_plugin(path)
+        forget(path)
+
+    def _class_tables(self) -> dict[str, dict[str, Any]]:
+        return {**self.engine.module_classes(), **self.engine.port_drivers()}
 
     def ListPlugins(self, request: pb.EmptyRequest, response: pb.ListPluginsResponse) -> None:
         response.paths.extend(self.engine.plugins())

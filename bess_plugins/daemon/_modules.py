@@ -22,6 +22,7 @@ from bess_plugins.pb import bess_msg_pb2 as pb
 
 _NO_NAME = "Missing module name"
 _TRACK = "Track"
+_INITIAL_ARG = "get_initial_arg"
 
 
 def _fill_gate(
@@ -55,6 +56,9 @@ class ModuleCalls(ServiceBase):
         for command in info["commands"]:
             response.cmds.append(command["name"])
             response.cmd_args.append(command["arg_type"] or "EmptyArg")
+        if _INITIAL_ARG not in response.cmds:  # this daemon answers for those that don't
+            response.cmds.append(_INITIAL_ARG)
+            response.cmd_args.append("EmptyArg")
 
     def ResetModules(self, request: pb.EmptyRequest, response: pb.EmptyResponse) -> None:
         try:
@@ -131,7 +135,7 @@ class ModuleCalls(ServiceBase):
         }
         command = commands.get(request.cmd)
         if command is None:
-            if request.cmd == "get_initial_arg":
+            if request.cmd == _INITIAL_ARG:
                 if name in self.module_args:
                     response.data.CopyFrom(self.module_args[name])
                 return

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 
 from google.protobuf.message import Message
 
-from bess_plugins import _proto
 from bess_plugins.client import BessError, Client, PortStats, TcStats
 from bess_plugins.script.record import Record, to_record
 
@@ -35,14 +34,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
-
-
-def _common_commands(mclass: str) -> dict[str, str]:
-    """Commands that classes answer without listing them."""
-    commands = {"get_initial_arg": "EmptyArg", "get_runtime_config": "EmptyArg"}
-    if _proto.is_message(f"{mclass}Config"):
-        commands["set_runtime_config"] = f"{mclass}Config"
-    return commands
 
 
 class Module:
@@ -166,6 +157,7 @@ class Bess:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.names: dict[str, Any] = {}  # the script's, where classes are found
         self._commands: dict[str, dict[str, str]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -189,8 +181,7 @@ class Bess:
         """Commands of a class and the types of their arguments."""
         if mclass not in self._commands:
             info = self.client.mclass_info(mclass)
-            known = dict(zip(info["cmds"], info["cmd_args"], strict=True))
-            self._commands[mclass] = {**_common_commands(mclass), **known}
+            self._commands[mclass] = dict(zip(info["cmds"], info["cmd_args"], strict=True))
         return self._commands[mclass]
 
     # Daemon and workers.
@@ -218,6 +209,12 @@ class Bess:
     def add_worker(self, wid: int, core: int, scheduler: str | None = None) -> None:
         """Start a worker on a CPU."""
         self.client.add_worker(wid, core, scheduler or "")
+
+    def import_plugin(self, path: str) -> None:
+        """Load a plugin; its classes are names of the script from here on."""
+        self.client.import_plugin(path)
+        for name, kind in self.creators().items():
+            self.names.setdefault(name, kind)
 
     # Modules.
 

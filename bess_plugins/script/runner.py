@@ -53,6 +53,7 @@ def run_script(
     bess = Bess(client)
     space: dict[str, Any] = {**bess.creators(), **_names(name, bess, variables or {})}
     space["__bess_module__"] = _declare(space)
+    bess.names = space
     try:
         client.reset_all()
         client.pause()

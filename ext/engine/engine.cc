@@ -3,6 +3,7 @@
 // hooks in hooks.cc, plugins in plugins.cc, events in event_log.cc.
 #include "engine/engine.h"
 
+#include <dlfcn.h>
 #include <sched.h>
 
 #include "engine/clock.h"
@@ -15,7 +16,7 @@ constexpr const char* kStatsCommand = "e2_stats";
 constexpr const char* kProfileCommand = "e2_profile";
 
 const char* access_name(Access access) {
-  static constexpr const char* kNames[] = {"read", "write", "update"};
+  static constexpr const char* kNames[] = {"read", "write", "update", "read"};
   return kNames[static_cast<uint8_t>(access)];
 }
 
@@ -68,6 +69,8 @@ Engine::~Engine() {
   workers_.clear();
   graph_.clear(control_);
   for (auto& entry : ports_) (void)entry.second->close();
+  ports_.clear();
+  for (auto& entry : plugins_) dlclose(entry.second.handle);  // nothing of theirs is left
 }
 
 Engine::Paused::Paused(Engine& engine) : engine_(engine) {

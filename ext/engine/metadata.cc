@@ -139,7 +139,7 @@ Status Graph::assign_metadata(bool strict) {
       const bool written = std::any_of(ranges.begin(), ranges.end(), [&](const Range& range) {
         return range.key == key && range.modules.count(module) != 0;
       });
-      if (written) continue;
+      if (written || attr.access == Access::kMayRead) continue;
       if (strict && tasked.count(module) != 0) {
         return Status::invalid("module '" + entry.first + "' (" + module->class_->name +
                                ") reads attribute '" + attr.name + "' (" +
@@ -165,6 +165,7 @@ Status Graph::assign_metadata(bool strict) {
     Module* module = entry.second.get();
     for (size_t i = 0; i < module->attributes_.size(); ++i) {
       const Key key{module->attributes_[i].name, module->attributes_[i].size_bytes};
+      module->attr_offsets_[i] = kNoOffset;  // whoever wrote it may be gone
       for (const Range& range : placed) {
         if (range.key == key && range.modules.count(module) != 0) {
           module->attr_offsets_[i] = range.offset;

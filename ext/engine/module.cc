@@ -3,9 +3,11 @@
 #include "host/module.h"
 
 #include <map>
+#include <utility>
 
 #include "engine/clock.h"
 #include "engine/gate_split.h"
+#include "engine/registry.h"
 #include "host/port.h"
 
 namespace e2 {
@@ -36,23 +38,40 @@ const T* lookup(const std::map<std::string, T>& registry, const std::string& nam
   return it == registry.end() ? nullptr : &it->second;
 }
 
+std::string& refusal() {
+  static std::string reason;
+  return reason;
+}
+
+// The name under which the class is known from now on; empty where it is refused.
+template <typename T>
+std::string enter(std::map<std::string, T>& registry, const T& of_class, uint64_t layout) {
+  if (layout != kHostLayout) {
+    refusal() = "it was built with the headers of another version; build it again";
+    return "";
+  }
+  if (registry.emplace(of_class.name, of_class).second) return of_class.name;
+  refusal() = std::string("class '") + of_class.name + "' exists already; choose another name";
+  return "";
+}
+
 }  // namespace
 
-ModuleRegistration::ModuleRegistration(const ModuleClass& module_class) : name_(module_class.name) {
-  module_registry().emplace(name_, module_class);
-}
+ModuleRegistration::ModuleRegistration(const ModuleClass& module_class, uint64_t layout)
+    : name_(enter(module_registry(), module_class, layout)) {}
 ModuleRegistration::~ModuleRegistration() { module_registry().erase(name_); }
 const ModuleClass* find_module_class(const std::string& name) {
   return lookup(module_registry(), name);
 }
 std::vector<const ModuleClass*> module_classes() { return values(module_registry()); }
 
-PortRegistration::PortRegistration(const PortClass& port_class) : name_(port_class.name) {
-  port_registry().emplace(name_, port_class);
-}
+PortRegistration::PortRegistration(const PortClass& port_class, uint64_t layout)
+    : name_(enter(port_registry(), port_class, layout)) {}
 PortRegistration::~PortRegistration() { port_registry().erase(name_); }
 const PortClass* find_port_class(const std::string& name) { return lookup(port_registry(), name); }
 std::vector<const PortClass*> port_classes() { return values(port_registry()); }
+
+std::string take_refusal() { return std::exchange(refusal(), ""); }
 
 Module::Module() : drop_reasons_{"no gate", "loop"}, counts_(new WorkerCount[kMaxWorkers]) {}
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "engine/engine.h"
+#include "engine/registry.h"
 
 namespace e2 {
 namespace {
@@ -15,6 +16,13 @@ std::vector<std::string> known_classes() {
   for (const ModuleClass* c : module_classes()) names.emplace_back(c->name);
   for (const PortClass* c : port_classes()) names.emplace_back(c->name);
   return names;
+}
+
+// Python loads extensions for themselves alone; plugins need what ours has of ext/host.
+void show_symbols() {
+  static const char kHere = 0;
+  Dl_info info{};
+  if (dladdr(&kHere, &info) != 0) dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
 }
 
 }  // namespace
@@ -30,9 +38,16 @@ Status Engine::import_plugin(const std::string& path) {
     return Status::invalid("can't load plugin '" + path + "': it is no regular file");
   }
   const std::vector<std::string> before = known_classes();
+  show_symbols();
+  (void)take_refusal();
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr)
     return Status::error(EINVAL, std::string("can't load plugin: ") + dlerror());
+  const std::string refused = take_refusal();
+  if (!refused.empty()) {
+    dlclose(handle);
+    return Status::invalid("can't load plugin '" + path + "': " + refused);
+  }
   Plugin plugin;
   plugin.handle = handle;
   for (const std::string& name : known_classes()) {

@@ -85,13 +85,11 @@ Status Engine::place_tc(TrafficClass* tc, const Args& where) {
       return Status::invalid("'priority' and 'share' need a parent with such a policy");
     }
     int64_t wid = where["wid"].as_int(-1);
-    if (wid < 0) {
-      if (workers_.empty()) {
-        Status status = start_worker(0, 0);
-        if (!status.ok()) return status;
-      }
-      wid = static_cast<int64_t>(workers_.begin()->first);
+    if (workers_.empty() && wid <= 0) {  // nobody has to ask for the first one
+      Status status = start_worker(0, 0);
+      if (!status.ok()) return status;
     }
+    if (wid < 0) wid = static_cast<int64_t>(workers_.begin()->first);
     return attach_to_worker(tc, wid);
   }
   TrafficClass* parent = find_tc(parent_name);

@@ -13,6 +13,7 @@
 #include <variant>
 #include <vector>
 
+#pragma GCC visibility push(default)  // for plugins
 namespace e2 {
 
 class Args {
@@ -57,3 +58,4 @@ class Args {
 };
 
 }  // namespace e2
+#pragma GCC visibility pop

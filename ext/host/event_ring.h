@@ -14,6 +14,7 @@
 
 #include "host/packet.h"
 
+#pragma GCC visibility push(default)  // for plugins
 namespace e2 {
 
 constexpr uint32_t kMaxEventValues = 5;
@@ -86,3 +87,4 @@ class EventRing {
 };
 
 }  // namespace e2
+#pragma GCC visibility pop

@@ -27,6 +27,7 @@
 
 #include "host/checksum.h"
 
+#pragma GCC visibility push(default)  // for plugins
 namespace e2 {
 
 constexpr uint16_t kEtherIpv4 = 0x0800;
@@ -355,3 +356,4 @@ inline uint64_t frame_hash(const uint8_t* packet, uint32_t len, Headers h) {
 }
 
 }  // namespace e2
+#pragma GCC visibility pop

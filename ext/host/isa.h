@@ -25,6 +25,7 @@
 #define E2_TARGET_VAES [[gnu::target(E2_AVX512 ",aes,pclmul,vaes,vpclmulqdq")]]
 #endif
 
+#pragma GCC visibility push(default)  // for plugins
 namespace e2 {
 
 // kAesni has no vectors beyond the baseline's: to all but cryptography it is kPortable.
@@ -57,3 +58,4 @@ Function pick(Function portable, Function avx2, Function avx512) {
 }
 
 }  // namespace e2
+#pragma GCC visibility pop

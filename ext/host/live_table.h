@@ -31,6 +31,7 @@
 
 #include "host/module.h"
 
+#pragma GCC visibility push(default)  // for plugins
 namespace e2 {
 
 // Whether fence_threads works here. Never under ThreadSanitizer, which wouldn't see it.
@@ -162,3 +163,4 @@ class Live {
 };
 
 }  // namespace e2
+#pragma GCC visibility pop

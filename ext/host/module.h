@@ -33,6 +33,7 @@
 #include "host/event_ring.h"
 #include "host/status.h"
 
+#pragma GCC visibility push(default)  // for plugins
 namespace e2 {
 
 using Gate = uint16_t;
@@ -106,7 +107,9 @@ struct TaskResult {
   uint64_t bits = 0;
 };
 
-enum class Access : uint8_t { kRead, kWrite, kUpdate };
+// kMayRead: where no module upstream writes the attribute, its offset is kNoOffset; the others need
+// one that does.
+enum class Access : uint8_t { kRead, kWrite, kUpdate, kMayRead };
 
 struct Attribute {
   std::string name;
@@ -319,19 +322,34 @@ class Module {
   std::vector<Pressure> upstream_;  // of the tasks that lead here
 };
 
-// Every class linked into this host, by name.
-// Registers a copy of a class; a namespace-scope constant of each module's file.
+// Differs where a plugin and its host were built with headers that don't fit together: the order of
+// virtual functions is told by a number to be raised here, all else by sizes.
+constexpr uint64_t host_layout(std::initializer_list<uint64_t> parts) {
+  uint64_t mixed = 1;
+  for (uint64_t part : parts) mixed = mixed * 0x9e3779b97f4a7c15ULL + part;
+  return mixed;
+}
+constexpr uint64_t kHostVersion = 1;
+constexpr uint64_t kHostLayout =
+    host_layout({kHostVersion, kMaxBatch, kMetadataBytes, sizeof(Packet), sizeof(Context),
+                 sizeof(Args), sizeof(Status), sizeof(Command), sizeof(ModuleClass),
+                 sizeof(OutGate), sizeof(InGate), sizeof(Module), kMaxWorkers, kMaxDropReasons});
+
+// Registers a copy of a class; a namespace-scope constant of each module's file. A plugin with a
+// class whose name is taken is refused.
 class ModuleRegistration {
  public:
-  explicit ModuleRegistration(const ModuleClass& module_class);
+  explicit ModuleRegistration(const ModuleClass& module_class, uint64_t layout = kHostLayout);
   ~ModuleRegistration();  // unregisters: a plugin that is unloaded takes its classes along
   ModuleRegistration(const ModuleRegistration&) = delete;
   ModuleRegistration& operator=(const ModuleRegistration&) = delete;
 
  private:
-  const char* name_;
+  std::string name_;  // empty where it was refused
 };
+// Every class of this host, by name.
 const ModuleClass* find_module_class(const std::string& name);
 std::vector<const ModuleClass*> module_classes();
 
 }  // namespace e2
+#pragma GCC visibility pop

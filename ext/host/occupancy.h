@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#pragma GCC visibility push(default)  // for plugins
 namespace e2 {
 
 class Occupancy {
@@ -29,3 +30,4 @@ class Occupancy {
 };
 
 }  // namespace e2
+#pragma GCC visibility pop

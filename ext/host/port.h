@@ -11,6 +11,7 @@
 
 #include "host/module.h"
 
+#pragma GCC visibility push(default)  // for plugins
 namespace e2 {
 
 struct PortConfig {
@@ -81,15 +82,16 @@ struct PortClass {
 
 class PortRegistration {
  public:
-  explicit PortRegistration(const PortClass& port_class);
+  explicit PortRegistration(const PortClass& port_class, uint64_t layout = kHostLayout);
   ~PortRegistration();
   PortRegistration(const PortRegistration&) = delete;
   PortRegistration& operator=(const PortRegistration&) = delete;
 
  private:
-  const char* name_;
+  std::string name_;  // empty where it was refused
 };
 const PortClass* find_port_class(const std::string& name);
 std::vector<const PortClass*> port_classes();
 
 }  // namespace e2
+#pragma GCC visibility pop

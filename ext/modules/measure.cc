@@ -10,7 +10,8 @@
 // Commands:
 //   get_summary  what was counted since the start or the last clear
 //   clear        starts over
-// Metadata: reads `attr_name` (8 bytes), unless `offset` is given.
+// Metadata: reads `attr_name` (8 bytes), unless `offset` is given; where no module upstream writes
+// it, no packet has a stamp.
 // Drop reasons: none.
 // Method: counters are relaxed atomics that all workers share; nobody waits for anybody.
 // Origin: the module of this name in BESS; the code is new.
@@ -133,7 +134,7 @@ class Measure final : public Module {
     offset_ = static_cast<uint32_t>(offset);
     if (offset_ == 0) {
       const std::string& name = args["attr_name"].as_string();
-      attr_ = add_attr(name.empty() ? kStampAttr : name, sizeof(uint64_t), Access::kRead);
+      attr_ = add_attr(name.empty() ? kStampAttr : name, sizeof(uint64_t), Access::kMayRead);
     }
     return {};
   }

@@ -11,8 +11,10 @@
 //
 // Bypass: forwards packets unchanged, after burning cycles where asked to.
 //
+// What comes in by a gate leaves by the output gate of the same number.
+//
 // Family: measurement
-// Gates: in 1, out 1.
+// Gates: in 8192, out 8192.
 // Arguments: BypassArg
 // Commands: none.
 // Metadata: none.
@@ -66,9 +68,9 @@ class Bypass final : public Module {
     return {};
   }
 
-  void process(Context& ctx, Batch& batch, Gate) override {
+  void process(Context& ctx, Batch& batch, Gate in_gate) override {
     if (burns_) burn(batch);
-    emit(ctx, batch);
+    emit(ctx, batch, in_gate);
   }
 
  private:
@@ -99,8 +101,9 @@ const ModuleClass kMerge = {"Merge",
                             {},
                             make_module<Merge>,
                             kAnyWorkers};
-const ModuleClass kBypass = {"Bypass", "bypass", "forwards packets unchanged", "BypassArg", 1,
-                             1,        {},       make_module<Bypass>,          kAnyWorkers};
+const ModuleClass kBypass = {
+    "Bypass",  "bypass", "forwards packets unchanged", "BypassArg", kMaxGates,
+    kMaxGates, {},       make_module<Bypass>,          kAnyWorkers};
 const ModuleRegistration kSinkRegistered{kSink};
 const ModuleRegistration kMergeRegistered{kMerge};
 const ModuleRegistration kBypassRegistered{kBypass};

@@ -30,7 +30,7 @@
 // The workers that run it take the port's queues in turn, in the order of their ids.
 //
 // Family: endpoints
-// Gates: in 1, out 0.
+// Gates: in 8192, out 0.
 // Arguments: PortOutArg
 // Commands: none.
 // Metadata: none.
@@ -239,8 +239,9 @@ const ModuleClass kQueueInc = {
     {{"set_burst", "QueueIncCommandSetBurstArg", "EmptyArg", true, command(&Input::set_burst)}},
     make_module<QueueInc>,
     kAnyWorkers};
-const ModuleClass kPortOut = {"PortOut", "port_out", "sends packets to a port", "PortOutArg", 1,
-                              0,         {},         make_module<PortOut>,      kAnyWorkers};
+const ModuleClass kPortOut = {
+    "PortOut", "port_out", "sends packets to a port", "PortOutArg", kMaxGates,
+    0,         {},         make_module<PortOut>,      kAnyWorkers};
 const ModuleClass kQueueOut = {"QueueOut",
                                "queue_out",
                                "sends packets to one queue of a port",

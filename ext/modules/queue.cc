@@ -9,9 +9,11 @@
 // Gates: in 1, out 1. One task.
 // Arguments: QueueArg
 // Commands:
-//   set_size    changes how many packets it holds; workers pause meanwhile, for packets move
-//   set_burst   packets per run of the task
-//   get_status  fill level and totals
+//   set_size            changes how many packets it holds; workers pause meanwhile
+//   set_burst           packets per run of the task
+//   get_status          fill level and totals
+//   get_runtime_config  size, prefetch and backpressure
+//   set_runtime_config  changes them; size 0 stays as it is
 // Metadata: none.
 // Drop reasons:
 //   "queue full"  it holds as many packets as it may
@@ -126,6 +128,23 @@ class Queue final : public Module, public Occupancy {
     return {};
   }
 
+  Status get_runtime_config(const Args&, Args& response) {
+    response.set("size", size_);
+    response.set("prefetch", prefetch_);
+    response.set("backpressure", may_overload_);
+    return {};
+  }
+
+  Status set_runtime_config(const Args& args, Args&) {
+    const uint64_t size = args["size"].as_uint();
+    Status status = size == 0 || size == size_ ? Status{} : resize(size);
+    if (!status.ok()) return status;
+    prefetch_ = args["prefetch"].as_bool();
+    may_overload_ = args["backpressure"].as_bool();
+    if (!may_overload_) set_overloaded(false);
+    return {};
+  }
+
   uint64_t waiting() const override {
     const uint64_t taken = taken_.load(std::memory_order_relaxed);
     const uint64_t published = published_.load(std::memory_order_relaxed);
@@ -183,7 +202,9 @@ const ModuleClass kClass = {
     {{"set_size", "QueueCommandSetSizeArg", "EmptyArg", false, command(&Queue::set_size)},
      {"set_burst", "QueueCommandSetBurstArg", "EmptyArg", true, command(&Queue::set_burst)},
      {"get_status", "QueueCommandGetStatusArg", "QueueCommandGetStatusResponse", true,
-      command(&Queue::get_status)}},
+      command(&Queue::get_status)},
+     {"get_runtime_config", "EmptyArg", "QueueArg", true, command(&Queue::get_runtime_config)},
+     {"set_runtime_config", "QueueArg", "EmptyArg", false, command(&Queue::set_runtime_config)}},
     make_module<Queue>,
     kAnyWorkers,
     true};

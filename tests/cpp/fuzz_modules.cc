@@ -147,6 +147,8 @@ std::vector<Case> cases() {
       {"MetadataMatch", map({{"rules", named_rules(2)}})},
       {"MetadataMatch", map({{"rules", named_rules(40)}, {"meta", map({{"tag", 16}})}})},
       {"ExactMatch", map({{"fields", list(field)}})},
+      {"Qos", map({{"fields", list(field)}})},
+      {"IPDefrag", map({{"num_flows", 4}})},
       {"WildcardMatch", map({{"fields", list(field)}})},
       {"HashLB", map({{"gates", gates}, {"mode", "l4"}})},
       {"FlowSteer", map({{"ranges", list(map({{"start", 0}, {"end", uint64_t{1} << 32}}))}})},

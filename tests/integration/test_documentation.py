@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -129,3 +130,40 @@ def test_client_example(client: Client) -> None:
     assert client.list_modules() == []
     methods = {name for name in vars(Client) if not name.startswith("_")} - {"close"}
     assert {name for name in methods if f"`{name}" not in page} == set()
+
+
+@pytest.mark.skipif(
+    not (shutil.which("make") and shutil.which("g++")), reason="make or g++ is not installed"
+)
+def test_writing_a_module(folder: Path) -> None:
+    page = (ROOT / "docs" / "writing-modules.md").read_text()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    where = {"e2d": ("--port", port), "bessrun": ("--daemon", f"127.0.0.1:{port}")}
+    (folder / "try.bess").write_text(page.partition("try.bess")[2].split("```\n")[1])
+    commands = console(ROOT / "docs" / "writing-modules.md")
+    names = [command[0] for command, _ in commands]
+    assert names == ["pip", "python", "make", "e2d", "bessrun", "bessrun", "e2d"]
+    for command, shown in commands[1:]:
+        command = [word.replace("$PWD", str(folder)) for word in command]
+        if command[0] in where:
+            result = run(command, folder, where[command[0]])
+        else:
+            if command[0] == "python":
+                command[0] = sys.executable
+            else:
+                command.append(f"PYTHON={sys.executable}")
+            result = subprocess.run(
+                command,
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+            )
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert shown == [] or result.stdout.splitlines() == shown
+    # The page shows what the skeleton has, and speaks of what it does.
+    source = (folder / "too_long" / "too_long.cc").read_text()
+    assert page.partition("```cpp\n")[2].partition("```")[0] in source

@@ -199,8 +199,8 @@ def test_all_that_lead_to_drr_run_on_its_worker() -> None:
         engine.resume_all()
 
 
-@pytest.mark.parametrize("sizes", [[1] * 70, [31, 1], [32], [20, 20, 20, 20], [100]])
-def test_buffer_sends_full_batches(sizes: list[int]) -> None:
+@pytest.mark.parametrize("sizes", [[1] * 130, [63, 1], [64], [20] * 8, [200]])
+def test_buffer_sends_64_packets_at_a_time(sizes: list[int]) -> None:
     packets = [n.to_bytes(2, "big") for n in range(sum(sizes))]
     engine = new_engine()
     engine.create_module("m", "Buffer", {})
@@ -209,7 +209,7 @@ def test_buffer_sends_full_batches(sizes: list[int]) -> None:
     for size in sizes:
         sent += engine.run_packets("m", packets[given : given + size]).get(0, [])
         given += size
-        assert sent == packets[: given // 32 * 32]
-        assert engine.mempool()["in_use"] == given % 32
+        assert sent == packets[: given // 64 * 64]
+        assert engine.mempool()["in_use"] == given % 64
     engine.reset_modules()
     assert engine.mempool()["in_use"] == 0

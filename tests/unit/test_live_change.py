@@ -220,6 +220,13 @@ CASES = {
         ("add", {"rules": [named(6, "ip.proto", 17, priority=9)]}),
         ("delete", {"rules": [named(0, "ip.proto", 17)]}),
     ),
+    "Qos rule": Case(
+        "Qos",
+        EXACT,
+        (("set_default_gate", {"gate": 4}),),
+        ("add", {**exact(0, 1000), **dict.fromkeys(("cir", "pir", "cbs", "pbs"), 1 << 40)}),
+        ("delete", {"fields": exact(0, 1000)["fields"]}),
+    ),
     "IPLookup long": Case(
         "IPLookup",
         {},

@@ -255,8 +255,9 @@ def test_resume_hooks_are_there_from_the_start_and_can_be_removed() -> None:
     with pytest.raises(RuntimeError, match="there are setup_metadata and setup_taskgraph"):
         engine.configure_resume_hook("none", True)
     engine.create_module("source", "Source", {})
-    engine.create_module("measure", "Measure", {})
-    engine.connect("source", 0, "measure", 0)
+    field = {"attr_name": "timestamp", "num_bytes": 8}
+    engine.create_module("match", "ExactMatch", {"fields": [field]})
+    engine.connect("source", 0, "match", 0)
     with pytest.raises(RuntimeError, match="reads attribute 'timestamp'"):
         engine.resume_all()
     engine.configure_resume_hook("setup_metadata", False)
