@@ -27,7 +27,7 @@ def tasks_run(client: Client) -> None:
     """Where there are tasks, some worker runs them."""
     tasks = [tc["name"] for tc in client.list_tcs() if tc["policy"] == "leaf"]
     if tasks:
-        wait_until(lambda: any(client.tc_stats(name).count for name in tasks))
+        wait_until(lambda: any(client.tc_stats(name).count for name in tasks), timeout_s=60)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -40,7 +40,7 @@ def test_script(name: str, mode: str, tree: Path, daemon: str, client: Client) -
     quick_s = 0 if name in UNHURRIED else SLEEPS_S
     for _ in range(2):
         result = launch(
-            mode, tree, daemon, command, quick_s=quick_s, patience_s=PATIENCE_S.get(name, 60)
+            mode, tree, daemon, command, quick_s=quick_s, patience_s=PATIENCE_S.get(name, 120)
         )
         passed = result.returncode == (-signal.SIGINT if name in ENDLESS else 0)
         judge(name, mode, passed, result.stdout)
