@@ -267,9 +267,7 @@ void HeaderDecryptor::write_ipv4(const Item& item, const uint8_t* text, const Ex
   store_be32(ip + 8, uint32_t{hop_limit} << 24 | uint32_t{item.protocol} << 16);
   std::memcpy(ip + 12, text + kText4.src, 8);
   if (options != 0) std::memcpy(ip + kIpv4Bytes, extras.ipv4_options.from, options);
-  const uint32_t sum = uint32_t{ipv4_checksum(ip, bytes)} + extras.ipv4_checksum;
-  store_be16(ip + 10, extras.ipv4_checksum == 0 ? static_cast<uint16_t>(sum)
-                                                : static_cast<uint16_t>(~checksum_fold(sum)));
+  store_be16(ip + 10, static_cast<uint16_t>(ipv4_checksum(ip, bytes) + extras.ipv4_checksum));
 }
 
 void HeaderDecryptor::write_ipv6(const Item& item, const uint8_t* text, const Extras& extras,

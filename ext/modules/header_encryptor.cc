@@ -146,10 +146,8 @@ bool HeaderEncryptor::add_extras(const uint8_t* frame, const Headers& h, const B
   if (h.ip_version == 4) {
     const uint32_t options = h.l3_len - kIpv4Bytes;
     if (options != 0) extras.add(Extra::kIpv4Options, ip + kIpv4Bytes, options);
-    // One's complement: the field minus what it should be.
-    const uint32_t off_by = load_be16(ip + 10) + without(ipv4_checksum(ip, h.l3_len));
-    const uint16_t difference = static_cast<uint16_t>(~checksum_fold(off_by));
-    if (difference != 0 && difference != 0xffff) {
+    const auto difference = static_cast<uint16_t>(load_be16(ip + 10) - ipv4_checksum(ip, h.l3_len));
+    if (difference != 0) {
       if (uint8_t* const to = extras.add(Extra::kIpv4Checksum, 2)) store_be16(to, difference);
     }
     if ((load_be16(ip + 6) & ~0x4000U) != 0) extras.add(Extra::kIpv4Fragment, ip + 6, 2);
