@@ -207,12 +207,13 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
   const bool ipv6 = h.ip_version == 6;
   const uint32_t ip_end = uint32_t{body.off} + body.len;
   if (body.kind == BodyKind::kNone || len - ip_end > kMaxTrailer) return Refusal::kMalformed;
-  if (body.kind == BodyKind::kLink) return Refusal::kLocal;
   const bool sealed = is_sealed(seal);
+  // Sealed from the start: what it looks like is chance.
   if (sealed && load_be16(seal + 2) == 0 && body.kind != BodyKind::kPiece) {
     body.kind = BodyKind::kOpaque;
     body.clear = 0;
   }
+  if (body.kind == BodyKind::kLink) return Refusal::kLocal;
   const bool must_seal = body.kind == BodyKind::kOpaque || body.kind == BodyKind::kError;
   const bool seal_here = must_seal && !sealed && body.len > body.clear;
 
