@@ -176,7 +176,11 @@ void HeaderDecryptor::decrypt(Batch& batch, int seal_place, DecryptResult* resul
 DecryptResult HeaderDecryptor::restore_seal(Packet& packet, const Item& item, const uint8_t* bytes,
                                             int seal_place) const {
   Seal seal = {};
-  if ((item.flags & (kFlagSealed | kFlagSealedHere)) != 0) std::memcpy(&seal, bytes, sizeof seal);
+  if ((item.flags & (kFlagSealed | kFlagSealedHere)) != 0) {
+    std::memcpy(&seal, bytes, sizeof seal);
+    // Or PayloadOpen would take the packet for one without a seal.
+    if (seal.present != 1) return DecryptResult::kBadPayload;
+  }
   if ((item.flags & kFlagSealedHere) != 0) {
     const SiteKeys* const keys = plan_.keys.of[seal.epoch].get();
     const uint32_t clear = load_be16(seal.clear);
