@@ -56,8 +56,9 @@ def cython_extension(name: str, sources: list[str]) -> Extension:
 
 
 def headers() -> list[str]:
-    """Every header: what is built from them is old when one of them is new."""
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "ext").rglob("*.h"))
+    """Every file that others include: what is built from them is old when one of them is new."""
+    found = [path for kind in ("*.h", "*.pxi") for path in (ROOT / "ext").rglob(kind)]
+    return sorted(str(path.relative_to(ROOT)) for path in found)
 
 
 def needs_recompile(obj: str, source: str) -> bool:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+import os
 from collections.abc import Iterable
 from typing import overload
 
@@ -73,3 +74,11 @@ class PrefixMap:
     def encrypt_ipv4(
         self, values: NDArray[np.uint32], flow_seeds: _Rows, out: _Rows | None = None
     ) -> _Rows: ...
+
+def write_prefix_maps(
+    path: str | bytes | os.PathLike[str],
+    src: PrefixMap,
+    dst: PrefixMap,
+    sport: PrefixMap,
+    dport: PrefixMap,
+) -> None: ...

@@ -33,6 +33,7 @@ FAMILIES = {
     "matching": "which way packets go by what is in them",
     "headers": "what is in packets, changed",
     "metadata": "what travels beside packets",
+    "embark": "what a provider may match and not read",
     "measurement": "how fast, how many, how late",
     "network functions": "samples of whole network functions",
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from scapy.all import RawPcapReader
 
 from harness import new_engine
 
-__all__ = ["Chain", "constants", "prefixes", "reveal", "run_chain"]
+__all__ = ["Chain", "constants", "prefixes", "reveal", "run_chain", "run_counted"]
 
 Chain = list[tuple[str, dict[str, Any]]]
 
@@ -22,6 +23,13 @@ def prefixes(packet: bytes) -> list[bytes]:
 
 def run_chain(tmp_path: Path, chain: Chain, packets: list[bytes]) -> list[bytes]:
     """What comes out of gate 0 of the last module of a chain."""
+    return run_counted(tmp_path, chain, packets)[0]
+
+
+def run_counted(
+    tmp_path: Path, chain: Chain, packets: list[bytes]
+) -> tuple[list[bytes], dict[str, int]]:
+    """The same, and what the chain dropped by reason."""
     engine = new_engine()
     path = tmp_path / "out.pcap"
     engine.create_port("out", "PCAPPort", 0, 1, 0, 1024, {"write_path": str(path)})
@@ -32,11 +40,14 @@ def run_chain(tmp_path: Path, chain: Chain, packets: list[bytes]) -> list[bytes]
     for name, after in pairwise(names):
         engine.connect(name, 0, after, 0)
     engine.run_packets(names[0], packets)
+    drops: Counter[str] = Counter()
+    for name in names:
+        drops.update(engine.module_info(name)["drops"])
     engine.reset_modules()
     engine.destroy_port("out")
     # Not as packets, which scapy would put together anew.
     with RawPcapReader(str(path)) as reader:
-        return [data for data, _ in reader]
+        return [data for data, _ in reader], dict(+drops)
 
 
 def constants(**values: bytes) -> tuple[str, dict[str, Any]]:

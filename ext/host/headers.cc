@@ -180,6 +180,10 @@ void parse_any_headers(const uint8_t* data, uint32_t len, Headers& h) {
   if (h.ether_type == kEtherIpv6) parse_ipv6(data, len, h);
 }
 
+uint32_t ipv6_extension_bytes(uint8_t proto, const uint8_t* header) {
+  return is_extension(proto) ? extension_bytes(proto, header) : 0;
+}
+
 const uint8_t* ipv6_final_destination(const uint8_t* packet, uint32_t l3_off, uint32_t l4_off) {
   const uint8_t* ip = packet + l3_off;
   const uint8_t* header = ip + kIpv6Bytes;

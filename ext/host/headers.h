@@ -210,6 +210,10 @@ inline Headers parse_ip_headers(const uint8_t* data, uint32_t len) {
 inline bool ipv4_is_cut(const Headers& h) { return h.l2_len == 0 || h.ether_type == kEtherIpv4; }
 inline bool ip_is_cut(const Headers& h) { return ipv4_is_cut(h) || h.ether_type == kEtherIpv6; }
 
+// How many bytes an IPv6 extension header has, of which the first 2 must be there; 0 where the
+// number is of something else.
+uint32_t ipv6_extension_bytes(uint8_t proto, const uint8_t* header);
+
 // The destination of an IPv6 packet as its receiver sees it: behind a routing header with segments
 // left, the last stop is there and not in the fixed header.
 const uint8_t* ipv6_final_destination(const uint8_t* packet, uint32_t l3_off, uint32_t l4_off);

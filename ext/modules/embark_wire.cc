@@ -20,17 +20,16 @@ bool is_of_link(uint8_t protocol, uint8_t type) {
   return protocol == kProtoIcmpv6 && ((type >= 130 && type <= 137) || type == 143);
 }
 
-// IPv6: right behind the Fragment header, as far as receivers put pieces together.
-bool find_fragment(const uint8_t* frame, const Headers& h, Body& body) {
+// IPv6: right behind the Fragment header, as far as receivers put pieces together. What follows,
+// which may be sealed or be no header at all, isn't looked at.
+bool find_fragment(const uint8_t* frame, uint32_t end, const Headers& h, Body& body) {
   uint32_t off = h.l3_off + kIpv6Bytes;
   uint8_t next = frame[h.l3_off + 6];
-  const uint32_t end = h.l3_off + uint32_t{h.l3_len};
-  while (off + kFragmentBytes <= end) {
+  for (uint32_t count = 0; count < kMaxExtensions && off + kFragmentBytes <= end; ++count) {
     const uint8_t* header = frame + off;
     const bool fragment = next == kFragmentHeader;
-    const uint32_t bytes = fragment     ? kFragmentBytes
-                           : next == 51 ? (header[1] + 2u) * 4
-                                        : (header[1] + 1u) * 8;
+    const uint32_t bytes = ipv6_extension_bytes(next, header);
+    if (bytes == 0) return false;
     next = header[0];
     off += bytes;
     // An atomic fragment (RFC 6946) is a whole datagram.
@@ -69,17 +68,18 @@ BodyStart classify_body(const uint8_t* bytes, uint32_t len, uint8_t protocol, ui
 
 Body find_body(const uint8_t* frame, uint32_t len, const Headers& h) {
   Body body;
-  if (h.ip_version == 0 || h.l3_len == 0) return body;
   const uint32_t end = uint32_t{h.l3_off} + h.ip_total_len;
+  if (h.ip_version == 0 || end > len) return body;
   body.off = static_cast<uint16_t>(h.l3_off + h.l3_len);
   body.protocol = h.ip_proto;
   if (h.ip_version == 6) {
-    body.fragment = find_fragment(frame, h, body);
+    body.fragment = find_fragment(frame, end, h, body);
+    if (!body.fragment && h.l3_len == 0) return body;
     body.extensions = static_cast<uint16_t>(body.off - h.l3_off - kIpv6Bytes);
   } else {
     body.fragment = h.fragment || h.more_fragments;
   }
-  if (end > len || end < body.off) return body;
+  if (end < body.off) return body;
   body.len = static_cast<uint16_t>(end - body.off);
   const BodyStart start = classify_body(frame + body.off, body.len, body.protocol, h.ip_version,
                                         body.fragment, !h.fragment);

@@ -22,7 +22,8 @@
 //
 // Then come, with kTextExtras, further fields, each as type (1), length (1), bytes; zeros fill up:
 // VLAN tags; IPv4 options; IPv6 extension headers, behind the number of the first; what must be
-// added to the right IPv4 checksum; flags and fragment offset of IPv4 where they aren't 0 or DF.
+// added, modulo 2^16, to the right IPv4 checksum; flags and fragment offset of IPv4 where they
+// aren't 0 or DF.
 //
 // A seal, which PayloadSeal leaves in the attribute "embark_seal" for PrefixMatchEncrypt, and
 // PrefixMatchDecrypt for PayloadOpen: 1 if there is one, epoch, how many bytes of the body are

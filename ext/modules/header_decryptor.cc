@@ -176,7 +176,11 @@ void HeaderDecryptor::decrypt(Batch& batch, int seal_place, DecryptResult* resul
 DecryptResult HeaderDecryptor::restore_seal(Packet& packet, const Item& item, const uint8_t* bytes,
                                             int seal_place) const {
   Seal seal = {};
-  if ((item.flags & (kFlagSealed | kFlagSealedHere)) != 0) std::memcpy(&seal, bytes, sizeof seal);
+  if ((item.flags & (kFlagSealed | kFlagSealedHere)) != 0) {
+    std::memcpy(&seal, bytes, sizeof seal);
+    // Or PayloadOpen would take the packet for one without a seal.
+    if (seal.present != 1) return DecryptResult::kBadPayload;
+  }
   if ((item.flags & kFlagSealedHere) != 0) {
     const SiteKeys* const keys = plan_.keys.of[seal.epoch].get();
     const uint32_t clear = load_be16(seal.clear);
@@ -278,9 +282,7 @@ void HeaderDecryptor::write_ipv4(const Item& item, const uint8_t* text, const Ex
   sum = (sum >> 32) + (sum & 0xffffffff);
   sum = (sum >> 16) + (sum & 0xffff);
   uint16_t checksum = checksum_fold(static_cast<uint32_t>(sum));
-  if (extras.ipv4_checksum != 0) {
-    checksum = static_cast<uint16_t>(~checksum_fold(checksum + uint32_t{extras.ipv4_checksum}));
-  }
+  checksum = static_cast<uint16_t>(checksum + extras.ipv4_checksum);
   store_be64(ip, start);
   store_be32(ip + 8, static_cast<uint32_t>(ttl_and_protocol << 16 | checksum));
   store_be64(ip + 12, addresses);

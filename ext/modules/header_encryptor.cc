@@ -173,10 +173,8 @@ bool HeaderEncryptor::add_extras(const uint8_t* frame, const Headers& h, const B
   if (h.ip_version == 4) {
     const uint32_t options = h.l3_len - kIpv4Bytes;
     if (options != 0) extras.add(Extra::kIpv4Options, ip + kIpv4Bytes, options);
-    // One's complement: the field minus what it should be.
-    const uint32_t off_by = load_be16(ip + 10) + without(ipv4_checksum(ip, h.l3_len));
-    const uint16_t difference = static_cast<uint16_t>(~checksum_fold(off_by));
-    if (difference != 0 && difference != 0xffff) {
+    const auto difference = static_cast<uint16_t>(load_be16(ip + 10) - ipv4_checksum(ip, h.l3_len));
+    if (difference != 0) {
       if (uint8_t* const to = extras.add(Extra::kIpv4Checksum, 2)) store_be16(to, difference);
     }
     if ((load_be16(ip + 6) & ~0x4000U) != 0) extras.add(Extra::kIpv4Fragment, ip + 6, 2);
@@ -237,12 +235,13 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
   const bool ipv6 = h.ip_version == 6;
   const uint32_t ip_end = uint32_t{body.off} + body.len;
   if (body.kind == BodyKind::kNone || len - ip_end > kMaxTrailer) return Refusal::kMalformed;
-  if (body.kind == BodyKind::kLink) return Refusal::kLocal;
   const bool sealed = is_sealed(seal);
+  // Sealed from the start: what it looks like is chance.
   if (sealed && load_be16(seal + 2) == 0 && body.kind != BodyKind::kPiece) {
     body.kind = BodyKind::kOpaque;
     body.clear = 0;
   }
+  if (body.kind == BodyKind::kLink) return Refusal::kLocal;
   const bool must_seal = body.kind == BodyKind::kOpaque || body.kind == BodyKind::kError;
   const bool seal_here = must_seal && !sealed && body.len > body.clear;
 

@@ -56,11 +56,15 @@ class PrefixMatchDecrypt final : public Module {
  public:
   Status init(Host&, const Args& args) override {
     // In the order of DecryptResult.
-    for (const char* reason : {"not encrypted", "cut", "unknown epoch", "bad tag", "replayed",
-                               "outside pool", "bad text", "bad payload tag", "payload sealed"}) {
-      const Gate gate = drop_gate(add_drop_reason(reason));
-      if (first_failure_ == 0) first_failure_ = gate;
-    }
+    first_failure_ = drop_gate(add_drop_reason("not encrypted"));
+    add_drop_reason("cut");
+    add_drop_reason("unknown epoch");
+    add_drop_reason("bad tag");
+    add_drop_reason("replayed");
+    add_drop_reason("outside pool");
+    add_drop_reason("bad text");
+    add_drop_reason("bad payload tag");
+    add_drop_reason("payload sealed");
     seal_ = add_attr(kSealAttribute, kSealBytes, Access::kWrite);
     guards_ = std::make_unique<ReplayGuard[]>(kMaxWorkers);
     Status status = read_macs(args, "PrefixMatchDecrypt", macs_);

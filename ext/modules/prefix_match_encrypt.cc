@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// PrefixMatchEncrypt: encrypts the headers of packets so that a provider can match them against
-// encrypted rules.
+// PrefixMatchEncrypt: encrypts headers so that a provider can match them against encrypted rules.
 //
 // Each IPv4 or IPv6 packet becomes an IPv6 packet with encrypted addresses and ports, valid
 // checksums, and an option with the original fields for PrefixMatchDecrypt (embark_wire.h). The
@@ -77,11 +76,11 @@ class PrefixMatchEncrypt final : public Module {
  public:
   Status init(Host&, const Args& args) override {
     // In the order of Refusal.
-    for (const char* reason :
-         {"not IP", "malformed", "of the link", "over MTU", "too many headers"}) {
-      const Gate gate = drop_gate(add_drop_reason(reason));
-      if (first_refusal_ == 0) first_refusal_ = gate;
-    }
+    first_refusal_ = drop_gate(add_drop_reason("not IP"));
+    add_drop_reason("malformed");
+    add_drop_reason("of the link");
+    add_drop_reason("over MTU");
+    add_drop_reason("too many headers");
     sealed_ = args["sealed_payload"].as_bool();
     if (sealed_) seal_ = add_attr(kSealAttribute, kSealBytes, Access::kRead);
     nonces_ = std::make_unique<Nonces[]>(kMaxWorkers);

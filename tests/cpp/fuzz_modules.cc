@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cpp/embark_files.h"
 #include "engine/engine.h"
 
 namespace {
@@ -123,7 +124,7 @@ Args::List named_rules(int rounds) {
   return rules;
 }
 
-std::vector<Case> cases() {
+std::vector<Case> cases(const EmbarkFiles& files) {
   const Args field = map({{"offset", 26}, {"num_bytes", 4}});
   Args gates = Args::List{};
   {
@@ -210,6 +211,10 @@ std::vector<Case> cases() {
       {"WorkerSplit", {}},
       {"MetadataTest", {}},
   };
+  for (const char* name :
+       {"PayloadSeal", "PrefixMatchEncrypt", "PrefixMatchDecrypt", "PayloadOpen"}) {
+    all.push_back({name, files.args(name)});
+  }
   return all;
 }
 
@@ -217,7 +222,8 @@ std::vector<Case> cases() {
 
 TEST_CASE("hostile frames through every module: none lost, none made up") {
   const std::vector<std::string> frames = hostile_frames();
-  for (const Case& at : cases()) {
+  const EmbarkFiles files;
+  for (const Case& at : cases(files)) {
     if (e2::find_module_class(at.module_class) == nullptr) continue;
     CAPTURE(at.module_class);
     e2::Engine engine(2048, 2048);

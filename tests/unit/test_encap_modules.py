@@ -21,7 +21,7 @@ from harness import EngineError, new_engine, run
 MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 TOO_SHORT = "packet too short"
 NO_HEADROOM = "no headroom"
-HEADROOM = 128
+HEADROOM = 256
 
 
 def udp(payload: bytes = b"payload", sport: int = 1) -> bytes:
