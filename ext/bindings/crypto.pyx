@@ -7,6 +7,9 @@ Wherever many packets or values are taken, row i of each array belongs to the sa
 read back, and are wiped from memory with the object that holds them.
 """
 
+from errno import EINVAL as _EINVAL
+from os import fsencode as _fsencode
+
 import numpy as _np
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

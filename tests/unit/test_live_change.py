@@ -482,6 +482,7 @@ def test_which_commands_pause_workers() -> None:
         ("FlowSteer", "get_flows"),
         ("FlowSteer", "split"),
         ("FlowSteer", "update"),
+        ("Queue", "set_runtime_config"),
         ("Queue", "set_size"),
         ("WorkerSplit", "reset"),
     }
