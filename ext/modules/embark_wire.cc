@@ -93,9 +93,8 @@ SealedPart find_any_payload(const uint8_t* frame, uint32_t len) {
   Headers h;
   parse_any_headers(frame, len, h);
   const Body body = find_body(frame, len, h);
-  const uint32_t end = uint32_t{body.off} + body.len;
-  const uint32_t start = body.kind == BodyKind::kLink ? end : uint32_t{body.off} + body.clear;
-  return {start, end, body.clear};
+  const uint32_t clear = body.kind == BodyKind::kLink ? body.len : body.clear;
+  return {uint32_t{body.off} + clear, uint32_t{body.off} + body.len, clear};
 }
 
 }  // namespace e2
