@@ -35,7 +35,8 @@ IMPOSSIBLE = {
     "conf/perftest/merge_asym.bess": _NO_TRACK,
     "conf/perftest/split.bess": _NO_TRACK,
     "conf/perftest/flowgen.bess": Impossible(
-        _PYTHON_2 + "adds bytes(...) to text", 'can only concatenate str (not "bytes") to str'
+        _PYTHON_2 + "makes text of a number with bytes(...)",
+        "cannot convert 'float' object to bytes",
     ),
     "conf/perftest/pktgen.bess": Impossible(
         _PYTHON_2 + "adds bytes(...) to text", 'can only concatenate str (not "bytes") to str'
@@ -69,7 +70,6 @@ IMPOSSIBLE = {
 
 # They name cores 0 and 1.
 TWO_CORES = {
-    "conf/perftest/flowgen.bess",
     "conf/port/multicore-phy.bess",
     "conf/samples/multicore.bess",
     "conf/samples/qtest.bess",

@@ -66,6 +66,8 @@ def launch(
 ) -> subprocess.CompletedProcess[str]:
     """Run the launcher; when it takes longer than `patience_s`, as Ctrl-C would end it."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+    env.setdefault("BESS_CORES", "1")  # how many cores the scripts take that ask
+
     if quick_s:
         env["QUICK"] = str(quick_s)
     command = [sys.executable, "-P", str(_LAUNCHER), mode, str(tree), address, *arguments]
