@@ -88,7 +88,9 @@ setup(
         ),
         *cythonize(
             [
-                cython_extension("arrays", [f"ext/host/{name}.cc" for name in ("headers", "checksum", "isa")]),
+                cython_extension(
+                    "arrays", [f"ext/host/{name}.cc" for name in ("headers", "checksum", "isa")]
+                ),
                 cython_extension("crypto", [*sources_of("crypto"), "ext/host/isa.cc"]),
             ],
             build_dir="build",

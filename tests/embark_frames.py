@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from embark_support import FRAMES, change
 from hypothesis import strategies as st
 
-from embark_support import FRAMES, change
 from twins import embark_twin as twin
 
 
@@ -46,7 +46,9 @@ def fresh(draw: st.DrawFn) -> bytes:
             right = twin.checksum(twin.words(header))
             header = change(header, 10, right.to_bytes(2, "big"))
         kind = b"\x08\x00"
-    tag = draw(st.sampled_from([b"", b"", b"\x81\x00\x00\x05", b"\x88\xa8\x0f\xff\x81\x00\x00\x07"]))
+    tag = draw(
+        st.sampled_from([b"", b"", b"\x81\x00\x00\x05", b"\x88\xa8\x0f\xff\x81\x00\x00\x07"])
+    )
     return bytes(12) + tag + kind + header + body
 
 

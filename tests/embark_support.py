@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chain_support import Chain, run_counted
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -22,7 +23,6 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 
 from bess_plugins._crypto import PrefixMap, write_prefix_maps
-from chain_support import Chain, run_counted
 from twins import embark_twin as twin
 
 MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
@@ -62,8 +62,7 @@ class Site:
         seed = MAP_SEED
         bits = (128, 128, 16, 16)
         maps = [
-            PrefixMap(r, b, bytes(16), seed=seed)
-            for r, b in zip(self.ranges, bits, strict=True)
+            PrefixMap(r, b, bytes(16), seed=seed) for r, b in zip(self.ranges, bits, strict=True)
         ]
         write_prefix_maps(self.maps_file, *maps)
 
@@ -212,7 +211,9 @@ def make_frames() -> dict[str, bytes]:
         "first6": build(v6, IPv6ExtHdrFragment(m=1, id=9, nh=17), UDP(sport=9, len=99), SECRET),
         "middle6": build(v6, IPv6ExtHdrFragment(m=1, offset=3, id=9, nh=17), SECRET),
         "last6": build(v6, IPv6ExtHdrDestOpt(), IPv6ExtHdrFragment(offset=6, id=9, nh=6), SECRET),
-        "options in a fragment": build(v6, IPv6ExtHdrFragment(m=1, nh=60), IPv6ExtHdrDestOpt(), udp),
+        "options in a fragment": build(
+            v6, IPv6ExtHdrFragment(m=1, nh=60), IPv6ExtHdrDestOpt(), udp
+        ),
         "vlan6": build(Dot1Q(vlan=0xABC), v6, udp, SECRET),
         "ipv4 in ipv6": build(IPv6(**V6, nh=1), ICMP(), SECRET),
     }

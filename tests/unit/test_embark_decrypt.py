@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chain_support import Chain, prefixes, run_counted
+from embark_frames import frames
+from embark_support import FRAMES, MAC_ARGS, REFUSED, Site, change, restored
 from hypothesis import HealthCheck, given, settings
 from scapy.all import RawPcapReader
 
-from chain_support import Chain, prefixes, run_counted
-from embark_frames import frames
-from embark_support import FRAMES, MAC_ARGS, REFUSED, SECRET, Site, change, restored
 from harness import new_engine
 from twins import embark_open_twin as open_twin
 from twins import embark_twin as twin
@@ -66,7 +66,7 @@ def test_generated_packets_come_back(site: Site, packets: list[bytes], sealed: b
         try:
             twin.encrypt(packet, site.gateway, bytes(12), seal_nonce=bytes(12))
             expected.append(restored(packet))
-        except twin.Refused as reason:
+        except twin.RefusedError as reason:
             refused[str(reason)] += 1
     assert out == expected
     assert drops == refused
@@ -95,7 +95,7 @@ def test_captures_come_back(site: Site, path: Path) -> None:
             else:
                 twin.extras_of(parts)
                 expected.append(restored(packet))
-        except twin.Refused as reason:
+        except twin.RefusedError as reason:
             refused[str(reason)] += 1
     for sealed in (False, True):
         out, drops = run_counted(site.folder, there_and_back(site, sealed), packets)
@@ -110,7 +110,9 @@ def mark(frame: bytes, number: int) -> bytes:
     if frame[ip] >> 4 == 6:
         first = twin.u16(frame, ip) & 0xF00F | low << 4
         return change(change(frame, ip, first.to_bytes(2, "big")), ip + 7, bytes([high]))
-    frame = change(change(change(frame, ip + 1, bytes([low])), ip + 8, bytes([high])), ip + 10, bytes(2))
+    frame = change(
+        change(change(frame, ip + 1, bytes([low])), ip + 8, bytes([high])), ip + 10, bytes(2)
+    )
     header = frame[ip : ip + (frame[ip] & 15) * 4]
     return change(frame, ip + 10, twin.checksum(twin.words(header)).to_bytes(2, "big"))
 
@@ -129,8 +131,8 @@ def flip(packet: bytes, at: int, bit: int) -> bytes:
 def test_every_bit(site: Site, name: str, sealed: bool) -> None:
     """One bit of an encrypted packet is another: it is dropped, or what comes out is right.
 
-    What nobody sealed, and what TCP, UDP and ICMP keep in clear, comes out as the provider wrote it:
-    a byte is another, or the end is missing.
+    What nobody sealed, and what TCP, UDP and ICMP keep in clear, comes out as the provider wrote
+    it: a byte is another, or the end is missing.
     """
     (example,) = site.encrypt([FRAMES[name]], sealed)
     places = [
@@ -220,7 +222,7 @@ def test_truncated_at_each_length(site: Site, name: str, sealed: bool) -> None:
 
 @pytest.mark.parametrize("name", ["tcp", "gre"])
 def test_truncated_with_lengths_that_fit(site: Site, name: str) -> None:
-    """As if less had been sent: only a body that isn't sealed can get shorter, and TCP has no length."""
+    """As if less had been sent."""
     (encrypted,) = site.encrypt([FRAMES[name]], sealed=True)
     for length in range(54, len(encrypted)):
         shorter = change(encrypted[:length], 18, (length - 54).to_bytes(2, "big"))
@@ -296,7 +298,10 @@ class TestKeys:
     def test_wrong_key_of_the_payload(self, site: Site, tmp_path: Path) -> None:
         other = Site(tmp_path / "other", site_key=bytes(32))
         encrypted = site.encrypt([FRAMES["tcp"]], sealed=True)
-        for keys, reason in (([other.key], "bad tag"), ([{**other.key, "epoch": 9}], "unknown epoch")):
+        for keys, reason in (
+            ([other.key], "bad tag"),
+            ([{**other.key, "epoch": 9}], "unknown epoch"),
+        ):
             chain: Chain = [*site.decrypts(), ("PayloadOpen", {"keys": keys})]
             assert run_counted(site.folder, chain, encrypted) == ([], {reason: 1})
 
