@@ -133,7 +133,7 @@ def test_the_embark_example(folder: Path, client: Client) -> None:
     variables = [f"IN={capture}", f"OUT={back}", f"KEY={key}", f"MAPS={maps}"]
     result = run(["bessrun", "my.bess", *variables], folder, ("--daemon", client.address))
     assert result.returncode == 0, result.stderr
-    wait_until(lambda: client.get_port_stats("back").out.packets == 500)
+    wait_until(lambda: client.port_stats("back").out.packets == 500)
     with RawPcapReader(str(capture)) as reader:
         sent = [data[12:] for data, _ in reader]
     client.reset_all()
