@@ -238,7 +238,7 @@ class TestUpdate:
             value = bytes([used.epoch])
             rule = {"gate": gate, "fields": [{"value_bin": value}]}
             engine.module_command("by_epoch", "add", rule)
-            ring = {"keys": [used.key]}
+            ring = {"keys": [used.key], "sealed_payload": True}
             engine.create_module(f"d{gate}", "PrefixMatchDecrypt", ring | MAC_ARGS)
             both = {"keys": [site.key, after.key]}
             engine.create_module(f"o{gate}", "PayloadOpen", both)

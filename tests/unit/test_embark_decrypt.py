@@ -302,7 +302,7 @@ class TestKeys:
             ([other.key], "bad tag"),
             ([{**other.key, "epoch": 9}], "unknown epoch"),
         ):
-            chain: Chain = [*site.decrypts(), ("PayloadOpen", {"keys": keys})]
+            chain: Chain = [site.decrypts(opened=True)[0], ("PayloadOpen", {"keys": keys})]
             assert run_counted(site.folder, chain, encrypted) == ([], {reason: 1})
 
     def test_sealed_payloads_need_a_payload_open(self, site: Site) -> None:
@@ -318,7 +318,7 @@ class TestKeys:
         mixed = [packet for pair in zip(one, two, strict=True) for packet in pair]
         keys = [site.key, other.key]
         chain: Chain = [
-            ("PrefixMatchDecrypt", {"keys": keys} | MAC_ARGS),
+            ("PrefixMatchDecrypt", {"keys": keys, "sealed_payload": True} | MAC_ARGS),
             ("PayloadOpen", {"keys": keys}),
         ]
         out, drops = run_counted(site.folder, chain, mixed)
@@ -329,7 +329,7 @@ class TestKeys:
         """PayloadSeal is updated before PrefixMatchEncrypt is."""
         other = Site(tmp_path / "other", site_key=bytes(32), epoch=200)
         encrypt = [("PayloadSeal", {"key": other.key}), *site.encrypts(sealed=True)[1:]]
-        decrypt = [*site.decrypts(), ("PayloadOpen", {"keys": [other.key]})]
+        decrypt = [site.decrypts(opened=True)[0], ("PayloadOpen", {"keys": [other.key]})]
         packets = [FRAMES["tcp"], FRAMES["gre"]]
         out, drops = run_counted(site.folder, [*encrypt, *decrypt], packets)
         assert (out, drops) == ([restored(packet) for packet in packets], {})
