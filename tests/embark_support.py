@@ -93,7 +93,7 @@ class Site:
         return [*seals, ("PrefixMatchEncrypt", args)]
 
     def decrypts(self, opened: bool = False) -> Chain:
-        args = {"keys": [self.key], "pool": self.pool_args} | MAC_ARGS
+        args = {"keys": [self.key], "pool": self.pool_args, "sealed_payload": opened} | MAC_ARGS
         opens: Chain = [("PayloadOpen", {"keys": [self.key]})] if opened else []
         return [("PrefixMatchDecrypt", args), *opens]
 

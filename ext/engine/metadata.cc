@@ -4,8 +4,7 @@
 // A value lives from the module that writes it to the last module that reads or updates it. The
 // modules on those paths are the value's range; ranges of one attribute that meet at a reader are
 // one range. Two ranges that share a module need disjoint bytes; others may share bytes. Ranges are
-// placed largest first, each at the lowest aligned offset that is free in all of its modules. What
-// no module reads has no place: kNoOffset.
+// placed largest first, each at the lowest aligned offset that is free in all of its modules.
 #include <algorithm>
 #include <functional>
 #include <set>
@@ -29,15 +28,6 @@ const Attribute* find_attribute(const Module& module, const Key& key) {
     if (attr.name == key.first && attr.size_bytes == key.second) return &attr;
   }
   return nullptr;
-}
-
-bool is_read(const Range& range) {
-  return std::any_of(range.modules.begin(), range.modules.end(), [&range](const Module* module) {
-    const std::vector<Attribute>& attrs = module->attributes();
-    return std::any_of(attrs.begin(), attrs.end(), [&range](const Attribute& attr) {
-      return Key{attr.name, attr.size_bytes} == range.key && attr.access != Access::kWrite;
-    });
-  });
 }
 
 // Modules between `writer` and the readers that its value reaches, both ends included.
@@ -160,9 +150,6 @@ Status Graph::assign_metadata(bool strict) {
     }
   }
 
-  ranges.erase(std::remove_if(ranges.begin(), ranges.end(),
-                              [](const Range& range) { return !is_read(range); }),
-               ranges.end());
   std::stable_sort(ranges.begin(), ranges.end(),
                    [](const Range& a, const Range& b) { return a.key.second > b.key.second; });
   std::vector<Range> placed;

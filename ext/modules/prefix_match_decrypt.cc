@@ -15,7 +15,7 @@
 // Commands:
 //   update  replaces keys and pool as one, while packets flow; on an error nothing changes. Which
 //           packets have been seen is not forgotten.
-// Metadata: writes "embark_seal" (32 bytes) for PayloadOpen.
+// Metadata: writes "embark_seal" (32 bytes) for PayloadOpen, with `sealed_payload`.
 // Drop reasons:
 //   "not encrypted"    no option of PrefixMatchEncrypt
 //   "cut"              lengths in the packet contradict each other or the frame's
@@ -25,7 +25,7 @@
 //   "outside pool"     the provider wrote an address that isn't in `pool`, or a port alone
 //   "bad text"         authentic, but written by a later version of this module
 //   "bad payload tag"  what PrefixMatchEncrypt had to seal isn't what it was
-//   "payload sealed"   by a PayloadSeal, and there is no PayloadOpen behind this module
+//   "payload sealed"   by a PayloadSeal, and `sealed_payload` says that no PayloadOpen is there
 // Limits: a packet counts as seen on the worker that has seen it; copies must come there, too, as
 // they do where flows are kept together.
 // Method: 32 packets go through the cipher side by side.
@@ -65,7 +65,8 @@ class PrefixMatchDecrypt final : public Module {
     add_drop_reason("bad text");
     add_drop_reason("bad payload tag");
     add_drop_reason("payload sealed");
-    seal_ = add_attr(kSealAttribute, kSealBytes, Access::kWrite);
+    sealed_ = args["sealed_payload"].as_bool();
+    if (sealed_) seal_ = add_attr(kSealAttribute, kSealBytes, Access::kWrite);
     guards_ = std::make_unique<ReplayGuard[]>(kMaxWorkers);
     Status status = read_macs(args, "PrefixMatchDecrypt", macs_);
     if (status.ok()) status = change_plan(args);
@@ -89,7 +90,7 @@ class PrefixMatchDecrypt final : public Module {
     const auto plan = live_.read(ctx);
     HeaderDecryptor decryptor(**plan, macs_, guards_[ctx.wid]);
     DecryptResult results[kMaxBatch];
-    decryptor.decrypt(batch, attr_offset(seal_), results);
+    decryptor.decrypt(batch, sealed_ ? attr_offset(seal_) : kNoOffset, results);
     uint32_t any = 0;
     for (uint32_t i = 0; i < batch.size; ++i) {
       const auto result = static_cast<uint32_t>(results[i]);
@@ -109,6 +110,7 @@ class PrefixMatchDecrypt final : public Module {
   Live<SharedPlan> live_;
   uint8_t macs_[12] = {};
   std::unique_ptr<ReplayGuard[]> guards_;  // by worker
+  bool sealed_ = false;
   size_t seal_ = 0;
   Gate first_failure_ = 0;
 };

@@ -44,7 +44,7 @@ class EmbarkFiles {
     std::fclose(file);
   }
 
-  // Of a class, by name; `sealed`: a PayloadSeal is before PrefixMatchEncrypt.
+  // Of a class, by name; `sealed`: with PayloadSeal and PayloadOpen around.
   e2::Args args(const std::string& module_class, bool sealed = false) const {
     e2::Args site_key{e2::Args::Map{}};
     site_key.set("file", key());
@@ -67,8 +67,8 @@ class EmbarkFiles {
       pools.push_back(pool);
       all.set("pool", std::move(pools));
     }
-    if (module_class == "PrefixMatchEncrypt") {
-      all.set("maps_file", maps());
+    if (module_class == "PrefixMatchEncrypt") all.set("maps_file", maps());
+    if (module_class == "PrefixMatchEncrypt" || module_class == "PrefixMatchDecrypt") {
       all.set("sealed_payload", sealed);
     }
     return all;

@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from scapy.all import RawPcapReader
 
 from bess_plugins.client import Client
+from harness import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
@@ -113,6 +115,31 @@ def test_the_script_shown_runs(folder: Path, client: Client) -> None:
         "PortOut",
         "Sink",
     }
+
+
+def test_the_embark_example(folder: Path, client: Client) -> None:
+    """Key, maps and pipeline as the page has them: all packets come back."""
+    page = (ROOT / "docs" / "embark.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    command = [sys.executable, "-P", "-c", code]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+    key, maps = folder / "site.key", folder / "site.maps"
+    key.touch(0o600)
+    key.write_text("0123456789abcdef" * 4 + "\n")
+    (folder / "my.bess").write_text(page.partition("```bess\n")[2].partition("```")[0])
+    capture, back = folder / "in.pcap", folder / "back.pcap"
+    make = ROOT / "examples" / "make_capture.py"
+    subprocess.run([sys.executable, make, capture, "500"], check=True)
+    variables = [f"IN={capture}", f"OUT={back}", f"KEY={key}", f"MAPS={maps}"]
+    result = run(["bessrun", "my.bess", *variables], folder, ("--daemon", client.address))
+    assert result.returncode == 0, result.stderr
+    wait_until(lambda: client.port_stats("back").out.packets == 500)
+    with RawPcapReader(str(capture)) as reader:
+        sent = [data[12:] for data, _ in reader]
+    client.reset_all()
+    with RawPcapReader(str(back)) as reader:
+        assert [data[12:] for data, _ in reader] == sent
 
 
 def test_client_example(client: Client) -> None:

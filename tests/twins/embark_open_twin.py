@@ -25,7 +25,7 @@ from twins.embark_twin import (
     TEXT_IPV6,
     VLAN_TAGS,
     Pool,
-    Refused,
+    RefusedError,
     SiteKeys,
     checksum,
     classify,
@@ -47,12 +47,12 @@ def decrypt(frame: bytes, ring: Ring, macs: bytes, pool: Pool | None = None) -> 
         or ip[42] != 0x1E
         or ip[44] >> 4 != 1
     ):
-        raise Refused("not encrypted")
+        raise RefusedError("not encrypted")
     flags, epoch = ip[44] & 15, ip[45]
     option = (ip[41] + 1) * 8
     rest = ip[40 : 40 + u16(ip, 4)]
     if epoch not in ring:
-        raise Refused("unknown epoch")
+        raise RefusedError("unknown epoch")
     keys = ring[epoch]
     sealed, fragment = flags & (SEALED | SEALED_HERE), flags & IN_FRAGMENT
     seal = rest[option - SEAL_BYTES : option] if sealed else b""
@@ -65,7 +65,7 @@ def decrypt(frame: bytes, ring: Ring, macs: bytes, pool: Pool | None = None) -> 
     try:
         text = ccm.decrypt_and_verify(text, rest[18:HEAD_BYTES])
     except ValueError:
-        raise Refused("bad tag") from None
+        raise RefusedError("bad tag") from None
 
     bits = text[0] >> 4
     ipv6 = bool(bits & TEXT_IPV6)
@@ -93,10 +93,10 @@ def decrypt(frame: bytes, ring: Ring, macs: bytes, pool: Pool | None = None) -> 
         entry = (pool or Pool()).find(keys, outer)
         if entry is None:
             if checks[way] != u16(outer, 14) + seen[way] & 0xFFFF:
-                raise Refused("outside pool")
+                raise RefusedError("outside pool")
             continue
         if len(entry[0]) != size:
-            raise Refused("outside pool")
+            raise RefusedError("outside pool")
         if protocol != ICMP:
             change += words(entry[0]) - words(addresses[way])
         addresses[way] = entry[0]
@@ -107,7 +107,7 @@ def decrypt(frame: bytes, ring: Ring, macs: bytes, pool: Pool | None = None) -> 
     if sealed == SEALED_HERE:
         opened = open_seal(ring, seal, body)
         if opened is None:
-            raise Refused("bad payload tag")
+            raise RefusedError("bad payload tag")
         body, seal = opened, b""
     if kind in CHECKSUM_AT:
         where = CHECKSUM_AT[kind]
@@ -158,5 +158,5 @@ def open_payload(frame: bytes, seal: bytes, ring: Ring) -> bytes:
     start, end = len(frame) - parts.trailer - len(parts.body), len(frame) - parts.trailer
     body = open_seal(ring, seal, parts.body)
     if body is None:
-        raise Refused("bad tag")
+        raise RefusedError("bad tag")
     return frame[:start] + body + frame[end:]

@@ -17,6 +17,7 @@ TESTS = Path(__file__).resolve().parents[1]
 SAME = (
     TESTS / "unit" / "test_aes.py",
     TESTS / "unit" / "test_prefix_match.py",
+    TESTS / "unit" / "test_embark_encrypt.py",
     TESTS / "property" / "test_prefix_properties.py",
 )
 

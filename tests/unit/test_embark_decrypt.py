@@ -66,7 +66,7 @@ def test_generated_packets_come_back(site: Site, packets: list[bytes], sealed: b
         try:
             twin.encrypt(packet, site.gateway, bytes(12), seal_nonce=bytes(12))
             expected.append(restored(packet))
-        except twin.Refused as reason:
+        except twin.RefusedError as reason:
             refused[str(reason)] += 1
     assert out == expected
     assert drops == refused
@@ -95,7 +95,7 @@ def test_captures_come_back(site: Site, path: Path) -> None:
             else:
                 twin.extras_of(parts)
                 expected.append(restored(packet))
-        except twin.Refused as reason:
+        except twin.RefusedError as reason:
             refused[str(reason)] += 1
     for sealed in (False, True):
         out, drops = run_counted(site.folder, there_and_back(site, sealed), packets)
@@ -131,8 +131,8 @@ def flip(packet: bytes, at: int, bit: int) -> bytes:
 def test_every_bit(site: Site, name: str, sealed: bool) -> None:
     """One bit of an encrypted packet is another: it is dropped, or what comes out is right.
 
-    What nobody sealed, and what TCP, UDP and ICMP keep in clear, comes out as the provider wrote it:
-    a byte is another, or the end is missing.
+    What nobody sealed, and what TCP, UDP and ICMP keep in clear, comes out as the provider wrote
+    it: a byte is another, or the end is missing.
     """
     (example,) = site.encrypt([FRAMES[name]], sealed)
     places = [
@@ -222,7 +222,7 @@ def test_truncated_at_each_length(site: Site, name: str, sealed: bool) -> None:
 
 @pytest.mark.parametrize("name", ["tcp", "gre"])
 def test_truncated_with_lengths_that_fit(site: Site, name: str) -> None:
-    """As if less had been sent: only a body that isn't sealed can get shorter, and TCP has no length."""
+    """As if less had been sent."""
     (encrypted,) = site.encrypt([FRAMES[name]], sealed=True)
     for length in range(54, len(encrypted)):
         shorter = change(encrypted[:length], 18, (length - 54).to_bytes(2, "big"))
@@ -302,7 +302,7 @@ class TestKeys:
             ([other.key], "bad tag"),
             ([{**other.key, "epoch": 9}], "unknown epoch"),
         ):
-            chain: Chain = [*site.decrypts(), ("PayloadOpen", {"keys": keys})]
+            chain: Chain = [site.decrypts(opened=True)[0], ("PayloadOpen", {"keys": keys})]
             assert run_counted(site.folder, chain, encrypted) == ([], {reason: 1})
 
     def test_sealed_payloads_need_a_payload_open(self, site: Site) -> None:
@@ -318,7 +318,7 @@ class TestKeys:
         mixed = [packet for pair in zip(one, two, strict=True) for packet in pair]
         keys = [site.key, other.key]
         chain: Chain = [
-            ("PrefixMatchDecrypt", {"keys": keys} | MAC_ARGS),
+            ("PrefixMatchDecrypt", {"keys": keys, "sealed_payload": True} | MAC_ARGS),
             ("PayloadOpen", {"keys": keys}),
         ]
         out, drops = run_counted(site.folder, chain, mixed)
@@ -329,7 +329,7 @@ class TestKeys:
         """PayloadSeal is updated before PrefixMatchEncrypt is."""
         other = Site(tmp_path / "other", site_key=bytes(32), epoch=200)
         encrypt = [("PayloadSeal", {"key": other.key}), *site.encrypts(sealed=True)[1:]]
-        decrypt = [*site.decrypts(), ("PayloadOpen", {"keys": [other.key]})]
+        decrypt = [site.decrypts(opened=True)[0], ("PayloadOpen", {"keys": [other.key]})]
         packets = [FRAMES["tcp"], FRAMES["gre"]]
         out, drops = run_counted(site.folder, [*encrypt, *decrypt], packets)
         assert (out, drops) == ([restored(packet) for packet in packets], {})

@@ -65,7 +65,7 @@ def test_generated_packets_are_the_twins(site: Site, packets: list[bytes], seale
     for packet in packets:
         try:
             twin.encrypt(packet, site.gateway, bytes(12), seal_nonce=bytes(12))
-        except twin.Refused as reason:
+        except twin.RefusedError as reason:
             refused[str(reason)] += 1
             continue
         encrypted = next(left)
@@ -82,7 +82,7 @@ def test_what_is_refused(site: Site, name: str) -> None:
         out, drops = run_counted(site.folder, site.encrypts(sealed), packets)
         assert drops == {reason: 2}
         assert len(out) == 1
-    with pytest.raises(twin.Refused, match=reason):
+    with pytest.raises(twin.RefusedError, match=reason):
         twin.encrypt(packet, site.gateway, bytes(12))
 
 
@@ -122,6 +122,6 @@ def test_too_many_headers(site: Site) -> None:
 def over(packet: bytes) -> bool:
     try:
         twin.extras_of(twin.parse(packet))
-    except twin.Refused:
+    except twin.RefusedError:
         return True
     return False
