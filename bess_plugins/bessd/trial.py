@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 from bess_plugins._engine import EngineError
@@ -77,10 +78,13 @@ class BessdEngine:
         # Hooks count by worker, and a trial has none.
         self.client.connect(m1, m2, ogate, igate, skip_default_hooks=True)
 
+    def command_type(self, name: str, cmd: str) -> str:
+        """The message that a command takes."""
+        return self._command_types(self._classes[name]).get(cmd, "EmptyArg")
+
     def module_command(self, name: str, cmd: str, args: Mapping[str, Any]) -> dict[str, Any]:
-        kinds = self._command_types(self._classes[name])
         try:
-            return self.client.run_module_command(name, cmd, kinds.get(cmd, "EmptyArg"), args)
+            return self.client.run_module_command(name, cmd, self.command_type(name, cmd), args)
         except BessError as error:
             raise _error(error) from None
 
@@ -110,9 +114,9 @@ class BessdEngine:
             self.connect(_TRIAL, 0, name, in_gate)
             self._target = (name, in_gate)
         for end, mclass in self._classes.items():
-            if self._is_ours(mclass) or self.client.mclass_info(mclass)["num_ogates"] == 0:
+            if self._is_ours(mclass) or self.client.module_info(end).get("ogates"):
                 continue
-            if not self.client.module_info(end).get("ogates"):
+            with suppress(BessError):  # it has no such gate
                 self.connect(end, 0, _TRIAL, len(self._ends))
                 self._ends.append((end, 0))
 
@@ -160,13 +164,19 @@ class BessdEngine:
             tc["leaf_module_name"], wid=tc["wid"], task_id=tc["leaf_module_taskid"]
         )
 
+    def scheduling_violations(self) -> list[dict[str, Any]]:
+        found = self.client.check_scheduling_constraints()
+        return [*found["violations"], *found["modules"]]
+
     def pause_all(self) -> None:
         self.client.pause()
 
     def resume_all(self) -> None:
+        self.client.check_scheduling_constraints()  # as BESS's client does
         self.client.resume()
 
     def resume_worker(self, wid: int) -> None:
+        self.client.check_scheduling_constraints()
         self.client.resume(wid)
 
     def reset_modules(self) -> None:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <list>
+#include <set>
 
 #include "descriptors.h"
 #include "host/module.h"
@@ -45,6 +46,23 @@ AttributeMode mode_of(Access access) {
     default:
       return AttributeMode::kUpdate;
   }
+}
+
+// Whether a worker that runs may be in this module. bessd knows only where clients have it check
+// the constraints first, and counts drops anew whenever it looks.
+bool is_running(const ::Module& module, std::set<const ::Module*>& seen) {
+  if (!seen.insert(&module).second) return false;
+  for (const Task* task : module.tasks()) {
+    const int wid = task->GetTC()->WorkerId();
+    if (wid >= 0 && is_worker_running(wid)) return true;
+  }
+  for (const bess::IGate* gate : module.igates()) {
+    if (gate == nullptr) continue;
+    for (const bess::OGate* source : gate->ogates_upstream()) {
+      if (is_running(*source->module(), seen)) return true;
+    }
+  }
+  return false;
 }
 
 // Commands of all modules of the plugin.
@@ -174,6 +192,11 @@ Status Module::declare() {
 
 CommandResponse Module::run_command(const e2::Command& command, const Any& arg) {
   return guarded([&] {
+    std::set<const ::Module*> seen;
+    if (!command.thread_safe && is_running(*this, seen)) {
+      return failure(Status::error(EBUSY, "a worker runs '" + name() + "', and command '" +
+                                              command.name + "' is for when none does; pause"));
+    }
     neighbours_->refresh();
     Args args;
     Args response;
@@ -189,7 +212,6 @@ CommandResponse Module::run_command(const e2::Command& command, const Any& arg) 
 int Module::OnEvent(bess::Event event) {
   if (event != bess::Event::PreResume) return -ENOTSUP;
   neighbours_->refresh();
-  ModuleGraph::PropagateActiveWorker();
   std::vector<uint32_t> wids;
   for (uint32_t wid = 0; wid < kMaxWorkers; ++wid) {
     if (active_workers()[wid]) wids.push_back(wid);
