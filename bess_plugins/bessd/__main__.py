@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bess_plugins.bessd import building, checking, loading
 from bess_plugins.bessd.tree import PluginError, Tree, open_tree
-from bess_plugins.client import BessError, Client
+from bess_plugins.client import BessError, Client, DaemonUnavailableError
 
 _HELP = """Our modules in a real bessd, as a plugin.
 
@@ -46,8 +46,10 @@ _ADDRESS = "127.0.0.1:10514"
 _OUT = Path("build/bessd")
 
 
-def _fail(message: object) -> NoReturn:
-    typer.echo(f"bessd plugin: {message}", err=True)
+def _fail(error: Exception) -> NoReturn:
+    if isinstance(error, DaemonUnavailableError):
+        error = PluginError(f"no bessd at {error.address}; --address says where one runs")
+    typer.echo(f"bessd plugin: {error}", err=True)
     raise typer.Exit(1)
 
 

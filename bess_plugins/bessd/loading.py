@@ -44,7 +44,8 @@ def missing_symbols(plugin: Path, daemon: Path) -> set[str]:
 
 def loaded_path(client: Client) -> str | None:
     """The plugin of ours in that daemon, if it has one."""
-    return next((path for path in client.list_plugins() if _NAME.search(path)), None)
+    ours = (path for path in client.list_plugins() if Path(path).name.startswith("e2_modules-"))
+    return next(ours, None)
 
 
 def load(client: Client, plugin: Path, tree: Tree | None = None) -> list[str]:

@@ -95,8 +95,8 @@ Status get_events(Module& module, const Args&, Args& response) {
 
 ::Commands commands_of(const ModuleClass& module_class) {
   std::vector<Command> all = module_class.commands;
-  all.push_back({"get_drops", "EmptyArg", "BessdDrops", true, get_drops});
-  all.push_back({"get_events", "EmptyArg", "BessdEvents", true, get_events});
+  all.push_back({"get_drops", "EmptyArg", "BessdDropsResponse", true, get_drops});
+  all.push_back({"get_events", "EmptyArg", "BessdEventsResponse", true, get_events});
   ::Commands commands;
   for (const Command& command : all) {
     commands.push_back({command.name, command.arg_type,
@@ -203,8 +203,9 @@ CommandResponse Module::run_command(const e2::Command& command, const Any& arg) 
     CommandResponse answer;
     Status status = read_message(arg, command.arg_type, args);
     if (status.ok()) status = command.run(*this, args, response);
-    if (status.ok())
-      status = write_message(response, command.response_type, *answer.mutable_data());
+    Any data;
+    if (status.ok()) status = write_message(response, command.response_type, data);
+    if (!data.type_url().empty()) *answer.mutable_data() = data;
     return status.ok() ? answer : failure(status);
   });
 }
