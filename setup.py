@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "bess_plugins"))
 import _build_proto  # noqa: E402
 
 CORE_DIRS = ("host", "crypto", "engine", "ports", "modules", "nf")
+PLUGIN_DIRS = ("host", "crypto", "engine", "modules", "nf")
 # What every kernel may count on; better ones are chosen when the program runs (ext/host/isa.h).
 BASELINE = ["-march=x86-64-v2"] if platform.machine() == "x86_64" else []
 # g++ 12 takes the unused alternatives of std::variant for uninitialised memory.
@@ -70,17 +71,20 @@ def needs_recompile(obj: str, source: str) -> bool:
 
 
 class BuildWithProtocol(build_py):
-    """Generates bess_plugins/pb before the packages are collected; adds the headers of modules."""
+    """Generates bess_plugins/pb before the packages are collected; adds the core's sources, of which
+    plugins for both hosts are made."""
 
     def run(self) -> None:
         _build_proto.generate(ROOT)
         super().run()
         # A checkout that is installed in place has them in ext/.
-        if not self.editable_mode:
-            target = Path(self.build_lib) / "bess_plugins" / "include" / "host"
-            target.mkdir(parents=True, exist_ok=True)
-            for header in sorted((ROOT / "ext" / "host").glob("*.h")):
-                self.copy_file(str(header), str(target / header.name))
+        if self.editable_mode:
+            return
+        for folder in PLUGIN_DIRS:
+            for path in sorted((ROOT / "ext" / folder).glob("*.[ch]*")):
+                target = Path(self.build_lib, "bess_plugins", "ext", folder, path.name)
+                self.mkpath(str(target.parent))
+                self.copy_file(str(path), str(target))
 
 
 _build_proto.generate(ROOT)

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from bess_plugins._engine import Engine
+from bess_plugins.bessd.__main__ import app as bessd_plugin
 from bess_plugins.daemon.cli import app as e2d
 from bess_plugins.script.cli import app as bessrun
 from e2ctl.cli import app as e2ctl
@@ -26,7 +27,12 @@ from manual import (
 )
 
 DOCS = ROOT / "docs"
-PROGRAMS = {"e2ctl": e2ctl, "e2d": e2d, "bessrun": bessrun}
+PROGRAMS = {
+    "e2ctl": e2ctl,
+    "e2d": e2d,
+    "bessrun": bessrun,
+    "python -m bess_plugins.bessd": bessd_plugin,
+}
 FAMILIES = {
     "endpoints": "where packets begin and end",
     "distribution": "which way packets go, whatever is in them, and when",

@@ -1,12 +1,41 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where CI is set, generated examples are the same in each run."""
+"""Where CI is set, generated examples are the same in each run. Where BESSD_ADDRESS is set, tests
+of modules that our plugin has run twice: in the embedded engine and in that bessd."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+import bessd_support
 
 settings.register_profile("ci", derandomize=True, database=None, deadline=None, print_blob=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dataplane(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What packets run through."""
+    host = getattr(request, "param", "embedded")
+    if host == "embedded":
+        yield host
+    else:
+        with bessd_support.on_bessd():
+            yield host
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if bessd_support.ADDRESS and metafunc.module.__name__ in bessd_support.FILES:
+        metafunc.parametrize("dataplane", ["embedded", "bessd"], indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        call = getattr(item, "callspec", None)
+        reason = bessd_support.cannot(getattr(item, "originalname", item.name))
+        if reason is not None and call is not None and call.params.get("dataplane") == "bessd":
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -33,7 +33,7 @@ app = typer.Typer(help=_HELP, add_completion=False)
 def header_folder() -> Path:
     """Where ``#include "host/module.h"`` is found."""
     # Beside the package in a checkout, in it where it was installed.
-    folders = (_PACKAGE / "include", _PACKAGE.parent / "ext")
+    folders = (_PACKAGE / "ext", _PACKAGE.parent / "ext")
     return next(folder for folder in folders if (folder / "host" / "module.h").is_file())
 
 
