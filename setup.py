@@ -71,8 +71,7 @@ def needs_recompile(obj: str, source: str) -> bool:
 
 
 class BuildWithProtocol(build_py):
-    """Generates bess_plugins/pb before the packages are collected; adds the core's sources, of which
-    plugins for both hosts are made."""
+    """Generates bess_plugins/pb before packages are collected; adds what plugins are made of."""
 
     def run(self) -> None:
         _build_proto.generate(ROOT)

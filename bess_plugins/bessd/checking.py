@@ -4,11 +4,17 @@ engine, and compares what comes out."""
 
 from __future__ import annotations
 
+import secrets
 import socket
 import struct
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from bess_plugins._crypto import PrefixMap, write_prefix_maps
 from bess_plugins._engine import Engine, EngineError
 from bess_plugins.bessd.loading import PROBE
 from bess_plugins.bessd.trial import BessdEngine
@@ -26,18 +32,22 @@ class Outcome:
     detail: str
 
 
+_Step = tuple[str, dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class _Case:
-    """Arguments of a module; `tunnel` where it wants Geneve packets."""
+    """A module's arguments, and what the embedded engine does before and after it; or, where no
+    packets can be compared, a row of modules that gives back what it takes."""
 
     args: dict[str, Any] = field(default_factory=dict)
-    tunnel: bool = False
+    before: _Step | None = None
+    after: _Step | None = None
+    there_and_back: tuple[_Step, ...] = ()
 
 
-_SERVERS = {
-    "src_mac": "02:00:00:00:00:01", "dst_mac": "02:00:00:00:00:02",
-    "src_ip": "192.0.2.1", "dst_ip": "192.0.2.2",
-}  # fmt: skip
+_MACS = {"src_mac": "02:00:00:00:00:01", "dst_mac": "02:00:00:00:00:02"}
+_TUNNEL = {**_MACS, "src_ip": "192.0.2.1", "dst_ip": "192.0.2.2", "vni": 7}
 _HALF, _END = 1 << 31, 1 << 32
 _CASES = {
     "FlowSteer": _Case(
@@ -49,9 +59,34 @@ _CASES = {
         }
     ),
     "LoadMonitor": _Case({"high_delay_ns": 1_000_000}),
-    "TunnelEncap": _Case({**_SERVERS, "vni": 7}),
-    "TunnelDecap": _Case({"edges": {7: 2}}, tunnel=True),
+    "TunnelEncap": _Case(_TUNNEL),
+    "TunnelDecap": _Case({"edges": {7: 2}}, before=("TunnelEncap", _TUNNEL)),
 }
+
+
+def _embark_cases(folder: Path) -> dict[str, _Case]:
+    """No two encryptions are alike: one host opens what the other has sealed."""
+    key, maps = folder / "site.key", folder / "maps"
+    key.touch(0o600)
+    key.write_text(secrets.token_hex(32), encoding="ascii")
+    address = PrefixMap([(0xFFFF0A000000, 0xFFFF0A00FFFF)], 128, bytes(16))
+    port = PrefixMap([(0, 1023)], 16, bytes(16))
+    write_prefix_maps(maps, address, address, port, port)
+    site, ring = {"key": {"file": str(key)}}, {"keys": [{"file": str(key)}]}
+    sealed = {"sealed_payload": True}
+    encrypt, decrypt = {**site, **_MACS, "maps_file": str(maps)}, {**ring, **_MACS}
+    row = (
+        ("PayloadSeal", site),
+        ("PrefixMatchEncrypt", {**encrypt, **sealed}),
+        ("PrefixMatchDecrypt", {**decrypt, **sealed}),
+        ("PayloadOpen", ring),
+    )
+    return {
+        "PrefixMatchEncrypt": _Case(encrypt, after=("PrefixMatchDecrypt", decrypt)),
+        "PrefixMatchDecrypt": _Case(decrypt, before=("PrefixMatchEncrypt", encrypt)),
+        "PayloadSeal": _Case(there_and_back=row),
+        "PayloadOpen": _Case(there_and_back=row),
+    }
 
 
 def _checksum(data: bytes) -> int:
@@ -77,25 +112,43 @@ def _packets() -> list[bytes]:
     return made
 
 
+def _embedded(step: _Step | None, packets: Sequence[bytes]) -> list[bytes]:
+    """What leaves gate 0 of a module here."""
+    if step is None:
+        return list(packets)
+    engine = Engine(pool_packets=1024)
+    engine.create_module("step", step[0], dict(step[1]))
+    return engine.run_packets("step", list(packets)).get(0, [])
+
+
 def _run(engine: Engine | BessdEngine, mclass: str, case: _Case) -> dict[str, Any]:
     """What comes out by gate, and how many packets were dropped for each reason."""
-    packets = _packets()
-    if case.tunnel:
-        outer = Engine(pool_packets=1024)
-        outer.create_module("outer", "TunnelEncap", dict(_CASES["TunnelEncap"].args))
-        packets = outer.run_packets("outer", packets)[0]
     name = f"check_{mclass}"
     engine.create_module(name, mclass, dict(case.args))
-    out = engine.run_packets(name, packets)
+    out = engine.run_packets(name, _embedded(case.before, _packets()))
+    if case.after is not None:
+        out = {gate: _embedded(case.after, packets) for gate, packets in out.items()}
     drops = engine.module_info(name)["drops"]
     return {"out": out, "drops": {reason: count for reason, count in drops.items() if count}}
 
 
-def _compare(mclass: str, daemon: BessdEngine) -> Outcome:
-    case = _CASES.get(mclass, _Case())
+def _run_row(daemon: BessdEngine, row: Sequence[_Step]) -> dict[str, Any]:
+    names = [f"check_{mclass}" for mclass, _ in row]
+    for name, (mclass, args) in zip(names, row, strict=True):
+        daemon.create_module(name, mclass, args)
+    for first, second in pairwise(names):
+        daemon.connect(first, 0, second, 0)
+    return {"out": {0: daemon.run_chain(names[0], _packets(), names[-1])}, "drops": {}}
+
+
+def _compare(mclass: str, case: _Case, daemon: BessdEngine) -> Outcome:
     try:
-        expected = _run(Engine(pool_packets=1024), mclass, case)
-        found = _run(daemon, mclass, case)
+        if case.there_and_back:
+            expected = {"out": {0: [p for p in _packets() if p[12:14] == b"\x08\x00"]}, "drops": {}}
+            found = _run_row(daemon, case.there_and_back)
+        else:
+            expected = _run(Engine(pool_packets=1024), mclass, case)
+            found = _run(daemon, mclass, case)
     except (EngineError, BessError) as error:
         return Outcome(mclass, False, str(error))
     for what in ("drops", "out"):
@@ -114,9 +167,11 @@ def check_modules(address: str) -> list[Outcome]:
         known = Engine(pool_packets=64).module_classes()
         names = [n for n in daemon.own_classes() if n != PROBE and n in known]
         outcomes = []
-        for name in names:
-            outcomes.append(_compare(name, daemon))
-            daemon.reset_modules()
+        with tempfile.TemporaryDirectory() as folder:
+            cases = _CASES | _embark_cases(Path(folder))
+            for name in names:
+                outcomes.append(_compare(name, cases.get(name, _Case()), daemon))
+                daemon.reset_modules()
         return outcomes
     finally:
         daemon.close()
