@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from embark_support import MAC_ARGS, MAP_SEED, MAPPED, RANGES, SITE, Site
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bess_plugins._crypto import PrefixMap
-from embark_support import MAC_ARGS, MAP_SEED, MAPPED, RANGES, SITE, Site
 from harness import Engine, new_engine
 from twins import embark_twin as twin
 
