@@ -25,7 +25,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from bess_plugins._crypto import PrefixMap, write_prefix_maps
 from twins import embark_twin as twin
 
-MACS = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
+MACS: dict[str, Any] = {"src": "02:00:00:00:00:01", "dst": "02:00:00:00:00:02"}
 MAC_ARGS = {"src_mac": MACS["src"], "dst_mac": MACS["dst"]}
 MAC_BYTES = bytes.fromhex("020000000002020000000001")
 MAP_SEED = bytes(range(16))
@@ -39,8 +39,8 @@ ADDRESSES = [
 ]
 PORTS = [(80, 80), (0, 1023), (5000, 6000)]
 RANGES = (ADDRESSES, ADDRESSES, PORTS, PORTS)
-V4 = {"src": "10.1.2.3", "dst": "198.51.100.7"}
-V6 = {"src": "2001:db8::1:2", "dst": "2001:db8:9:8:7:6:5:4"}
+V4: dict[str, Any] = {"src": "10.1.2.3", "dst": "198.51.100.7"}
+V6: dict[str, Any] = {"src": "2001:db8::1:2", "dst": "2001:db8:9:8:7:6:5:4"}
 SECRET = b"the-secret-payload"
 
 

@@ -17,7 +17,7 @@ TESTS = Path(__file__).resolve().parents[1]
 SAME = (
     TESTS / "unit" / "test_aes.py",
     TESTS / "unit" / "test_prefix_match.py",
-    TESTS / "unit" / "test_embark_encrypt.py",
+    f"{TESTS}/unit/test_embark_encrypt.py::test_all_kinds_together_are_the_twins",
     TESTS / "property" / "test_prefix_properties.py",
 )
 

@@ -309,7 +309,7 @@ class TestNonces:
             engine.connect("split", wid, f"out{wid}", 0)
 
         def fewest() -> int:
-            return min(gate["pkts"] for gate in engine.module_info("split")["ogates"])
+            return int(min(gate["pkts"] for gate in engine.module_info("split")["ogates"]))
 
         engine.resume_all()
         wait_until(lambda: fewest() > 2000)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """PrefixMatchEncrypt and PayloadSeal: byte by byte what the twin makes under the same nonces.
 
-tests/unit/test_crypto_levels.py runs this file again for each instruction set.
+tests/unit/test_crypto_levels.py runs one of these tests again for each instruction set.
 """
 
 from __future__ import annotations
