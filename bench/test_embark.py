@@ -122,8 +122,11 @@ class Gateway:
         self.seal: Step = ("PayloadSeal", {"key": site})
         encrypt = {"key": site, "maps_file": str(maps), **MACS}
         self.encrypt: Step = ("PrefixMatchEncrypt", encrypt)
-        self.encrypt_sealed: Step = ("PrefixMatchEncrypt", {**encrypt, "sealed_payload": True})
-        self.decrypt: Step = ("PrefixMatchDecrypt", {"keys": [site], **MACS})
+        sealed = {"sealed_payload": True}
+        self.encrypt_sealed: Step = ("PrefixMatchEncrypt", {**encrypt, **sealed})
+        decrypt = {"keys": [site], **MACS}
+        self.decrypt: Step = ("PrefixMatchDecrypt", decrypt)
+        self.decrypt_sealed: Step = ("PrefixMatchDecrypt", {**decrypt, **sealed})
         self.open: Step = ("PayloadOpen", {"keys": [site]})
 
 
@@ -166,7 +169,7 @@ def measure_payloads() -> Figures:
             start = source(False, size)
             sealed = [*start, gateway.seal, gateway.encrypt_sealed]
             figures[f"seal and encrypt, {size} bytes"] = figures_of(difference(start, sealed), size)
-            opened = [*sealed, gateway.decrypt, gateway.open]
+            opened = [*sealed, gateway.decrypt_sealed, gateway.open]
             figures[f"decrypt and open, {size} bytes"] = figures_of(
                 difference(sealed, opened), size
             )

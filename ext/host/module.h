@@ -161,8 +161,8 @@ class Module {
     events_->post(clock_ns(), event, values);
   }
 
-  // All packets go to one gate; the batch is empty afterwards. One that came with `process` must not
-  // be filled anew: in bessd its packets are still in it.
+  // All packets go to one gate; the batch is empty afterwards. One that came with `process` must
+  // not be filled anew: in bessd its packets are still in it.
   void emit(Context& ctx, Batch& batch, Gate gate = 0);
   // Packet i goes to gates[i], in order within each gate; the batch is empty afterwards. `gates`
   // has kMaxBatch entries, of which those past the end of the batch don't matter.
