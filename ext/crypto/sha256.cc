@@ -123,7 +123,7 @@ Sha256Digest hmac_sha256(std::string_view key, std::string_view data) {
 }
 
 Sha256Digest hkdf_extract(std::string_view salt, std::string_view key) {
-  return hmac_sha256(salt, key);
+  return hmac_sha256(salt, key);  // NOLINT(readability-suspicious-call-argument): RFC 5869
 }
 
 void hkdf_expand(const Sha256Digest& extracted, std::string_view info, uint8_t* out,

@@ -63,7 +63,7 @@ SiteKeys::~SiteKeys() { explicit_bzero(field, sizeof field); }
 
 Status read_site_keys(const std::string& path, std::shared_ptr<const SiteKeys>& keys) {
   std::string text;
-  const Status status = read_private_file(path, kDigits + 1, text);
+  Status status = read_private_file(path, kDigits + 1, text);
   if (!status.ok() && status.code != EFBIG) return status;
   if (text.size() == kDigits + 1 && text.back() == '\n') text.pop_back();
   uint8_t site_key[kSiteKeyBytes] = {};

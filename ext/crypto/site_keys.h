@@ -41,7 +41,7 @@ struct SiteKeys {
 
  private:
   struct Derived;
-  explicit SiteKeys(const Derived& keys);
+  explicit SiteKeys(const Derived& derived);
 };
 
 // ENOENT and the like where the file can't be read, EACCES where others can read it too.

@@ -24,7 +24,7 @@ class Rewrites {
   bool take(const AddressPool& pool, const uint8_t* outer_ip, const uint8_t* body, BodyKind kind,
             const TextLayout& layout, uint8_t* text) {
     const bool query = kind == BodyKind::kQuery;
-    for (uint32_t way = 0; way < 2; ++way) {
+    for (size_t way = 0; way < 2; ++way) {
       const uint8_t* const outer = outer_ip + 8 + way * sizeof(Address);
       const uint32_t port = has_ports(kind) ? load_be16(body + 2 * way)
                             : query         ? load_be16(body + 4)

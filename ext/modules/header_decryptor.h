@@ -58,7 +58,7 @@ class HeaderDecryptor {
   DecryptResult prepare(Packet& packet, Item& item) const;
   void open(uint32_t count, DecryptResult* results);
   DecryptResult restore(Packet& packet, const Item& item, uint8_t* text, int seal_place);
-  DecryptResult restore_seal(Packet& packet, const Item& item, const uint8_t* seal,
+  DecryptResult restore_seal(Packet& packet, const Item& item, const uint8_t* bytes,
                              int seal_place) const;
   void write_ipv4(const Item& item, const uint8_t* text, const Extras& extras,
                   uint8_t traffic_class, uint8_t hop_limit, uint8_t* ip) const;

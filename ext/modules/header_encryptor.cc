@@ -205,8 +205,8 @@ void HeaderEncryptor::set_sum(EncryptItem& item, const Headers& h, uint32_t port
     item.shape.summed = checksum != 0 || item.shape.kind == BodyKind::kTcp;
     item.sum = without(checksum);
     const uint8_t* const addresses = item.packet->data() + h.l3_off + (h.ip_version == 4 ? 12 : 8);
-    const uint32_t words = h.ip_version == 4 ? 4 : 16;
-    for (uint32_t i = 0; i < words; ++i) item.sum += without(word16(addresses + 2 * i));
+    const size_t bytes = h.ip_version == 4 ? 8 : 32;
+    for (size_t at = 0; at < bytes; at += 2) item.sum += without(word16(addresses + at));
   }
   item.sum += without(static_cast<uint16_t>(ports)) + without(static_cast<uint16_t>(ports >> 16));
 }

@@ -89,7 +89,7 @@ class HeaderEncryptor {
   template <bool kIpv6>
   bool prepare_common(Packet& packet, const uint8_t* seal, uint32_t i, Nonce nonce);
   Refusal prepare_any(Packet& packet, const uint8_t* seal, Nonce nonce);
-  void set_sum(EncryptItem& item, const Headers& h, uint32_t sport_and_dport) const;
+  void set_sum(EncryptItem& item, const Headers& h, uint32_t ports) const;
   void seal_body(EncryptGroup& group, EncryptItem& item, const Body& body);
   bool add_extras(const uint8_t* frame, const Headers& h, const Body& body, uint8_t* text,
                   uint32_t at, uint32_t& end) const;
