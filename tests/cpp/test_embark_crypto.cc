@@ -271,11 +271,14 @@ TEST_CASE("Nonces: none comes twice, from none of many senders") {
   std::set<Bytes> seen;
   for (int sender = 0; sender < 100; ++sender) {
     Nonces nonces;
-    for (int i = 0; i < 300; ++i) {
-      Bytes nonce(kCcmNonceBytes);
-      nonces.next().write(nonce.data());
-      seen.insert(nonce);
-      CHECK(load_be32(&nonce[8]) == static_cast<uint32_t>(i));
+    for (uint32_t i = 0; i < 300; i += 3) {
+      NonceRun run = nonces.take(3);
+      for (uint32_t n = i; n < i + 3; ++n) {
+        Bytes nonce(kCcmNonceBytes);
+        run.next().write(nonce.data());
+        seen.insert(nonce);
+        CHECK(load_be32(&nonce[8]) == n);
+      }
     }
   }
   CHECK(seen.size() == 100 * 300);
