@@ -50,7 +50,7 @@ struct alignas(64) CcmBatch {
   }
   uint8_t* tag(size_t i) { return tags + i * kCcmTagBytes; }
 
-  // A text of at least 8 bytes; what lies past its end in the last block becomes zero.
+  // What lies past the text's end in its last block becomes zero.
   void put_text(size_t i, const uint8_t* from, size_t len) {
     size_t done = 0;
     for (; done + kAesBlock <= len; done += kAesBlock) {
@@ -61,7 +61,10 @@ struct alignas(64) CcmBatch {
     const size_t rest = len - done;
     uint64_t low;
     uint64_t high = 0;
-    if (rest <= 8) {
+    if (len < 8) {
+      low = 0;
+      std::memcpy(&low, from, len);
+    } else if (rest <= 8) {
       low = last_word(from + len) >> (8 - rest) * 8;
     } else {
       std::memcpy(&low, from + done, sizeof low);
