@@ -87,7 +87,7 @@ class TestUpdate:
             ({"offset": 0, "size": 0, "value": 0}, "'size'"),
             ({"offset": 0, "size": 9, "value": 0}, "'size'"),
             ({"offset": 2045, "size": 4, "value": 0}, "'offset'"),
-            ({"offset": -129, "size": 4, "value": 0}, "'offset'"),
+            ({"offset": -257, "size": 4, "value": 0}, "'offset'"),
             ({"offset": 0, "size": 1, "value": 256}, "'value'"),
         ],
     )
