@@ -38,7 +38,11 @@ def run_counted(
             engine.create_module(name, mclass, args)
         for name, after in pairwise(names):
             engine.connect(name, 0, after, 0)
-        return engine.run_chain(names[0], packets, names[-1])
+        found = engine.run_chain(names[0], packets, names[-1])
+        reasons: Counter[str] = Counter()
+        for name in names:
+            reasons.update(engine.module_info(name).get("drops", {}))
+        return found, dict(+reasons)
     path = tmp_path / "out.pcap"
     engine.create_port("out", "PCAPPort", 0, 1, 0, 1024, {"write_path": str(path)})
     names = []

@@ -124,8 +124,9 @@ uint32_t RuleIndex::chain_length(const Table& table, uint32_t row) const {
 }
 
 void RuleIndex::sort_tables() {
-  std::stable_sort(tables_.begin(), tables_.end(),
-                   [](const Table& a, const Table& b) { return a.best > b.best; });
+  // Not stable_sort: its buffer isn't aligned as tables are.
+  std::sort(tables_.begin(), tables_.end(),
+            [](const Table& a, const Table& b) { return a.best > b.best; });
 }
 
 void RuleIndex::build(const std::vector<const IndexRule*>& rules) {
