@@ -6,6 +6,7 @@ docs/bess.md has the same list for readers; test_documents compares the two.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 __all__ = ["ENDLESS", "IMPOSSIBLE", "MODES", "TWO_CORES", "Impossible", "judge"]
@@ -68,6 +69,9 @@ IMPOSSIBLE = {
     ),
 }
 
+# Its 1 % allows for less than a whole nanosecond where the average is below 100.
+TRUNCATED = "module_tests/timestamp.py::test_timestamped_and_measured"
+
 # They name cores 0 and 1.
 TWO_CORES = {
     "conf/port/multicore-phy.bess",
@@ -88,6 +92,13 @@ ENDLESS = {"conf/port/latency.bess"}
 def judge(name: str, mode: str, passed: bool, output: str) -> None:
     """Fail unless the outcome is the expected one."""
     impossible = IMPOSSIBLE.get(name)
+    if name == TRUNCATED and not passed:
+        average = re.search(r"^avg ns = (\d+)$", output, re.MULTILINE)
+        off_percent = re.search(r"AssertionError: ([\d.]+) not less than or equal to 1.0", output)
+        assert average is not None, output
+        assert off_percent is not None, output
+        assert float(off_percent[1]) * int(average[1]) < 100, output
+        return
     if impossible is None or mode not in impossible.modes:
         assert passed, output
         return

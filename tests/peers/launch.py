@@ -69,6 +69,8 @@ def bessrun(tree: Path, address: str, script: str) -> None:
     sys.path.append(str(tree / "bessctl"))
     for name in ("pybess", "pybess.bess"):
         sys.modules[name] = types.ModuleType(name)
+    sys.argv = [str(tree / "bessctl" / "bessctl")]  # from where a script looks for others
+    sys.modules["pybess"].__path__ = [str(tree / "pybess")]  # the rest of it will do
     from bess_plugins.client import Client
     from bess_plugins.script.runner import ScriptError, run_script
 
