@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,13 @@ def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
     machine_info["bench"] = config.stash[MACHINE]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What a benchmark makes is closed at its end."""
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,14 @@ import os
 import random
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from graphs import Graph
+from graphs import EngineGraph, Graph
 from packets import DPORT, DST_IP, PORTS, PROTO, SPORT, SRC_IP, flows, route_of, udp_packet
 
 DATA = Path(os.environ.get("E2_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -38,6 +39,14 @@ class Line:
     name: str
     build: Build
     ours_only: bool = False
+
+
+def ours(build: Build, stack: ExitStack) -> EngineGraph:
+    """The graph in an engine that goes with the stack."""
+    graph = EngineGraph()
+    stack.callback(graph.close)
+    build(graph)
+    return graph
 
 
 def chain(count: int, *steps: Step) -> Build:

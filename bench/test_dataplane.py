@@ -9,7 +9,7 @@ carry any further. Where BESSD_ADDRESS names a daemon, that runs the same graphs
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from statistics import median
 
@@ -18,8 +18,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from anchors import BESSD_MPPS, BESSD_NS
 from bess_plugins.client import Client
-from graphs import DaemonGraph, EngineGraph, Graph, MissingClassError
-from lines import LINES, Build, Line, timed
+from graphs import DaemonGraph, Graph, MissingClassError
+from lines import LINES, Build, Line, ours, timed
 from measuring import SECONDS, WARMUP, measure_in_turn, run_rounds
 from standard_lines import STANDARD_LINES
 from tunnel_lines import TUNNEL_LINES
@@ -33,19 +33,6 @@ LATENCIES = {
 }
 
 ALL_LINES = [*LINES, *STANDARD_LINES, *TUNNEL_LINES]
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-def ours(build: Build, stack: ExitStack) -> EngineGraph:
-    graph = EngineGraph()
-    stack.callback(graph.close)
-    build(graph)
-    return graph
 
 
 def theirs(build: Build, peer: Client | None, stack: ExitStack) -> DaemonGraph | None:

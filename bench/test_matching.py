@@ -8,7 +8,7 @@ attribute over the same one on a field; SetMetadata, which is on both sides, has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
@@ -16,27 +16,14 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import classbench
-from graphs import EngineGraph, Graph
-from lines import FOUR, MANY, NET, Build, eight_masks, matched, sender
+from graphs import Graph
+from lines import FOUR, MANY, NET, Build, eight_masks, matched, ours, sender
 from measuring import measure_in_turn
 from packets import DPORT
 
 Report = Callable[..., None]
 TABLE = "MetadataMatch: 4,096 flows"
 GOAL_MPPS = 5.0
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-def built(build: Build, stack: ExitStack) -> EngineGraph:
-    graph = EngineGraph()
-    stack.callback(graph.close)
-    build(graph)
-    return graph
 
 
 def four_rules(graph: Graph, head: str, field: str) -> None:
@@ -115,7 +102,7 @@ def compare(
     goal: float | None = None,
 ) -> None:
     """The graph `match`, and what it is more than the graph `source`."""
-    graphs = {what: built(build, stack) for what, build in builds.items()}
+    graphs = {what: ours(build, stack) for what, build in builds.items()}
     measured, steal = measure_in_turn(benchmark, graphs)
     assert [graph.lost() for graph in graphs.values()] == [{}] * len(graphs)
     source, match = measured["source"], measured["match"]
@@ -161,7 +148,7 @@ def test_rules(name: str, stack: ExitStack, benchmark: BenchmarkFixture, report:
 def test_match_on_attribute(stack: ExitStack, benchmark: BenchmarkFixture, report: Report) -> None:
     """Rules on an attribute rather than on a field, behind SetMetadata either way."""
     fields = {"header": "l4.dport", "attribute": "meta.port"}
-    graphs = {what: built(partial(on_copy, field=f), stack) for what, f in fields.items()}
+    graphs = {what: ours(partial(on_copy, field=f), stack) for what, f in fields.items()}
     measured, steal = measure_in_turn(benchmark, graphs)
     assert [graph.lost() for graph in graphs.values()] == [{}, {}]
     header, attribute = measured["header"]["mpps"], measured["attribute"]["mpps"]

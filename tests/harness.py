@@ -27,6 +27,7 @@ __all__ = [
     "new_engine",
     "real_daemon",
     "run",
+    "run_program",
     "wait_until",
 ]
 
@@ -54,6 +55,21 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "condition not met in time"
         time.sleep(0.001)
+
+
+def run_program(command: Sequence[str | Path], cwd: Path | None = None) -> str:
+    """What a program prints, which must succeed; its Python finds what this one does."""
+    result = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 def new_engine() -> Engine:

@@ -17,8 +17,11 @@ _NAME = re.compile(r"-(?P<version>[A-Za-z0-9.-]+)-b(?P<batch>\d+)-(?P<abi>[0-9a-
 
 
 def _symbols(path: Path, *options: str) -> set[str]:
+    """Names, but for those that may stay undefined."""
     text = run(["nm", "-D", "--format=posix", *options, str(path)], f"reading {path}")
-    return {line.split()[0].partition("@")[0] for line in text.splitlines() if line.strip()}
+    return {
+        line.split()[0].partition("@")[0] for line in text.splitlines() if line and " w" not in line
+    }
 
 
 def _libraries(path: Path) -> list[Path]:
@@ -28,13 +31,7 @@ def _libraries(path: Path) -> list[Path]:
 
 def missing_symbols(plugin: Path, daemon: Path) -> set[str]:
     """What the plugin uses and neither the daemon nor a library of either has."""
-    needed = {
-        line.split()[0].partition("@")[0]
-        for line in run(
-            ["nm", "-D", "--format=posix", "--undefined-only", str(plugin)], f"reading {plugin}"
-        ).splitlines()
-        if " w" not in line
-    }
+    needed = _symbols(plugin, "--undefined-only")
     for path in [daemon, *_libraries(daemon), *_libraries(plugin)]:
         if not needed:
             break

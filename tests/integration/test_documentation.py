@@ -16,7 +16,7 @@ import pytest
 from scapy.all import RawPcapReader
 
 from bess_plugins.client import Client
-from harness import wait_until
+from harness import run_program, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
@@ -175,22 +175,15 @@ def test_writing_a_module(folder: Path) -> None:
         command = [word.replace("$PWD", str(folder)) for word in command]
         if command[0] in where:
             result = run(command, folder, where[command[0]])
+            assert result.returncode == 0, result.stdout + result.stderr
+            printed = result.stdout
         else:
             if command[0] == "python":
                 command[0] = sys.executable
             else:
                 command.append(f"PYTHON={sys.executable}")
-            result = subprocess.run(
-                command,
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=300,
-            )
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert shown == [] or result.stdout.splitlines() == shown
+            printed = run_program(command, folder)
+        assert shown == [] or printed.splitlines() == shown
     # The page shows what the skeleton has, and speaks of what it does.
     source = (folder / "too_long" / "too_long.cc").read_text()
     assert page.partition("```cpp\n")[2].partition("```")[0] in source

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from bess_plugins.client import BessError, Client
 from bess_plugins.new.cli import app, header_folder, snake_case, write_skeleton
 from bess_plugins.script import run_script
 from daemon_support import CORE
-from harness import real_daemon, wait_until
+from harness import real_daemon, run_program, wait_until
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("make") and shutil.which("g++")), reason="make or g++ is not installed"
@@ -28,15 +27,8 @@ pytestmark = pytest.mark.skipif(
 def make(folder: Path, *targets: str, **variables: str) -> None:
     settings = {"PYTHON": sys.executable, "CXXFLAGS": "-O1 -Wall -Wextra -Werror"}
     settings |= variables
-    result = subprocess.run(
-        ["make", "-C", folder, *targets, *(f"{key}={value}" for key, value in settings.items())],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    chosen = (f"{key}={value}" for key, value in settings.items())
+    run_program(["make", "-C", folder, *targets, *chosen])
 
 
 @pytest.fixture(scope="module")
