@@ -26,6 +26,7 @@ FILES = {
     "test_load_monitor",
     "test_metadata_match",
     "test_nfs_modules",
+    "test_tunnel_edges",
     "test_tunnel_modules",
 }
 _CANNOT: dict[str, str] = {
