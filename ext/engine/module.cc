@@ -198,24 +198,7 @@ void Module::emit(Context& ctx, Batch& batch, Gate gate) {
 }
 
 void Module::emit_by_gate(Context& ctx, Batch& batch, const Gate* gates) {
-  if (batch.empty()) return;
-  const GateSplit& split = gate_split();
-  PacketMask left = mask_of(batch.size);
-  PacketMask taken = left & split.match(gates, gates[0]);
-  if (taken == left) {
-    emit(ctx, batch, gates[0]);
-    return;
-  }
-  // The gate of the first packet left, all of its packets at once, until none is left.
-  Batch out;
-  while (left != 0) {
-    const Gate gate = gates[__builtin_ctz(left)];
-    taken = left & split.match(gates, gate);
-    split.take(batch, taken, out);
-    left &= ~taken;
-    emit(ctx, out, gate);
-  }
-  batch.clear();
+  split_by_gate(batch, gates, [&](Batch& part, Gate gate) { emit(ctx, part, gate); });
 }
 
 }  // namespace e2

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "host/args.h"
+#include "host/batch.h"
 #include "host/status.h"
 
 #pragma GCC visibility push(default)  // for plugins
@@ -30,6 +31,14 @@ constexpr uint32_t kReasonNoGate = 0;
 // The graph is too deep, or has a loop without a queue in it.
 constexpr uint32_t kReasonLoop = 1;
 constexpr Gate drop_gate(uint32_t reason) { return static_cast<Gate>(kDropBase + reason); }
+
+// Asks for each packet's gate.
+template <typename GateOf>
+inline bool all_leave_by_0(Batch& batch, Gate* gates, GateOf gate_of) {
+  uint32_t any = 0;
+  for (uint32_t i = 0; i < batch.size; ++i) any |= gates[i] = gate_of(*batch[i]);
+  return any == 0;
+}
 
 // wyrand: uniform, fast, and good enough for load splitting; never for secrets. Draws depend on
 // each other by one addition only. A loop works on a copy, which stays in a register, and puts it

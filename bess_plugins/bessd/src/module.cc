@@ -153,23 +153,7 @@ void Module::emit(e2::Context& ctx, Batch& batch, Gate gate) {
 }
 
 void Module::emit_by_gate(e2::Context& ctx, Batch& batch, const Gate* gates) {
-  if (batch.empty()) return;
-  const GateSplit& split = gate_split();
-  PacketMask left = mask_of(batch.size);
-  PacketMask taken = left & split.match(gates, gates[0]);
-  if (taken == left) {
-    emit(ctx, batch, gates[0]);
-    return;
-  }
-  Batch out;
-  while (left != 0) {
-    const Gate gate = gates[__builtin_ctz(left)];
-    taken = left & split.match(gates, gate);
-    split.take(batch, taken, out);
-    left &= ~taken;
-    emit(ctx, out, gate);
-  }
-  batch.clear();
+  split_by_gate(batch, gates, [&](Batch& part, Gate gate) { emit(ctx, part, gate); });
 }
 
 void Module::stop_here(e2::Context& ctx, Batch& batch, Gate gate) {

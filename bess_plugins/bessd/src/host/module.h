@@ -112,9 +112,7 @@ class Module : public ::Module {
   template <typename GateOf>
   void emit_each(e2::Context& ctx, Batch& batch, GateOf gate_of) {
     Gate gates[kMaxBatch];
-    uint32_t any = 0;
-    for (uint32_t i = 0; i < batch.size; ++i) any |= gates[i] = gate_of(*batch[i]);
-    if (any == 0) {
+    if (all_leave_by_0(batch, gates, gate_of)) {
       emit(ctx, batch);
     } else {
       emit_by_gate(ctx, batch, gates);
