@@ -26,17 +26,13 @@
 // Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 
-#include "host/live_table.h"
-#include "modules/field_key.h"
-#include "modules/gate_args.h"
+#include "modules/field_match.h"
 #include "modules/key_table.h"
 
 namespace e2 {
 namespace {
 
-constexpr uint64_t kMaxReserve = 1u << 24;
-
-class ExactMatch final : public Module {
+class ExactMatch final : public FieldMatch<KeyTable> {
  public:
   Status init(Host&, const Args& args) override {
     rule_drop_ = drop_gate(add_drop_reason("rule"));
@@ -44,27 +40,12 @@ class ExactMatch final : public Module {
     short_drop_ = drop_gate(add_drop_reason("too short"));
     has_masks_ = !args["masks"].as_list().empty();
     has_value_masks_ = !args["masksv"].as_list().empty();
-    Status status =
-        fields_.init(args["fields"].as_list(), args["masks"].as_list(), "ExactMatch.fields",
-                     [this](const std::string& name, uint32_t size) {
-                       return add_attr(name, size, Access::kRead);
-                     });
-    if (!status.ok()) return status;
-    status = values_.init(args["values"].as_list(), args["masksv"].as_list(), "ExactMatch.values",
-                          [this](const std::string& name, uint32_t size) {
-                            return add_attr(name, size, Access::kWrite);
-                          });
-    if (!status.ok()) return status;
-    entries_ = args["entries"].as_uint();
-    if (entries_ > kMaxReserve) {
-      return Status::invalid("ExactMatch.entries: must be at most " + std::to_string(kMaxReserve));
-    }
-    rules_.change([this](Rules& rules) {
-      rules.table = KeyTable(fields_.words(), 1 + values_.words());
-      rules.table.reserve(entries_);
-      rules.fallback = default_drop_;
-    });
-    return {};
+    return init_match(args, "ExactMatch", args["masks"].as_list(), args["masksv"].as_list(),
+                      [this] {
+                        KeyTable table(fields_.words(), 1 + values_.words());
+                        table.reserve(entries_);
+                        return table;
+                      });
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
@@ -78,20 +59,9 @@ class ExactMatch final : public Module {
     for (uint32_t i = 0; i < batch.size; ++i) {
       gates[i] = hits[i] == nullptr ? fallback : static_cast<Gate>(hits[i][0]);
     }
-    if (!values_.empty()) {
-      for (uint32_t i = 0; i < batch.size; ++i) {
-        if (hits[i] == nullptr) continue;
-        const auto* bytes = reinterpret_cast<const uint8_t*>(hits[i] + 1);
-        if (!values_.store(*this, batch[i], bytes)) gates[i] = short_drop_;
-      }
-    }
+    write_values(batch, hits, 1, gates);
     rules.release();
     emit_by_gate(ctx, batch, gates);
-  }
-
-  std::string description() const override {
-    return std::to_string(fields_.size()) + " fields, " +
-           std::to_string(rules_.look()->table.size()) + " rules";
   }
 
   Status add(const Args& args, Args&) {
@@ -113,18 +83,6 @@ class ExactMatch final : public Module {
       if (rules.table.erase(key.words)) return Status{};
       return Status::error(ENOENT, "delete: rule doesn't exist");
     });
-  }
-
-  Status clear(const Args&, Args&) {
-    rules_.change([](Rules& rules) { rules.table.clear(); });
-    return {};
-  }
-
-  Status set_default_gate(const Args& args, Args&) {
-    Gate gate = 0;
-    Status status = read_gate(args["gate"], "set_default_gate: gate", default_drop_, gate);
-    if (status.ok()) rules_.change([gate](Rules& rules) { rules.fallback = gate; });
-    return status;
   }
 
   Status get_initial_arg(const Args&, Args& response) {
@@ -190,11 +148,6 @@ class ExactMatch final : public Module {
     MatchKey values;
   };
 
-  struct Rules {
-    KeyTable table;  // a row's payload is the gate and then the values to write
-    Gate fallback = 0;
-  };
-
   static uint64_t gate_of(const KeyTable& table, size_t row) {
     return gate_number(static_cast<Gate>(table.payload(row)[0]));
   }
@@ -220,15 +173,8 @@ class ExactMatch final : public Module {
     std::memcpy(payload + 1, rule.values.words, values_.words() * sizeof(uint64_t));
   }
 
-  KeyLayout fields_;
-  KeyLayout values_;
-  Live<Rules> rules_;
   bool has_masks_ = false;
   bool has_value_masks_ = false;
-  uint64_t entries_ = 0;
-  Gate rule_drop_ = 0;
-  Gate default_drop_ = 0;
-  Gate short_drop_ = 0;
 };
 
 const ModuleClass kClass = {

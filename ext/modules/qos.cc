@@ -30,47 +30,29 @@
 #include <memory>
 #include <mutex>
 
-#include "host/live_table.h"
-#include "modules/field_key.h"
-#include "modules/gate_args.h"
+#include "host/headers.h"
+#include "modules/field_match.h"
 #include "modules/key_table.h"
 #include "modules/meter.h"
 
 namespace e2 {
 namespace {
 
-constexpr uint64_t kMaxReserve = 1u << 24;
 constexpr Gate kMeterGate = 0;
 constexpr Gate kGreenGate = 1;
 constexpr Gate kRedGate = 3;
-constexpr int64_t kEthernetBytes = 14;
 
-class Qos final : public Module {
+class Qos final : public FieldMatch<KeyTable> {
  public:
   Status init(Host&, const Args& args) override {
     rule_drop_ = drop_gate(add_drop_reason("rule"));
     default_drop_ = drop_gate(add_drop_reason("no match"));
     short_drop_ = drop_gate(add_drop_reason("too short"));
-    Status status = fields_.init(args["fields"].as_list(), {}, "Qos.fields",
-                                 [this](const std::string& name, uint32_t size) {
-                                   return add_attr(name, size, Access::kRead);
-                                 });
-    if (!status.ok()) return status;
-    status = values_.init(args["values"].as_list(), {}, "Qos.values",
-                          [this](const std::string& name, uint32_t size) {
-                            return add_attr(name, size, Access::kWrite);
-                          });
-    if (!status.ok()) return status;
-    const uint64_t entries = args["entries"].as_uint();
-    if (entries > kMaxReserve) {
-      return Status::invalid("Qos.entries: must be at most " + std::to_string(kMaxReserve));
-    }
-    rules_.change([&](Rules& rules) {
-      rules.table = KeyTable(fields_.words(), kPayloadWords + values_.words());
-      rules.table.reserve(entries);
-      rules.fallback = default_drop_;
+    return init_match(args, "Qos", {}, {}, [this] {
+      KeyTable table(fields_.words(), kPayloadWords + values_.words());
+      table.reserve(entries_);
+      return table;
     });
-    return {};
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
@@ -92,16 +74,10 @@ class Qos final : public Module {
         auto* meter = reinterpret_cast<Metered*>(hits[i][1]);
         gates[i] = meter->gate_of(ctx.now_ns, batch[i]->len());
       }
-      const auto* bytes = reinterpret_cast<const uint8_t*>(hits[i] + kPayloadWords);
-      if (!values_.empty() && !values_.store(*this, batch[i], bytes)) gates[i] = short_drop_;
     }
+    write_values(batch, hits, kPayloadWords, gates);
     rules.release();
     emit_by_gate(ctx, batch, gates);
-  }
-
-  std::string description() const override {
-    return std::to_string(fields_.size()) + " fields, " +
-           std::to_string(rules_.look()->table.size()) + " rules";
   }
 
   Status add(const Args& args, Args&) {
@@ -147,27 +123,15 @@ class Qos final : public Module {
     return status;
   }
 
-  Status clear(const Args&, Args&) {
+  Status clear_all(const Args& args, Args& response) {
     const std::lock_guard<std::mutex> lock(meters_mutex_);
-    rules_.change([](Rules& rules) { rules.table.clear(); });
+    Status status = clear(args, response);
     meters_.clear();
-    return {};
-  }
-
-  Status set_default_gate(const Args& args, Args&) {
-    Gate gate = 0;
-    Status status = read_gate(args["gate"], "set_default_gate: gate", default_drop_, gate);
-    if (status.ok()) rules_.change([gate](Rules& rules) { rules.fallback = gate; });
     return status;
   }
 
  private:
   static constexpr uint32_t kPayloadWords = 2;  // the gate and the meter, before the values
-
-  struct Rules {
-    KeyTable table;
-    Gate fallback = 0;
-  };
 
   struct Metered {
     Metered(const TwoRateMeter::Rates& rates, int64_t deduct)
@@ -225,14 +189,8 @@ class Qos final : public Module {
 
   static constexpr int64_t kMaxDeductBytes = 65536;
 
-  KeyLayout fields_;
-  KeyLayout values_;
-  Live<Rules> rules_;
   std::mutex meters_mutex_;
   std::map<std::string, std::unique_ptr<Metered>> meters_;  // by key; nullptr without a meter
-  Gate rule_drop_ = 0;
-  Gate default_drop_ = 0;
-  Gate short_drop_ = 0;
 };
 
 const ModuleClass kClass = {
@@ -244,7 +202,7 @@ const ModuleClass kClass = {
     kMaxGates,
     {{"add", "QosCommandAddArg", "EmptyArg", true, command(&Qos::add)},
      {"delete", "QosCommandDeleteArg", "EmptyArg", true, command(&Qos::remove)},
-     {"clear", "EmptyArg", "EmptyArg", true, command(&Qos::clear)},
+     {"clear", "EmptyArg", "EmptyArg", true, command(&Qos::clear_all)},
      {"set_default_gate", "QosCommandSetDefaultGateArg", "EmptyArg", true,
       command(&Qos::set_default_gate)}},
     make_module<Qos>,

@@ -30,42 +30,20 @@
 // Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 
-#include "host/live_table.h"
-#include "modules/field_key.h"
-#include "modules/gate_args.h"
+#include "modules/field_match.h"
 #include "modules/tuple_space.h"
 
 namespace e2 {
 namespace {
 
-constexpr uint64_t kMaxReserve = 1u << 24;
-
-class WildcardMatch final : public Module {
+class WildcardMatch final : public FieldMatch<TupleSpace> {
  public:
   Status init(Host&, const Args& args) override {
     rule_drop_ = drop_gate(add_drop_reason("rule"));
     default_drop_ = drop_gate(add_drop_reason("no match"));
     short_drop_ = drop_gate(add_drop_reason("too short"));
-    Status status = fields_.init(args["fields"].as_list(), {}, "WildcardMatch.fields",
-                                 [this](const std::string& name, uint32_t size) {
-                                   return add_attr(name, size, Access::kRead);
-                                 });
-    if (!status.ok()) return status;
-    status = values_.init(args["values"].as_list(), {}, "WildcardMatch.values",
-                          [this](const std::string& name, uint32_t size) {
-                            return add_attr(name, size, Access::kWrite);
-                          });
-    if (!status.ok()) return status;
-    entries_ = args["entries"].as_uint();
-    if (entries_ > kMaxReserve) {
-      return Status::invalid("WildcardMatch.entries: must be at most " +
-                             std::to_string(kMaxReserve));
-    }
-    rules_.change([this](Rules& rules) {
-      rules.space = TupleSpace(fields_.words(), values_.words(), entries_);
-      rules.fallback = default_drop_;
-    });
-    return {};
+    return init_match(args, "WildcardMatch", {}, {},
+                      [this] { return TupleSpace(fields_.words(), values_.words(), entries_); });
   }
 
   void process(Context& ctx, Batch& batch, Gate) override {
@@ -74,31 +52,20 @@ class WildcardMatch final : public Module {
     Gate gates[kMaxBatch];
     fields_.load(*this, batch, keys);
     auto rules = rules_.read(ctx);
-    rules->space.find_batch(keys, batch.size, hits);
+    rules->table.find_batch(keys, batch.size, hits);
     const Gate fallback = rules->fallback;
     for (uint32_t i = 0; i < batch.size; ++i) {
       gates[i] = hits[i] == nullptr ? fallback : TupleSpace::gate_of(hits[i]);
     }
-    if (!values_.empty()) {
-      for (uint32_t i = 0; i < batch.size; ++i) {
-        if (hits[i] == nullptr) continue;
-        const auto* bytes = reinterpret_cast<const uint8_t*>(hits[i] + TupleSpace::kValues);
-        if (!values_.store(*this, batch[i], bytes)) gates[i] = short_drop_;
-      }
-    }
+    write_values(batch, hits, TupleSpace::kValues, gates);
     rules.release();
     emit_by_gate(ctx, batch, gates);
-  }
-
-  std::string description() const override {
-    return std::to_string(fields_.size()) + " fields, " +
-           std::to_string(rules_.look()->space.size()) + " rules";
   }
 
   Status add(const Args& args, Args&) {
     Rule rule;
     Status status = read_rule(args, "add: ", rule);
-    if (status.ok()) rules_.change([&rule](Rules& rules) { insert(rule, rules.space); });
+    if (status.ok()) rules_.change([&rule](Rules& rules) { insert(rule, rules.table); });
     return status;
   }
 
@@ -108,21 +75,9 @@ class WildcardMatch final : public Module {
     Status status = read_key(args, "delete: ", key, mask);
     if (!status.ok()) return status;
     return rules_.try_change([&](Rules& rules) {
-      if (rules.space.erase(key, mask)) return Status{};
+      if (rules.table.erase(key, mask)) return Status{};
       return Status::error(ENOENT, "delete: rule doesn't exist");
     });
-  }
-
-  Status clear(const Args&, Args&) {
-    rules_.change([](Rules& rules) { rules.space.clear(); });
-    return {};
-  }
-
-  Status set_default_gate(const Args& args, Args&) {
-    Gate gate = 0;
-    Status status = read_gate(args["gate"], "set_default_gate: gate", default_drop_, gate);
-    if (status.ok()) rules_.change([gate](Rules& rules) { rules.fallback = gate; });
-    return status;
   }
 
   Status get_initial_arg(const Args&, Args& response) {
@@ -140,7 +95,7 @@ class WildcardMatch final : public Module {
     };
     std::vector<Item> items;
     const auto rules = rules_.look();
-    for (const TupleSpace::Tuple* tuple : rules->space.tuples()) {
+    for (const TupleSpace::Tuple* tuple : rules->table.tuples()) {
       for (size_t i = 0; i < tuple->table.size(); ++i) {
         items.push_back({tuple, tuple->table.payload(i), tuple->table.key_bytes(i)});
       }
@@ -186,8 +141,8 @@ class WildcardMatch final : public Module {
       if (!status.ok()) return status;
     }
     rules_.change([&](Rules& rules) {
-      rules.space.clear();
-      for (const Rule& rule : all) insert(rule, rules.space);
+      rules.table.clear();
+      for (const Rule& rule : all) insert(rule, rules.table);
       rules.fallback = gate;
     });
     return {};
@@ -200,11 +155,6 @@ class WildcardMatch final : public Module {
     MatchKey values;
     int64_t priority = 0;
     Gate gate = 0;
-  };
-
-  struct Rules {
-    TupleSpace space;
-    Gate fallback = 0;
   };
 
   Status read_key(const Args& args, const std::string& where, MatchKey& key, MatchKey& mask) const {
@@ -237,14 +187,6 @@ class WildcardMatch final : public Module {
   static void insert(const Rule& rule, TupleSpace& space) {
     space.add(rule.key, rule.mask, rule.priority, rule.gate, rule.values);
   }
-
-  KeyLayout fields_;
-  KeyLayout values_;
-  Live<Rules> rules_;
-  uint64_t entries_ = 0;
-  Gate rule_drop_ = 0;
-  Gate default_drop_ = 0;
-  Gate short_drop_ = 0;
 };
 
 const ModuleClass kClass = {
