@@ -13,6 +13,17 @@ constexpr size_t kNumberAt = 12;
 
 }  // namespace
 
+Address map_ipv4(uint32_t address) {
+  Address mapped = {};
+  mapped[10] = mapped[11] = 0xff;
+  store_be32(mapped.data() + kMappedBytes, address);
+  return mapped;
+}
+
+bool is_mapped_ipv4(const Address& address) {
+  return address == map_ipv4(load_be32(address.data() + kMappedBytes));
+}
+
 AddressPool::AddressPool(const AesKey& key) : slots_(2, kNone) {
   uint8_t block[kAesBlock] = {};
   aes_blocks(key, block, block, 1);

@@ -19,6 +19,11 @@ namespace e2 {
 
 using Address = std::array<uint8_t, 16>;
 
+// ::ffff:a.b.c.d (RFC 4291, 2.5.5.2); the IPv4 address in host order.
+constexpr size_t kMappedBytes = 12;  // of it before the IPv4 address
+Address map_ipv4(uint32_t address);
+bool is_mapped_ipv4(const Address& address);
+
 class AddressPool {
  public:
   static constexpr uint32_t kNone = UINT32_MAX;

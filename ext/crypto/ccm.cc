@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "crypto/block.h"
 #include "host/isa.h"
 
 namespace e2 {
@@ -13,22 +14,13 @@ namespace {
 constexpr uint64_t kFirstFlags = 0x40 | (kCcmTagBytes - 2) / 2 << 3;
 constexpr uint64_t kCounterAt = 56;  // of the upper half
 
-using Block = uint64_t __attribute__((vector_size(16)));
-
-Block load(const uint8_t* from) {
-  Block block;
-  std::memcpy(&block, from, sizeof block);
-  return block;
-}
-void store(uint8_t* to, Block block) { std::memcpy(to, &block, sizeof block); }
-
 struct alignas(64) Row {
   uint8_t bytes[CcmBatch::kRow];
 };
 
 void add_row(Row& row, const uint8_t* from, size_t bytes) {
   for (size_t at = 0; at < bytes; at += kAesBlock) {
-    store(row.bytes + at, load(row.bytes + at) ^ load(from + at));
+    xor_block(row.bytes + at, from + at);
   }
 }
 
@@ -37,7 +29,7 @@ void authenticate(const AesKey& key, const CcmBatch& batch, size_t count, size_t
                   Row& macs) {
   const size_t bytes = count * kAesBlock;
   for (size_t at = 0; at < bytes; at += kAesBlock) {
-    store(macs.bytes + at, load(batch.heads + at) ^ Block{kFirstFlags, 0});
+    store_block(macs.bytes + at, load_block(batch.heads + at) ^ Block{kFirstFlags, 0});
   }
   aes_blocks(key, macs.bytes, macs.bytes, count);
   add_row(macs, batch.aads, bytes);
@@ -54,7 +46,7 @@ void make_stream(const AesKey& key, const CcmBatch& batch, size_t count, uint64_
   const Block mask = {~uint64_t{0}, ~uint64_t{0} >> 8};
   const Block counter = {0, number << kCounterAt};
   for (size_t at = 0; at < count * kAesBlock; at += kAesBlock) {
-    store(stream.bytes + at, (load(batch.heads + at) & mask) | counter);
+    store_block(stream.bytes + at, (load_block(batch.heads + at) & mask) | counter);
   }
   aes_blocks(key, stream.bytes, stream.bytes, count);
 }
@@ -69,7 +61,7 @@ void apply_stream(const AesKey& key, CcmBatch& batch, size_t count, size_t len) 
       std::memset(stream.bytes + i * kAesBlock + used, 0, kAesBlock - used);
       uint8_t* const text = batch.text[block] + i * kAesBlock;
       std::memset(text + used, 0, kAesBlock - used);
-      store(text, load(text) ^ load(stream.bytes + i * kAesBlock));
+      xor_block(text, stream.bytes + i * kAesBlock);
     }
   }
 }
@@ -79,7 +71,8 @@ void make_tags(const AesKey& key, const CcmBatch& batch, size_t count, const Row
   Row masks;
   make_stream(key, batch, count, 0, masks);
   for (size_t i = 0; i < count; ++i) {
-    const Block tag = load(macs.bytes + i * kAesBlock) ^ load(masks.bytes + i * kAesBlock);
+    const Block tag =
+        load_block(macs.bytes + i * kAesBlock) ^ load_block(masks.bytes + i * kAesBlock);
     std::memcpy(tags + i * kCcmTagBytes, &tag, kCcmTagBytes);
   }
 }

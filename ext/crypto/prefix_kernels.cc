@@ -3,22 +3,14 @@
 
 #include <cstring>
 
+#include "crypto/block.h"
 #include "host/headers.h"
 #include "host/isa.h"
 
 namespace e2 {
 namespace {
 
-using Block = uint64_t __attribute__((vector_size(16)));
-
 constexpr uint64_t kMapped = uint64_t{0xffff} << 32;  // lower half of ::ffff:0:0
-
-Block load_block(const uint8_t* from) {
-  Block block;
-  std::memcpy(&block, from, sizeof block);
-  return block;
-}
-void store_block(uint8_t* to, Block block) { std::memcpy(to, &block, sizeof block); }
 
 Block as_block(Wide value) {
   return Block{__builtin_bswap64(static_cast<uint64_t>(value >> 64)),

@@ -8,17 +8,12 @@ namespace e2 {
 
 namespace {
 
-constexpr uint32_t kEthernetBytes = 14;
 constexpr uint32_t kVlanBytes = 4;
-constexpr uint32_t kIpv4Bytes = 20;
-constexpr uint32_t kIpv6Bytes = 40;
 constexpr uint32_t kMaxFrame = 0xffff;
 
 constexpr uint8_t kHopByHop = 0;
 constexpr uint8_t kRouting = 43;
-constexpr uint8_t kFragment = 44;
 constexpr uint8_t kAuthentication = 51;
-constexpr uint8_t kDestinationOptions = 60;
 constexpr uint8_t kMobility = 135;
 constexpr uint8_t kHostIdentity = 139;
 constexpr uint8_t kShim6 = 140;
@@ -31,9 +26,9 @@ bool is_extension(uint8_t proto) {
   switch (proto) {
     case kHopByHop:
     case kRouting:
-    case kFragment:
+    case kProtoFragment:
     case kAuthentication:
-    case kDestinationOptions:
+    case kProtoDestinationOptions:
     case kMobility:
     case kHostIdentity:
     case kShim6:
@@ -44,7 +39,7 @@ bool is_extension(uint8_t proto) {
 }
 
 uint32_t extension_bytes(uint8_t proto, const uint8_t* header) {
-  if (proto == kFragment) return 8;
+  if (proto == kProtoFragment) return kFragmentBytes;
   if (proto == kAuthentication) return (header[1] + 2u) * 4;
   return (header[1] + 1u) * 8;
 }
@@ -154,7 +149,7 @@ void parse_ipv6(const uint8_t* data, uint32_t len, Headers& h) {
     const uint8_t* header = data + off;
     uint32_t bytes = extension_bytes(proto, header);
     if (bytes > end - off) return;
-    if (proto == kFragment) {
+    if (proto == kProtoFragment) {
       uint16_t frag = load_be16(header + 2);
       h.fragment = (frag & 0xfff8) != 0;
       h.more_fragments = (frag & 1) != 0;

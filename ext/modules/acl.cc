@@ -24,11 +24,10 @@
 // flow (live_table.h).
 // Origin: the module of this name in BESS, which knows IPv4 without VLAN tags, ignores
 // `established`, and takes what it can't read for 0; the code is new.
-#include <arpa/inet.h>
-
 #include "host/headers.h"
 #include "host/live_table.h"
 #include "modules/acl_rules.h"
+#include "modules/addresses.h"
 
 namespace e2 {
 namespace {
@@ -49,34 +48,23 @@ struct Rule {
 // ADDRESS/LENGTH into the words from `column` on; `version` is that of the rule so far.
 Status read_prefix(const std::string& text, const std::string& where, uint32_t column, Rule& rule) {
   if (text.empty()) return {};
-  const size_t slash = text.find('/');
-  const std::string address = text.substr(0, slash);
-  const std::string digits = slash == std::string::npos ? "" : text.substr(slash + 1);
-  uint8_t bytes[16] = {};
-  const bool ipv4 = inet_pton(AF_INET, address.c_str(), bytes) == 1;
-  const bool known = ipv4 || inet_pton(AF_INET6, address.c_str(), bytes) == 1;
-  const uint32_t most = ipv4 ? 32 : 128;
+  std::string bytes;
   uint32_t length = 0;
-  bool good = known && !digits.empty() && digits.size() <= 3;
-  for (const char c : digits) {
-    good &= c >= '0' && c <= '9';
-    length = length * 10 + static_cast<uint32_t>(c - '0');
-  }
-  if (!good || length > most) {
+  if (!parse_prefix(text, bytes, length) || text.find('/') == std::string::npos) {
     return Status::invalid(where + " is \"" + text +
                            "\"; must be a prefix such as 192.0.2.0/24 or 2001:db8::/32, or empty");
   }
-  const uint8_t version = ipv4 ? 4 : 6;
+  const uint8_t version = bytes.size() == 4 ? 4 : 6;
   if (rule.version != 0 && rule.version != version) {
     return Status::invalid(where + " is \"" + text + "\", but src_ip is of the other IP version");
   }
   rule.version = version;
-  for (uint32_t w = 0; w < most / 32; ++w) {
+  for (uint32_t w = 0; w < bytes.size() / 4; ++w) {
     const uint32_t bits = length > 32 * w ? length - 32 * w : 0;
     const uint32_t mask = bits == 0 ? 0 : bits >= 32 ? ~0U : ~0U << (32 - bits);
     rule.words.mask[column + w] = __builtin_bswap32(mask);
     uint32_t word;
-    std::memcpy(&word, bytes + size_t{4} * w, sizeof word);
+    std::memcpy(&word, &bytes[size_t{4} * w], sizeof word);
     rule.words.value[column + w] = word & rule.words.mask[column + w];
   }
   return {};

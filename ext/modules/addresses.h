@@ -33,6 +33,23 @@ inline std::string read_address(const std::string& text) {
   return {};
 }
 
+// "ADDRESS/BITS" to the bytes of the address and how many bits count; all do without "/BITS". False
+// where the text is neither.
+inline bool parse_prefix(const std::string& text, std::string& bytes, uint32_t& bits) {
+  const size_t slash = text.find('/');
+  bytes = read_address(text.substr(0, slash));
+  bits = static_cast<uint32_t>(bytes.size() * 8);
+  if (slash == std::string::npos) return !bytes.empty();
+  const std::string digits = text.substr(slash + 1);
+  uint32_t given = 0;
+  for (const char c : digits) given = given * 10 + static_cast<uint32_t>(c - '0');
+  const bool number = !digits.empty() && digits.size() <= 3 &&
+                      digits.find_first_not_of("0123456789") == std::string::npos;
+  if (bytes.empty() || !number || given > bits) return false;
+  bits = given;
+  return true;
+}
+
 // A MAC address as a number: the first byte on the wire is the most significant of 48 bits.
 inline Status read_mac(const Args& arg, const std::string& where, uint64_t& address) {
   const std::string& text = arg.as_string();

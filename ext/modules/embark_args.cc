@@ -9,34 +9,26 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kMappedBits = 96;  // of an IPv4-mapped address before the IPv4 address
-
-Address mapped(const std::string& bytes) {
-  Address address = {};
-  if (bytes.size() == 4) address[10] = address[11] = 0xff;
-  std::copy(bytes.begin(), bytes.end(), address.end() - static_cast<ptrdiff_t>(bytes.size()));
+Address as_address(const std::string& bytes) {
+  if (bytes.size() == 4) return map_ipv4(load_be32(bytes.data()));
+  Address address;
+  std::copy(bytes.begin(), bytes.end(), address.begin());
   return address;
 }
 
-// "ADDRESS" or "ADDRESS/BITS" to the first address and how many there are.
-bool read_prefix(const std::string& text, Address& first, uint64_t& count) {
-  const size_t slash = text.find('/');
-  const std::string bytes = read_address(text.substr(0, slash));
-  if (bytes.empty()) return false;
-  first = mapped(bytes);
-  const auto bits = static_cast<uint32_t>(bytes.size() * 8);
-  uint32_t given = bits;
-  if (slash != std::string::npos) {
-    const std::string digits = text.substr(slash + 1);
-    const bool number = !digits.empty() && digits.size() <= 3 &&
-                        digits.find_first_not_of("0123456789") == std::string::npos;
-    if (!number || std::stoul(digits) > bits) return false;
-    given = static_cast<uint32_t>(std::stoul(digits));
+// A prefix to its first address and how many there are: UINT64_MAX for more than a pool may have.
+bool read_pool_prefix(const std::string& text, Address& first, uint64_t& count) {
+  std::string bytes;
+  uint32_t given = 0;
+  if (!parse_prefix(text, bytes, given)) return false;
+  first = as_address(bytes);
+  const uint32_t host_bits = static_cast<uint32_t>(bytes.size() * 8) - given;
+  if (host_bits > 16) {
+    count = UINT64_MAX;
+    return true;
   }
-  count = bits - given > 16 ? UINT64_MAX : uint64_t{1} << (bits - given);
-  const uint32_t host_bits = std::min(bits - given, 32U);
-  const uint64_t host = load_be32(first.data() + 12) & ((uint64_t{1} << host_bits) - 1);
-  return count == UINT64_MAX || host == 0;
+  count = uint64_t{1} << host_bits;
+  return (load_be32(first.data() + 12) & (count - 1)) == 0;
 }
 
 }  // namespace
@@ -80,7 +72,7 @@ Status read_pool(const Args& args, const std::string& where, AddressPool& pool) 
     const std::string& text = list[i]["prefix"].as_string();
     Address address;
     uint64_t count;
-    if (!read_prefix(text, address, count)) {
+    if (!read_pool_prefix(text, address, count)) {
       return Status::invalid(here + " is \"" + text +
                              "\"; must be an address or a prefix such as 192.0.2.0/28");
     }
@@ -112,10 +104,8 @@ Status read_macs(const Args& args, const std::string& where, uint8_t* macs) {
 
 std::string address_text(const Address& address) {
   char text[INET6_ADDRSTRLEN];
-  const Address ipv4_start = mapped(std::string(4, '\0'));
-  const bool ipv4 =
-      std::equal(address.begin(), address.begin() + kMappedBits / 8, ipv4_start.begin());
-  inet_ntop(ipv4 ? AF_INET : AF_INET6, address.data() + (ipv4 ? kMappedBits / 8 : 0), text,
+  const bool ipv4 = is_mapped_ipv4(address);
+  inet_ntop(ipv4 ? AF_INET : AF_INET6, address.data() + (ipv4 ? kMappedBytes : 0), text,
             sizeof text);
   return text;
 }

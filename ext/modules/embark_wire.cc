@@ -27,7 +27,7 @@ bool find_fragment(const uint8_t* frame, uint32_t end, const Headers& h, Body& b
   uint8_t next = frame[h.l3_off + 6];
   for (uint32_t count = 0; count < kMaxExtensions && off + kFragmentBytes <= end; ++count) {
     const uint8_t* header = frame + off;
-    const bool fragment = next == kFragmentHeader;
+    const bool fragment = next == kProtoFragment;
     const uint32_t bytes = ipv6_extension_bytes(next, header);
     if (bytes == 0) return false;
     next = header[0];

@@ -36,16 +36,11 @@
 
 #include "crypto/ccm.h"
 #include "host/headers.h"
+#include "host/module_class.h"
 
 namespace e2 {
 
 constexpr uint8_t kExperimentalOption = 0x1e;
-constexpr uint8_t kDestinationOptions = 60;
-constexpr uint8_t kFragmentHeader = 44;
-constexpr uint32_t kFragmentBytes = 8;
-constexpr uint32_t kEthernetBytes = 14;
-constexpr uint32_t kIpv4Bytes = 20;
-constexpr uint32_t kIpv6Bytes = 40;
 
 constexpr uint8_t kWireVersion = 1;
 constexpr uint8_t kFlagSealed = 1;      // by PayloadSeal
@@ -191,6 +186,16 @@ inline uint32_t body_checksum_at(BodyKind kind) {
       return 2;
     default:
       return 0;
+  }
+}
+
+// Where packets go: on by gate 0 for a result of 0, else to the drop gates from `first` on, which
+// are in the order of the results.
+template <typename Result>
+inline void gates_of_results(const Result* results, uint32_t count, Gate first, Gate* gates) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const auto result = static_cast<uint32_t>(results[i]);
+    gates[i] = result == 0 ? 0 : static_cast<Gate>(first + result - 1);
   }
 }
 

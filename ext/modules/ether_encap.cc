@@ -10,13 +10,12 @@
 //   "no headroom"  the buffer has no 14 bytes left in front of the packet
 // Origin: the module of this name in BESS, which lets such packets pass without the header; the
 // code is new.
+#include "host/headers.h"
 #include "host/module.h"
 #include "modules/field_value.h"
 
 namespace e2 {
 namespace {
-
-constexpr uint32_t kEthernetBytes = 14;
 
 class EtherEncap final : public Module {
  public:

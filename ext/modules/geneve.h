@@ -25,7 +25,6 @@ namespace e2 {
 
 constexpr uint16_t kGenevePort = 6081;
 constexpr uint32_t kGeneveBytes = 8;
-constexpr uint32_t kUdpBytes = 8;
 constexpr uint32_t kInnerEthernetBytes = 14;
 constexpr uint16_t kEtherBridging = 0x6558;  // the protocol of Ethernet frames in Geneve
 // Bits of the first word of a Geneve header.

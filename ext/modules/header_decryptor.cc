@@ -12,11 +12,6 @@ namespace {
 constexpr size_t kMacsBytes = 12;
 constexpr uint32_t kOuterBytes = kEthernetBytes + kIpv6Bytes;
 
-bool is_mapped_ipv4(const Address& address) {
-  const Address start = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  return std::equal(address.begin(), address.begin() + 12, start.begin());
-}
-
 // What the provider wrote.
 class Rewrites {
  public:
@@ -89,7 +84,7 @@ DecryptResult HeaderDecryptor::prepare(Packet& packet, Item& item) const {
   uint8_t* const ip = frame + l2_len;
   const uint8_t* const head = ip + kIpv6Bytes;
   const uint32_t payload = load_be16(ip + 4);
-  const bool ours = ip[0] >> 4 == 6 && ip[6] == kDestinationOptions &&
+  const bool ours = ip[0] >> 4 == 6 && ip[6] == kProtoDestinationOptions &&
                     head[2] == kExperimentalOption && head[kOptionAt] >> 4 == kWireVersion;
   if (!ours) return DecryptResult::kNotEncrypted;
   const uint32_t option = (head[1] + 1U) * 8;

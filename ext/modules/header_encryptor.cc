@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "modules/header_encryptor.h"
 
-#include <algorithm>
-
 #include "host/module.h"
 #include "modules/embark_text.h"
 
@@ -45,8 +43,7 @@ uint64_t pseudo_of(uint32_t bytes, uint8_t protocol) {
 // the other representation of zero.
 bool ipv4_checksum_plain(const uint8_t* ip) {
   // In loads no wider than the stores of whoever changed a field just now.
-  uint64_t start;
-  std::memcpy(&start, ip, sizeof start);
+  const uint64_t start = word64(ip);
   const uint16_t checksum = word16(ip + 10);
   const uint64_t sum = (start >> 32) + (start & 0xffffffff) + word16(ip + 8) +
                        (uint32_t{checksum} << 16) + word32(ip + 12) + word32(ip + 16);

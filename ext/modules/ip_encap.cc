@@ -21,7 +21,6 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kIpv4Bytes = 20;
 constexpr uint64_t kVersionAndTos = 0x4500;
 constexpr uint32_t kDontFragment = 0x4000;
 constexpr uint32_t kTtl = 64;

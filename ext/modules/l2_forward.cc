@@ -33,7 +33,6 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kEthernetBytes = 14;
 constexpr uint64_t kDefaultSize = 1024;
 constexpr uint64_t kMaxSize = 1ULL << 26;
 constexpr uint64_t kMaxBucket = 4;

@@ -19,7 +19,6 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kUdpBytes = 8;
 constexpr uint32_t kUdpLengthAt = 4;
 constexpr Gate kForwardGate = 0;
 constexpr Gate kFailGate = 1;

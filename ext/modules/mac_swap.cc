@@ -15,8 +15,6 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kEthernetBytes = 14;
-
 class MacSwap final : public Module {
  public:
   Status init(Host&, const Args&) override {

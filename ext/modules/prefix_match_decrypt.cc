@@ -75,29 +75,20 @@ class PrefixMatchDecrypt final : public Module {
 
   void process(Context& ctx, Batch& batch, Gate) override {
     Gate gates[kMaxBatch];
-    if (decrypt(ctx, batch, gates)) {
-      emit(ctx, batch);
-    } else {
-      emit_by_gate(ctx, batch, gates);
-    }
+    decrypt(ctx, batch, gates);
+    emit_by_gate(ctx, batch, gates);
   }
 
   Status update(const Args& args, Args&) { return change_plan(args); }
 
  private:
-  // Whether all go on. Not inline: the texts needn't be on the stack while others have the packets.
-  [[gnu::noinline]] bool decrypt(Context& ctx, Batch& batch, Gate* gates) {
+  // Not inline: the texts needn't be on the stack while others have the packets.
+  [[gnu::noinline]] void decrypt(Context& ctx, Batch& batch, Gate* gates) {
     const auto plan = live_.read(ctx);
     HeaderDecryptor decryptor(**plan, macs_, guards_[ctx.wid]);
     DecryptResult results[kMaxBatch];
     decryptor.decrypt(batch, sealed_ ? attr_offset(seal_) : kNoOffset, results);
-    uint32_t any = 0;
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      const auto result = static_cast<uint32_t>(results[i]);
-      gates[i] = result == 0 ? 0 : static_cast<Gate>(first_failure_ + result - 1);
-      any |= gates[i];
-    }
-    return any == 0;
+    gates_of_results(results, batch.size, first_failure_, gates);
   }
 
   Status change_plan(const Args& args) {

@@ -91,11 +91,8 @@ class PrefixMatchEncrypt final : public Module {
 
   void process(Context& ctx, Batch& batch, Gate) override {
     Gate gates[kMaxBatch];
-    if (encrypt(ctx, batch, gates)) {
-      emit(ctx, batch);
-    } else {
-      emit_by_gate(ctx, batch, gates);
-    }
+    encrypt(ctx, batch, gates);
+    emit_by_gate(ctx, batch, gates);
   }
 
   Status update(const Args& args, Args&) { return change_plan(args); }
@@ -115,21 +112,15 @@ class PrefixMatchEncrypt final : public Module {
   }
 
  private:
-  // Whether all go on. Not inline: the groups needn't be on the stack while others have the
+  // Not inline: the groups needn't be on the stack while others have the
   // packets.
-  [[gnu::noinline]] bool encrypt(Context& ctx, Batch& batch, Gate* gates) {
+  [[gnu::noinline]] void encrypt(Context& ctx, Batch& batch, Gate* gates) {
     const auto plan = live_.read(ctx);
     HeaderEncryptor encryptor(**plan, frame_, nonces_[ctx.wid]);
     const int seal = sealed_ ? attr_offset(seal_) : kNoOffset;
     Refusal refusals[kMaxBatch];
     encryptor.encrypt(batch, seal, refusals);
-    uint32_t any = 0;
-    for (uint32_t i = 0; i < batch.size; ++i) {
-      const auto refusal = static_cast<uint32_t>(refusals[i]);
-      gates[i] = refusal == 0 ? 0 : static_cast<Gate>(first_refusal_ + refusal - 1);
-      any |= gates[i];
-    }
-    return any == 0;
+    gates_of_results(refusals, batch.size, first_refusal_, gates);
   }
 
   Status read_frame(const Args& args) {

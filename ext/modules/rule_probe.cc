@@ -71,7 +71,7 @@ E2_TARGET_AVX2 uint32_t probe_avx2(const KeyBatch& keys, uint32_t count, const i
     _mm_storeu_si128(reinterpret_cast<__m128i*>(rows + first), _mm256_castsi256_si128(upper));
     candidates |= (misses ^ 0xf) << first;
   }
-  return count == kMaxBatch ? candidates : candidates & ((1u << count) - 1);
+  return candidates & mask_of(count);
 }
 
 E2_TARGET_AVX512 uint32_t probe_avx512(const KeyBatch& keys, uint32_t count, const int64_t* reached,
@@ -107,7 +107,7 @@ E2_TARGET_AVX512 uint32_t probe_avx512(const KeyBatch& keys, uint32_t count, con
                         _mm512_cvtepi64_epi32(_mm512_srli_epi64(slot, 32)));
     candidates |= static_cast<uint32_t>(hit) << first;
   }
-  return count == kMaxBatch ? candidates : candidates & ((1u << count) - 1);
+  return candidates & mask_of(count);
 }
 
 Probe best_probe() { return pick<Probe>(probe_portable, probe_avx2, probe_avx512); }

@@ -45,7 +45,6 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kIpv6Bytes = 40;
 constexpr size_t kMaxEdges = 1 << 20;
 
 class TunnelDecap final : public Module {

@@ -33,9 +33,6 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kEthernetBytes = 14;
-constexpr uint32_t kIpv4Bytes = 20;
-constexpr uint32_t kIpv6Bytes = 40;
 constexpr uint64_t kDontFragment = 0x4000;
 constexpr uint64_t kVersionAndTos = 0x4500;
 constexpr uint64_t kDefaultTtl = 64;

@@ -17,7 +17,6 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kEthernetBytes = 14;
 constexpr uint32_t kTagBytes = 4;
 constexpr uint32_t kAddressBytes = 12;
 

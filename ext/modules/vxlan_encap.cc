@@ -23,7 +23,6 @@ namespace e2 {
 namespace {
 
 constexpr uint16_t kVxlanPort = 4789;
-constexpr uint32_t kUdpBytes = 8;
 constexpr uint32_t kVxlanBytes = 8;
 constexpr uint64_t kVniPresent = 0x08000000;
 constexpr uint32_t kFirstPrivatePort = 0xc000;

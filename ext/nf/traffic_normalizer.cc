@@ -40,7 +40,6 @@ constexpr uint32_t kMaxRanges = 8;
 constexpr uint64_t kExpiryNs = 30'000'000'000ULL;
 constexpr uint32_t kMaxDatagram = 0xffff;
 constexpr uint8_t kFin = 1, kSyn = 2, kRst = 4, kAck = 16;
-constexpr uint8_t kFragmentHeader = 44;
 constexpr Gate kGood = 0;
 
 enum class Verdict { kOk, kBadLength, kOverlap, kFull };
@@ -151,11 +150,10 @@ class FragmentTracker {
 
 // Where an IPv6 packet that parse_headers found fragmented has its Fragment header.
 uint32_t fragment_header_off(const uint8_t* data, const Headers& h) {
-  constexpr uint32_t kIpv6Bytes = 40;
   uint8_t proto = data[h.l3_off + 6];
   uint32_t off = h.l3_off + kIpv6Bytes;
   constexpr uint8_t kAuthentication = 51;
-  while (proto != kFragmentHeader) {
+  while (proto != kProtoFragment) {
     const uint8_t* header = data + off;
     off += proto == kAuthentication ? (header[1] + 2u) * 4 : (header[1] + 1u) * 8;
     proto = header[0];

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // HeaderEncryptor's second half: a whole group through the ciphers, and the new headers.
-#include <algorithm>
-
+#include "crypto/block.h"
 #include "modules/header_encryptor.h"
 
 namespace e2 {
 namespace {
-
-constexpr uint8_t kMappedStart[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 // The kernels are made for 32 values: from here on, a few of no meaning cost less than the way
 // around.
@@ -27,24 +24,13 @@ uint32_t filled_lanes(EncryptGroup& group, bool ipv6) {
   return kMaxBatch;
 }
 
-using Block = uint64_t __attribute__((vector_size(16)));
-
-void add_block(uint8_t* to, const uint8_t* from) {
-  Block sum;
-  Block block;
-  std::memcpy(&sum, to, sizeof sum);
-  std::memcpy(&block, from, sizeof block);
-  sum ^= block;
-  std::memcpy(to, &sum, sizeof sum);
-}
-
 // CBC-MAC over three blocks.
 void chain_blocks(const AesKey& key, const uint8_t (*blocks)[kMaxBatch * kAesBlock], uint32_t count,
                   uint8_t* seeds) {
   aes_blocks(key, blocks[0], seeds, count);
   for (uint32_t block = 1; block < 3; ++block) {
     for (size_t at = 0; at < count * kAesBlock; at += kAesBlock) {
-      add_block(seeds + at, blocks[block] + at);
+      xor_block(seeds + at, blocks[block] + at);
     }
     aes_blocks(key, seeds, seeds, count);
   }
@@ -109,12 +95,11 @@ void HeaderEncryptor::use_pool(EncryptGroup& group, const uint64_t (*clear)[kMax
   for (uint32_t way = 0; way < 2; ++way) {
     uint8_t* const encrypted = way == 0 ? group.src : group.dst;
     for (uint32_t i = 0; i < group.count; ++i) {
-      uint8_t mapped[16];
+      Address mapped;
       const uint8_t* address = group.tuples[way] + i * kAesBlock;
       if (!kIpv6) {
-        std::memcpy(mapped, kMappedStart, sizeof kMappedStart);
-        store_be32(mapped + 12, group.clear4[way][i]);
-        address = mapped;
+        mapped = map_ipv4(group.clear4[way][i]);
+        address = mapped.data();
       }
       const uint32_t number = plan_.pool.find_clear(address);
       if (number == AddressPool::kNone) continue;
@@ -189,12 +174,12 @@ inline void HeaderEncryptor::write(EncryptGroup& group) const {
     uint8_t* const ip = ether + kEthernetBytes;
     const uint64_t label = (load_be32(src + 12) ^ load_be32(dst + 12)) & 0xfffff;
     store_be64(ip, uint64_t{6} << 60 | uint64_t{shape.traffic_class} << 52 | label << 32 |
-                       uint64_t{payload} << 16 | kDestinationOptions << 8 | shape.hop_limit);
+                       uint64_t{payload} << 16 | kProtoDestinationOptions << 8 | shape.hop_limit);
     std::memcpy(ip + 8, src, kAesBlock);
     std::memcpy(ip + 24, dst, kAesBlock);
     uint8_t* const head = ip + kIpv6Bytes;
     const uint64_t first =
-        uint64_t{fragment ? kFragmentHeader : shape.protocol} | uint64_t{option / 8 - 1} << 8 |
+        uint64_t{fragment ? kProtoFragment : shape.protocol} | uint64_t{option / 8 - 1} << 8 |
         uint64_t{kExperimentalOption} << 16 | uint64_t{option - kOptionAt} << 24 |
         uint64_t{static_cast<uint8_t>(kWireVersion << 4 | shape.flags)} << 32 | epoch << 40;
     std::memcpy(head, &first, sizeof first);
