@@ -241,6 +241,11 @@ TEST_CASE("files of maps: cut, changed, and wrong under a right checksum") {
   REQUIRE_FALSE(refused(sealed(body)));
   for (size_t len = 0; len < body.size(); ++len) CHECK(refused(sealed(body.substr(0, len))));
   CHECK(refused(sealed(body + '\0')));
+  // An interval that ends where the one before does.
+  e2::EncryptedPrefixes empty = maps[2];
+  empty.intervals.insert(empty.intervals.begin(), empty.intervals.front());
+  REQUIRE(e2::encode_prefix_maps({&maps[0], &maps[1], &empty, &maps[3]}, again).ok());
+  CHECK(refused(again));
   Dice dice;
   uint32_t good = 0;
   for (int i = 0; i < 20000; ++i) {

@@ -147,12 +147,14 @@ def test_all_else_is_outside_the_pool(site: Site, tmp_path: Path) -> None:
     (encrypted,) = site.encrypt([build(IP(**V4), L4["udp"], SECRET)])
     (another,) = site.encrypt([build(IP(src="10.9.9.9", dst="10.8.8.8"), L4["udp"])])
     beyond = change(pool[NAT], 15, bytes([pool[NAT][15] ^ 0x40]))
+    unmarked = [change(pool[NAT], at, bytes([pool[NAT][at] ^ 1])) for at in range(4, 12)]
     port = body_of(encrypted)
     for at, value in (
         (OUTER["src"], bytes(15) + b"\1"),
         (OUTER["dst"], another[38:54]),
         (OUTER["src"], another[22:38]),
         (OUTER["src"], beyond),
+        *((OUTER["src"], address) for address in unmarked),
         (OUTER["src"], pool[NAT6]),  # of the other family
         (port, b"\x12\x34"),  # a port alone
         (port + 2, b"\x12\x34"),
