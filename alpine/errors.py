@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The errors of this package."""
+
+from __future__ import annotations
+
+__all__ = ["AlpineError", "InfeasibleError", "SolverError"]
+
+
+class AlpineError(Exception):
+    """Something is wrong; the message says what, where and what would be right."""
+
+
+class InfeasibleError(AlpineError):
+    """No schedule meets the objectives; the message names the bound and what sets it."""
+
+
+class SolverError(AlpineError):
+    """A solver is missing, refuses the model's size, or found nothing in time."""

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A script as Alpine understood it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alpine.graph import ModuleGraph, Path
+from alpine.objectives import Policy
+
+__all__ = ["Program"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """``paths`` are the classes that the script names, and one for each path that it leaves out.
+
+    ``objective`` is None where the script says nothing to Alpine. ``digest`` tells this pipeline
+    from another: it covers modules, their arguments and connections, not comments or objectives.
+    """
+
+    path: str
+    source: str
+    graph: ModuleGraph
+    paths: tuple[Path, ...]
+    objective: Policy | None
+    workers: int
+    digest: str
