@@ -15,6 +15,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from bess_plugins.client import DEFAULT_ADDRESS, BessError, Client
+from bess_plugins.interrupt import interruptible
 from bess_plugins.script.graph import Graph, layers, read_graph, to_svg
 from bess_plugins.script.runner import ScriptError, run_script
 
@@ -137,16 +138,13 @@ def show(
                 time.sleep(_ONCE_SECONDS)
                 Console(soft_wrap=True).print(_table(read_graph(client), before))
                 return
-            with Live(_table(before, None), auto_refresh=False) as live:
-                while True:
-                    time.sleep(interval)
+            with interruptible() as pressed, Live(_table(before, None), auto_refresh=False) as live:
+                while not pressed.wait(interval):
                     now = read_graph(client)
                     live.update(_table(now, before), refresh=True)
                     before = now
     except BessError as error:
         _fail(f"bessrun: {error}")
-    except KeyboardInterrupt:
-        return
 
 
 @app.command()
