@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alpine.schedule import Schedule
+
 __all__ = ["AlpineError", "InfeasibleError", "SolverError"]
 
 
@@ -11,7 +16,14 @@ class AlpineError(Exception):
 
 
 class InfeasibleError(AlpineError):
-    """No schedule meets the objectives; the message names the bound and what sets it."""
+    """No schedule meets the objectives; the message names the bound and what sets it.
+
+    ``closest`` is the schedule that misses them by the least.
+    """
+
+    def __init__(self, message: str, closest: Schedule) -> None:
+        super().__init__(message)
+        self.closest = closest
 
 
 class SolverError(AlpineError):
