@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 
 #include "engine/clock.h"
+#include "engine/profile.h"
 
 namespace e2 {
 namespace {
@@ -122,14 +123,21 @@ Status Engine::module_command(const std::string& name, const std::string& comman
   Module* module = graph_.find(name);
   if (module == nullptr) return Status::error(ENOENT, "No module '" + name + "' found");
   if (command == kStatsCommand) {
-    response.set("packets", module->packets_in());
-    response.set("cycles", module->cycles());
+    const Profile profile = module->profile();
+    response.set("packets", profile.packets);
+    response.set("cycles", profile.cycles);
+    response.set("task_packets", profile.task_packets);
+    response.set("task_cycles", profile.task_cycles);
+    response.set("idle_cycles", profile.idle_cycles);
+    response.set("overhead_cycles", profile.overhead_cycles);
     response.set("drops", drop_counts(*module, false));
     return {};
   }
   if (command == kProfileCommand) {
     const Paused paused(*this);
-    for (auto& entry : workers_) entry.second->set_profile(args["enable"].as_bool());
+    profile_ = args["enable"].as_bool();
+    if (profile_) profile_cost_ = measure_profile_cost();
+    for (auto& entry : workers_) entry.second->set_profile(profile_, profile_cost_);
     return {};
   }
   for (const Command& known : module->module_class().commands) {

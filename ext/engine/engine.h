@@ -165,6 +165,8 @@ class Engine : public Host {
   std::map<std::string, TcPtr> tcs_;  // user's and leaves
   std::map<uint64_t, std::unique_ptr<Worker>> workers_;
   uint64_t next_orphan_worker_ = 0;
+  bool profile_ = false;
+  ProfileCost profile_cost_;
   std::set<std::string> resume_hooks_{kSetupMetadata, kSetupTaskGraph};
   std::map<std::string, Plugin> plugins_;
 };

@@ -101,7 +101,7 @@ void Worker::loop() {
       start_ns_ = monotonic_ns();
       start_tsc_ = ctx_.tsc = read_tsc();
     }
-    if (polling_) {
+    if (polling_ || ctx_.profile) {
       while (!stop_requested_.load(std::memory_order_relaxed)) run_once<false>();
     } else {
       while (!stop_requested_.load(std::memory_order_relaxed)) run_once<true>();
@@ -126,6 +126,7 @@ void Worker::run_once() {
       leaf->module->run_task(ctx_, leaf->module->task_args()[leaf->task_index]);
   const uint64_t end_tsc = read_tsc();
   const Usage usage = {1, end_tsc - ctx_.tsc, result.packets, result.bits};
+  if (!kPlain && ctx_.profile) leaf->module->note_run(ctx_, usage[1], result.packets);
   ctx_.tsc = end_tsc;
   const bool idle = result.packets == 0 && result.block;
   if (!idle) idle_runs_ = 0;

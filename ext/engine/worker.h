@@ -38,12 +38,16 @@ class Worker {
 
   uint32_t wid() const { return wid_; }
   int core() const { return core_; }
-  void set_profile(bool on) { ctx_.profile = on; }  // while paused
+  // While paused.
+  void set_profile(bool on, const ProfileCost& cost) {
+    ctx_.profile = on;
+    ctx_.profile_cost = cost;
+  }
   TrafficClass* root = nullptr;  // changed while paused only
 
  private:
   void loop();
-  // kPlain: not polling.
+  // kPlain: neither polling nor profiling.
   template <bool kPlain>
   void run_once();
   void idle();

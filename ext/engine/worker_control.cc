@@ -51,6 +51,7 @@ Status Engine::start_worker(uint64_t wid, int64_t core, bool polling) {
   }
   workers_[wid] =
       std::make_unique<Worker>(static_cast<uint32_t>(wid), static_cast<int>(core), polling, pool_);
+  workers_[wid]->set_profile(profile_, profile_cost_);
   return {};
 }
 
