@@ -128,9 +128,11 @@ Profile Module::profile() const {
     sum.idle_cycles += one.idle_cycles;
     sum.overhead_cycles += one.overhead_cycles;
   }
-  // The overhead is an average: what takes next to nothing may have come out below.
-  for (uint64_t* cycles : {&sum.cycles, &sum.task_cycles}) {
-    if (static_cast<int64_t>(*cycles) < 0) *cycles = 0;
+  // The overhead is an average: where next to nothing is left without it, it was less.
+  for (uint64_t* cycles : {&sum.cycles, &sum.task_cycles, &sum.idle_cycles}) {
+    if (static_cast<int64_t>(*cycles) >= 0) continue;
+    sum.overhead_cycles += *cycles;
+    *cycles = 0;
   }
   return sum;
 }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 namespace e2 {
 namespace {
@@ -60,7 +59,7 @@ void TrafficClass::add_child(TrafficClass* child, int64_t priority, int64_t shar
   children_.insert(at, entry);
   if (policy_ == Policy::kWeightedFair) {
     // Aside at first: it joins level with its siblings at the next pick.
-    aside_.push_back({0, static_cast<uint32_t>(children_.size() - 1)});
+    aside_.push_back({0, static_cast<uint32_t>(children_.size() - 1), false});
     ready_.reserve(children_.size());
     aside_.reserve(children_.size());
     returning_.reserve(children_.size());
@@ -217,8 +216,8 @@ void TrafficClass::put_aside_top(uint64_t now_tsc) {
   const uint32_t child = ready_[0];
   remove_ready_top();
   const uint64_t wake_tsc = children_[child].tc->wake_tsc();
-  children_[child].resting = children_[child].silent_in == silence_ && wake_tsc > now_tsc;
-  aside_.push_back({std::max(now_tsc, wake_tsc), child});
+  const bool resting = children_[child].silent_in == silence_ && wake_tsc > now_tsc;
+  aside_.push_back({std::max(now_tsc, wake_tsc), child, resting});
   std::push_heap(aside_.begin(), aside_.end(), kLater);
 }
 
@@ -226,21 +225,20 @@ void TrafficClass::put_aside_top(uint64_t now_tsc) {
 // join it. One that could not run is noticed only at the front: before that it makes no difference.
 void TrafficClass::settle(uint64_t now_tsc) {
   while (!aside_.empty() && aside_.front().wake_tsc <= now_tsc) {
-    returning_.push_back(aside_.front().child);
+    returning_.push_back(aside_.front());
     std::pop_heap(aside_.begin(), aside_.end(), kLater);
     aside_.pop_back();
   }
   while (!ready_.empty() && !children_[ready_[0]].tc->can_run(now_tsc)) put_aside_top(now_tsc);
   if (returning_.empty()) return;
   const double level = ready_.empty() ? -HUGE_VAL : children_[ready_[0]].pass;
-  for (const uint32_t child : returning_) {
-    Child& entry = children_[child];
-    const bool rested = std::exchange(entry.resting, false);
+  for (const Aside& back : returning_) {
+    Child& entry = children_[back.child];
     if (entry.tc->can_run(now_tsc)) {
-      if (!rested) entry.pass = std::max(entry.pass, level);
-      insert_ready(child);
+      if (!back.resting) entry.pass = std::max(entry.pass, level);
+      insert_ready(back.child);
     } else {
-      aside_.push_back({std::max(now_tsc, entry.tc->wake_tsc()), child});
+      aside_.push_back({std::max(now_tsc, entry.tc->wake_tsc()), back.child, false});
       std::push_heap(aside_.begin(), aside_.end(), kLater);
     }
   }
@@ -286,13 +284,10 @@ void TrafficClass::charge_child(const TrafficClass* child, const Usage& usage, u
   insert_ready(front);
 }
 
-void TrafficClass::count(const Usage& usage, uint64_t now_tsc) {
-  for (size_t i = 0; i < kResources; ++i) usage_[i] += usage[i];
-  if (policy_ == Policy::kRateLimit) {
-    tokens_ -= static_cast<double>(usage[static_cast<size_t>(resource_)]);
-    if (tokens_ < 0) {
-      throttled_until_tsc_ = now_tsc + static_cast<uint64_t>(-tokens_ / tokens_per_tick_);
-    }
+void TrafficClass::spend(uint64_t tokens, uint64_t now_tsc) {
+  tokens_ -= static_cast<double>(tokens);
+  if (tokens_ < 0) {
+    throttled_until_tsc_ = now_tsc + static_cast<uint64_t>(-tokens_ / tokens_per_tick_);
   }
 }
 

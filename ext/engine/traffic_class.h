@@ -48,9 +48,7 @@ class TrafficClass {
     int64_t priority = 0;
     int64_t share = 1;
     double pass = 0;
-    // Polling: the silence in which it was last found idle, and whether it is aside for that alone.
-    uint64_t silent_in = 0;
-    bool resting = false;
+    uint64_t silent_in = 0;  // polling: the silence in which it was last found idle
   };
 
   TrafficClass(std::string name, Policy policy) : name_(std::move(name)), policy_(policy) {}
@@ -122,7 +120,11 @@ class TrafficClass {
   void remove_ready_top();
   TrafficClass* pick_round_robin(uint64_t now_tsc);
   void charge_child(const TrafficClass* child, const Usage& usage, uint64_t now_tsc);
-  void count(const Usage& usage, uint64_t now_tsc);
+  void count(const Usage& usage, uint64_t now_tsc) {
+    for (size_t i = 0; i < kResources; ++i) usage_[i] += usage[i];
+    if (policy_ == Policy::kRateLimit) spend(usage[static_cast<size_t>(resource_)], now_tsc);
+  }
+  void spend(uint64_t tokens, uint64_t now_tsc);
   bool note_idle(const TrafficClass* child);
   void end_silence();
   void refill(uint64_t now_tsc);
@@ -138,10 +140,11 @@ class TrafficClass {
   struct Aside {
     uint64_t wake_tsc;
     uint32_t child;
+    bool resting;  // polling: aside for nothing but having been idle in a silence
   };
   std::vector<uint32_t> ready_;  // by pass, then by index
   std::vector<Aside> aside_;     // by wake_tsc
-  std::vector<uint32_t> returning_;
+  std::vector<Aside> returning_;
   // Polling: the number of the current silence, and how many children (round_robin: runs) were idle
   // in it.
   uint64_t silence_ = 1;

@@ -158,7 +158,7 @@ def test_any_module_tells_what_it_costs(client: Client) -> None:
     source, queue, sink = stats("src"), stats("queue"), stats("dst")
     assert source["task_packets"] == queue["packets"] > 0
     assert queue["task_packets"] == sink["packets"]
-    assert min(source["task_cycles"], queue["cycles"], queue["task_cycles"], sink["cycles"]) > 0
+    assert min(source["task_cycles"], queue["cycles"], queue["task_cycles"]) > 0
     assert stats("dst") == sink  # off again
     client.pause()
 
