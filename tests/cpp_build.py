@@ -76,10 +76,12 @@ def build_tests(core: Sequence[Path], out: Path, flags: Sequence[str] = ()) -> P
 
 def build_thread_tests(out: Path) -> Path:
     """What workers and commands share, under ThreadSanitizer."""
-    used = [ROOT / "ext" / name for name in ("host/live_table.cc", "host/isa.cc")]
+    files = ("host/live_table.cc", "host/isa.cc", "engine/traffic_class.cc", "engine/polling.cc")
+    used = [ROOT / "ext" / name for name in files]
     names = ("rule_scan", "rule_probe", "rule_index", "rule_index_build")
     used += [ROOT / "ext" / "modules" / f"{name}.cc" for name in names]
-    tests = [ROOT / "tests" / "cpp" / f"test_{name}.cc" for name in ("live_table", "spsc_ring")]
+    shared = ("live_table", "live_shares", "spsc_ring")
+    tests = [ROOT / "tests" / "cpp" / f"test_{name}.cc" for name in shared]
     return link_tests(compile_all(used, out, THREADS), tests, out, THREADS)
 
 

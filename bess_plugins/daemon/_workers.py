@@ -75,10 +75,7 @@ class WorkerCalls(ServiceBase):
         wid = _worker_id(request.wid)
         if request.core < 0:
             raise RpcError(errno.EINVAL, f"Invalid core {request.core}")
-        # "experimental" is accepted for compatibility and means the default.
-        if request.scheduler not in ("", "experimental"):
-            raise RpcError(errno.EINVAL, f"Invalid scheduler {request.scheduler}")
-        self.engine.add_worker(wid, request.core)
+        self.engine.add_worker(wid, request.core, request.scheduler)
 
     def DestroyWorker(self, request: pb.DestroyWorkerRequest, response: pb.EmptyResponse) -> None:
         self.engine.destroy_worker(_worker_id(request.wid))

@@ -272,10 +272,10 @@ PYBIND11_MODULE(_engine, m) {
            })
       .def(
           "add_worker",
-          [](Engine& e, uint64_t wid, int64_t core) {
-            run([&] { return e.add_worker(wid, core); });
+          [](Engine& e, uint64_t wid, int64_t core, const std::string& scheduler) {
+            run([&] { return e.add_worker(wid, core, scheduler); });
           },
-          "wid"_a, "core"_a)
+          "wid"_a, "core"_a, "scheduler"_a = "")
       .def("destroy_worker",
            [](Engine& e, uint64_t wid) { run([&] { return e.destroy_worker(wid); }); })
       .def("workers", [](Engine& e) { return read([&] { return e.workers(); }); })

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Modules and workers of an Engine. Ports are in port_control.cc, traffic classes in scheduling.cc,
-// hooks in hooks.cc, plugins in plugins.cc, events in event_log.cc.
+// Modules of an Engine. Workers are in worker_control.cc, ports in port_control.cc, traffic classes
+// in scheduling.cc, hooks in hooks.cc, plugins in plugins.cc, events in event_log.cc.
 #include "engine/engine.h"
 
 #include <dlfcn.h>
-#include <sched.h>
 
 #include "engine/clock.h"
+#include "engine/profile.h"
 
 namespace e2 {
 namespace {
@@ -73,28 +73,6 @@ Engine::~Engine() {
   for (auto& entry : plugins_) dlclose(entry.second.handle);  // nothing of theirs is left
 }
 
-Engine::Paused::Paused(Engine& engine) : engine_(engine) {
-  for (auto& entry : engine.workers_) {
-    if (!entry.second->running()) continue;
-    entry.second->pause();
-    paused_.push_back(entry.second.get());
-  }
-}
-
-Engine::Paused::~Paused() {
-  if (paused_.empty()) return;
-  engine_.tell_placement();
-  if (engine_.resume_hooks_.count(kSetupTaskGraph) != 0) engine_.link_tasks();
-  for (Worker* worker : paused_) worker->resume();
-}
-
-bool Engine::any_running() const {
-  for (const auto& entry : workers_) {
-    if (entry.second->running()) return true;
-  }
-  return false;
-}
-
 Status Engine::create_module(const std::string& name, const std::string& class_name,
                              const Args& args) {
   std::lock_guard<std::mutex> lock(mutex_);
@@ -145,14 +123,21 @@ Status Engine::module_command(const std::string& name, const std::string& comman
   Module* module = graph_.find(name);
   if (module == nullptr) return Status::error(ENOENT, "No module '" + name + "' found");
   if (command == kStatsCommand) {
-    response.set("packets", module->packets_in());
-    response.set("cycles", module->cycles());
+    const Profile profile = module->profile();
+    response.set("packets", profile.packets);
+    response.set("cycles", profile.cycles);
+    response.set("task_packets", profile.task_packets);
+    response.set("task_cycles", profile.task_cycles);
+    response.set("idle_cycles", profile.idle_cycles);
+    response.set("overhead_cycles", profile.overhead_cycles);
     response.set("drops", drop_counts(*module, false));
     return {};
   }
   if (command == kProfileCommand) {
     const Paused paused(*this);
-    for (auto& entry : workers_) entry.second->set_profile(args["enable"].as_bool());
+    profile_ = args["enable"].as_bool();
+    if (profile_) profile_cost_ = measure_profile_cost();
+    for (auto& entry : workers_) entry.second->set_profile(profile_, profile_cost_);
     return {};
   }
   for (const Command& known : module->module_class().commands) {
@@ -260,122 +245,12 @@ Status Engine::run_packets(const std::string& name, Gate in_gate,
   return graph_.run_packets(name, in_gate, packets, control_, out);
 }
 
-Status Engine::start_worker(uint64_t wid, int64_t core) {
-  if (wid >= kMaxWorkers) {
-    return Status::invalid("'wid' must be between 0 and " + std::to_string(kMaxWorkers - 1));
-  }
-  if (workers_.count(wid) != 0) {
-    return Status::error(EEXIST, "worker:" + std::to_string(wid) + " is already active");
-  }
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  sched_getaffinity(0, sizeof(allowed), &allowed);
-  if (core >= 0 && (core >= CPU_SETSIZE || !CPU_ISSET(static_cast<size_t>(core), &allowed))) {
-    return Status::invalid("core " + std::to_string(core) +
-                           " is not one that this process may use");
-  }
-  workers_[wid] =
-      std::make_unique<Worker>(static_cast<uint32_t>(wid), static_cast<int>(core), pool_);
-  return {};
-}
-
-Status Engine::add_worker(uint64_t wid, int64_t core) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return start_worker(wid, core);
-}
-
-Status Engine::destroy_worker(uint64_t wid) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  const auto it = workers_.find(wid);
-  if (it == workers_.end()) {
-    return Status::error(ENOENT, "worker:" + std::to_string(wid) + " is not active");
-  }
-  it->second->pause();
-  for (auto& entry : tcs_) {
-    if (entry.second->wid == static_cast<int>(wid)) {
-      return Status::error(
-          EBUSY, "worker:" + std::to_string(wid) + " still runs class '" + entry.first + "'");
-    }
-  }
-  workers_.erase(it);
-  return {};
-}
-
-Args Engine::workers() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  Args::List list;
-  for (const auto& entry : workers_) {
-    uint64_t classes = 0;
-    for (const auto& tc : tcs_) {
-      for (const TrafficClass* at = tc.second.get(); at != nullptr; at = at->parent()) {
-        classes += at->parent() == nullptr && at->wid == static_cast<int>(entry.first);
-      }
-    }
-    Args worker;
-    worker.set("wid", entry.first);
-    worker.set("core", entry.second->core());
-    worker.set("running", entry.second->running());
-    worker.set("num_tcs", classes);
-    uint64_t silent_drops = 0;
-    for (const auto& module : graph_.modules()) {
-      silent_drops += module.second->drops_by(entry.second->wid(), kReasonNoGate);
-    }
-    worker.set("silent_drops", silent_drops);
-    list.push_back(std::move(worker));
-  }
-  return list;
-}
-
-Status Engine::pause(int64_t wid) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (wid >= 0 && workers_.count(static_cast<uint64_t>(wid)) == 0) {
-    return Status::error(ENOENT, "worker:" + std::to_string(wid) + " is not active");
-  }
-  for (auto& entry : workers_) {
-    if ((wid < 0 || entry.first == static_cast<uint64_t>(wid)) && entry.second->running()) {
-      entry.second->pause();
-    }
-  }
-  return {};
-}
-
-Status Engine::resume(int64_t wid) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (wid >= 0 && workers_.count(static_cast<uint64_t>(wid)) == 0) {
-    return Status::error(ENOENT, "worker:" + std::to_string(wid) + " is not active");
-  }
-  {
-    const Paused paused(*this);
-    Status status = attach_orphans();
-    if (status.ok()) status = check_placement();
-    if (status.ok()) status = run_resume_hooks();
-    if (!status.ok()) return status;
-  }
-  for (auto& entry : workers_) {
-    if ((wid < 0 || entry.first == static_cast<uint64_t>(wid)) && !entry.second->running()) {
-      entry.second->resume();
-    }
-  }
-  return {};
-}
-
 Status Engine::reset_modules() {
   std::lock_guard<std::mutex> lock(mutex_);
   const Paused paused(*this);
   for (const auto& entry : graph_.modules()) remove_leaves(entry.second.get());
   fetch_events();
   graph_.clear(control_);
-  return {};
-}
-
-Status Engine::reset_workers() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (auto& entry : workers_) {
-    entry.second->pause();
-    entry.second->root = nullptr;
-  }
-  for (auto& entry : tcs_) detach(entry.second.get());
-  workers_.clear();
   return {};
 }
 

@@ -60,7 +60,9 @@ class Engine : public Host {
   Status port_conf(const std::string& name, Args& conf);
   Status set_port_conf(const std::string& name, const Args& conf);
 
-  Status add_worker(uint64_t wid, int64_t core);
+  // `scheduler`: empty (or "experimental", bessd's word for one that lets idle tasks rest), or
+  // "polling".
+  Status add_worker(uint64_t wid, int64_t core, const std::string& scheduler = "");
   Status destroy_worker(uint64_t wid);
   Args workers();
   Status pause(int64_t wid);  // -1: all
@@ -140,7 +142,7 @@ class Engine : public Host {
   Status set_tc_rates(TrafficClass* tc, const Args& args, bool creating);
   Args describe_tc(const TrafficClass& tc) const;
   bool any_running() const;
-  Status start_worker(uint64_t wid, int64_t core);
+  Status start_worker(uint64_t wid, int64_t core, bool polling = false);
   Placement placement() const;
   std::vector<Violation> violations() const;
   size_t fatal_violations();
@@ -163,6 +165,8 @@ class Engine : public Host {
   std::map<std::string, TcPtr> tcs_;  // user's and leaves
   std::map<uint64_t, std::unique_ptr<Worker>> workers_;
   uint64_t next_orphan_worker_ = 0;
+  bool profile_ = false;
+  ProfileCost profile_cost_;
   std::set<std::string> resume_hooks_{kSetupMetadata, kSetupTaskGraph};
   std::map<std::string, Plugin> plugins_;
 };

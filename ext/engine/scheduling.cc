@@ -12,6 +12,16 @@ namespace {
 
 std::string default_root_name(uint64_t wid) { return "!default_rr_" + std::to_string(wid); }
 
+// The share that a child of a weighted_fair class is to have.
+Status read_share(const Args& where, int64_t& share) {
+  if (!where.has("share")) return Status::invalid("Child of a weighted_fair TC needs a 'share'");
+  share = where["share"].as_int();
+  if (share < 1 || share > 1 << 20) {
+    return Status::invalid("'share' must be between 1 and 1048576");
+  }
+  return {};
+}
+
 int64_t entry_of(const Args& map, const char* key) { return map[key].as_int(0); }
 
 }  // namespace
@@ -117,13 +127,10 @@ Status Engine::place_tc(TrafficClass* tc, const Args& where) {
       return {};
     }
     case Policy::kWeightedFair: {
-      if (!has_share) return Status::invalid("Child of a weighted_fair TC needs a 'share'");
-      const int64_t share = where["share"].as_int();
-      if (share < 1 || share > 1 << 20) {
-        return Status::invalid("'share' must be between 1 and 1048576");
-      }
-      parent->add_child(tc, 0, share);
-      return {};
+      int64_t share = 1;
+      Status status = read_share(where, share);
+      if (status.ok()) parent->add_child(tc, 0, share);
+      return status;
     }
     case Policy::kRateLimit:
       if (!parent->children().empty()) {
@@ -216,9 +223,16 @@ Status Engine::update_tc_parent(const Args& args) {
     return Status::error(ENOENT, "Module '" + module + "' has no task " +
                                      std::to_string(args["leaf_module_taskid"].as_uint()));
   }
+  TrafficClass* old_parent = tc->parent();
+  if (old_parent != nullptr && old_parent->policy() == Policy::kWeightedFair &&
+      old_parent->name() == args["parent"].as_string()) {
+    int64_t share = 1;
+    Status status = read_share(args, share);
+    if (status.ok()) old_parent->set_share(tc, share);
+    return status;  // the place stays, and nobody has to wait
+  }
   const Paused paused(*this);
   // Remember the place, so that a refused move changes nothing.
-  TrafficClass* old_parent = tc->parent();
   const std::string old_parent_name = old_parent == nullptr ? "" : old_parent->name();
   const int old_wid = old_parent == nullptr ? tc->wid : old_parent->wid;
   int64_t old_priority = 0;

@@ -26,6 +26,10 @@ bool parse_name(const char* const (&names)[N], const std::string& name, T& value
   return false;
 }
 
+double stride_of(int64_t share) {
+  return kStrideOne / static_cast<double>(std::max<int64_t>(share, 1));
+}
+
 constexpr auto kLater = [](const auto& a, const auto& b) { return a.wake_tsc > b.wake_tsc; };
 
 }  // namespace
@@ -46,7 +50,7 @@ void TrafficClass::add_child(TrafficClass* child, int64_t priority, int64_t shar
   entry.tc = child;
   entry.priority = priority;
   entry.share = share;
-  entry.stride = kStrideOne / static_cast<double>(std::max<int64_t>(share, 1));
+  child->stride_.store(stride_of(share), std::memory_order_relaxed);
   child->parent_ = this;
   const auto at = policy_ != Policy::kPriority
                       ? children_.end()
@@ -55,7 +59,7 @@ void TrafficClass::add_child(TrafficClass* child, int64_t priority, int64_t shar
   children_.insert(at, entry);
   if (policy_ == Policy::kWeightedFair) {
     // Aside at first: it joins level with its siblings at the next pick.
-    aside_.push_back({0, static_cast<uint32_t>(children_.size() - 1)});
+    aside_.push_back({0, static_cast<uint32_t>(children_.size() - 1), false});
     ready_.reserve(children_.size());
     aside_.reserve(children_.size());
     returning_.reserve(children_.size());
@@ -88,10 +92,9 @@ void TrafficClass::remove_child(TrafficClass* child) {
 
 void TrafficClass::set_share(TrafficClass* child, int64_t share) {
   for (Child& entry : children_) {
-    if (entry.tc != child) continue;
-    entry.share = share;
-    entry.stride = kStrideOne / static_cast<double>(std::max<int64_t>(share, 1));
+    if (entry.tc == child) entry.share = share;  // which no worker reads
   }
+  child->stride_.store(stride_of(share), std::memory_order_relaxed);
 }
 
 void TrafficClass::set_limit(uint64_t limit_per_s, uint64_t max_burst, double hz) {
@@ -107,6 +110,7 @@ void TrafficClass::set_limit(uint64_t limit_per_s, uint64_t max_burst, double hz
 void TrafficClass::look_again() {
   for (TrafficClass* tc = this; tc != nullptr; tc = tc->parent_) {
     for (Aside& entry : tc->aside_) entry.wake_tsc = 0;  // equal keys: still a heap
+    tc->end_silence();
   }
 }
 
@@ -211,7 +215,9 @@ void TrafficClass::remove_ready_top() {
 void TrafficClass::put_aside_top(uint64_t now_tsc) {
   const uint32_t child = ready_[0];
   remove_ready_top();
-  aside_.push_back({std::max(now_tsc, children_[child].tc->wake_tsc()), child});
+  const uint64_t wake_tsc = children_[child].tc->wake_tsc();
+  const bool resting = children_[child].silent_in == silence_ && wake_tsc > now_tsc;
+  aside_.push_back({std::max(now_tsc, wake_tsc), child, resting});
   std::push_heap(aside_.begin(), aside_.end(), kLater);
 }
 
@@ -219,20 +225,20 @@ void TrafficClass::put_aside_top(uint64_t now_tsc) {
 // join it. One that could not run is noticed only at the front: before that it makes no difference.
 void TrafficClass::settle(uint64_t now_tsc) {
   while (!aside_.empty() && aside_.front().wake_tsc <= now_tsc) {
-    returning_.push_back(aside_.front().child);
+    returning_.push_back(aside_.front());
     std::pop_heap(aside_.begin(), aside_.end(), kLater);
     aside_.pop_back();
   }
   while (!ready_.empty() && !children_[ready_[0]].tc->can_run(now_tsc)) put_aside_top(now_tsc);
   if (returning_.empty()) return;
   const double level = ready_.empty() ? -HUGE_VAL : children_[ready_[0]].pass;
-  for (const uint32_t child : returning_) {
-    Child& entry = children_[child];
+  for (const Aside& back : returning_) {
+    Child& entry = children_[back.child];
     if (entry.tc->can_run(now_tsc)) {
-      entry.pass = std::max(entry.pass, level);
-      insert_ready(child);
+      if (!back.resting) entry.pass = std::max(entry.pass, level);
+      insert_ready(back.child);
     } else {
-      aside_.push_back({std::max(now_tsc, entry.tc->wake_tsc()), child});
+      aside_.push_back({std::max(now_tsc, entry.tc->wake_tsc()), back.child, false});
       std::push_heap(aside_.begin(), aside_.end(), kLater);
     }
   }
@@ -264,7 +270,7 @@ void TrafficClass::charge_child(const TrafficClass* child, const Usage& usage, u
   Child& charged = children_[front];
   const uint64_t used = usage[static_cast<size_t>(resource_)];
   if (used != 0) {
-    charged.pass += charged.stride * static_cast<double>(used);
+    charged.pass += child->stride_.load(std::memory_order_relaxed) * static_cast<double>(used);
     sink(0);
     return;
   }
@@ -278,14 +284,15 @@ void TrafficClass::charge_child(const TrafficClass* child, const Usage& usage, u
   insert_ready(front);
 }
 
-void TrafficClass::account(const Usage& usage, uint64_t now_tsc) {
-  for (size_t i = 0; i < kResources; ++i) usage_[i] += usage[i];
-  if (policy_ == Policy::kRateLimit) {
-    tokens_ -= static_cast<double>(usage[static_cast<size_t>(resource_)]);
-    if (tokens_ < 0) {
-      throttled_until_tsc_ = now_tsc + static_cast<uint64_t>(-tokens_ / tokens_per_tick_);
-    }
+void TrafficClass::spend(uint64_t tokens, uint64_t now_tsc) {
+  tokens_ -= static_cast<double>(tokens);
+  if (tokens_ < 0) {
+    throttled_until_tsc_ = now_tsc + static_cast<uint64_t>(-tokens_ / tokens_per_tick_);
   }
+}
+
+void TrafficClass::account(const Usage& usage, uint64_t now_tsc) {
+  count(usage, now_tsc);
   if (parent_ == nullptr) return;
   if (parent_->policy_ == Policy::kWeightedFair) parent_->charge_child(this, usage, now_tsc);
   parent_->account(usage, now_tsc);

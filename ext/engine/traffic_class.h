@@ -16,6 +16,7 @@
 // pass, those that could not by the time at which they may again. That a child can't run is noticed
 // when its turn comes. Other levels cost O(children).
 // A leaf is also held back while a queue that it leads to is overloaded (`pressure`).
+// What differs on a worker that polls is in polling.cc.
 // Source: stride scheduling, Waldspurger & Weihl 1995.
 #pragma once
 
@@ -46,8 +47,8 @@ class TrafficClass {
     TrafficClass* tc = nullptr;
     int64_t priority = 0;
     int64_t share = 1;
-    double stride = 0;  // pass per unit of usage
     double pass = 0;
+    uint64_t silent_in = 0;  // polling: the silence in which it was last found idle
   };
 
   TrafficClass(std::string name, Policy policy) : name_(std::move(name)), policy_(policy) {}
@@ -59,6 +60,7 @@ class TrafficClass {
 
   void add_child(TrafficClass* child, int64_t priority, int64_t share);
   void remove_child(TrafficClass* child);
+  // While the worker runs: whatever is charged from now on counts by the new share.
   void set_share(TrafficClass* child, int64_t share);
   // Tokens per second and the most that may pile up; a limit of 0 stops the class.
   void set_limit(uint64_t limit_per_s, uint64_t max_burst, double hz);
@@ -66,6 +68,12 @@ class TrafficClass {
   // an idle class never holds up one of lower priority.
   void back_off(uint64_t now_tsc);
   void found_work() { back_off_ticks_ = 0; }
+
+  // Instead of these three on a worker that polls: below a weighted_fair class by cycles a leaf
+  // that found nothing to do does not step aside before all other leaves of that class have found
+  // nothing since the last one that did.
+  void account_poll(const Usage& usage, uint64_t now_tsc);
+  void account_work(const Usage& usage, uint64_t now_tsc);
 
   const std::string& name() const { return name_; }
   Policy policy() const { return policy_; }
@@ -112,22 +120,35 @@ class TrafficClass {
   void remove_ready_top();
   TrafficClass* pick_round_robin(uint64_t now_tsc);
   void charge_child(const TrafficClass* child, const Usage& usage, uint64_t now_tsc);
+  void count(const Usage& usage, uint64_t now_tsc) {
+    for (size_t i = 0; i < kResources; ++i) usage_[i] += usage[i];
+    if (policy_ == Policy::kRateLimit) spend(usage[static_cast<size_t>(resource_)], now_tsc);
+  }
+  void spend(uint64_t tokens, uint64_t now_tsc);
+  bool note_idle(const TrafficClass* child);
+  void end_silence();
   void refill(uint64_t now_tsc);
 
   std::string name_;
   Policy policy_;
   Resource resource_ = Resource::kCount;
   TrafficClass* parent_ = nullptr;
+  std::atomic<double> stride_{0};  // what a unit of usage adds to its pass below parent_
   std::vector<Child> children_;
   size_t next_ = 0;
   // weighted_fair: heaps of indices in children_.
   struct Aside {
     uint64_t wake_tsc;
     uint32_t child;
+    bool resting;  // polling: aside for nothing but having been idle in a silence
   };
   std::vector<uint32_t> ready_;  // by pass, then by index
   std::vector<Aside> aside_;     // by wake_tsc
-  std::vector<uint32_t> returning_;
+  std::vector<Aside> returning_;
+  // Polling: the number of the current silence, and how many children (round_robin: runs) were idle
+  // in it.
+  uint64_t silence_ = 1;
+  size_t silent_ = 0;
   Usage usage_{};
 
   uint64_t limit_per_s_ = 0;

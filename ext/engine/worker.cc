@@ -37,8 +37,8 @@ const void* find_stack_floor() {
   return static_cast<uint8_t*>(lowest) + bytes - std::min(kMostStackBytes, bytes / 2);
 }
 
-Worker::Worker(uint32_t wid, int core, PacketPool& pool)
-    : wid_(wid), core_(core), pool_(pool), cache_(new PoolCache) {
+Worker::Worker(uint32_t wid, int core, bool polling, PacketPool& pool)
+    : wid_(wid), core_(core), polling_(polling), pool_(pool), cache_(new PoolCache) {
   ctx_.wid = wid;
   ctx_.pool = &pool;
   ctx_.pool_cache = cache_.get();
@@ -101,10 +101,15 @@ void Worker::loop() {
       start_ns_ = monotonic_ns();
       start_tsc_ = ctx_.tsc = read_tsc();
     }
-    while (!stop_requested_.load(std::memory_order_relaxed)) run_once();
+    if (polling_ || ctx_.profile) {
+      while (!stop_requested_.load(std::memory_order_relaxed)) run_once<false>();
+    } else {
+      while (!stop_requested_.load(std::memory_order_relaxed)) run_once<true>();
+    }
   }
 }
 
+template <bool kPlain>
 void Worker::run_once() {
   // One clock read a run: the end of the last one is the start of this one.
   TrafficClass* leaf = root == nullptr ? nullptr : root->pick(ctx_.tsc);
@@ -120,13 +125,24 @@ void Worker::run_once() {
   const TaskResult result =
       leaf->module->run_task(ctx_, leaf->module->task_args()[leaf->task_index]);
   const uint64_t end_tsc = read_tsc();
-  leaf->account({1, end_tsc - ctx_.tsc, result.packets, result.bits}, end_tsc);
+  const Usage usage = {1, end_tsc - ctx_.tsc, result.packets, result.bits};
+  if (!kPlain && ctx_.profile) leaf->module->note_run(ctx_, usage[1], result.packets);
   ctx_.tsc = end_tsc;
-  if (result.packets == 0 && result.block) {
+  const bool idle = result.packets == 0 && result.block;
+  if (!idle) idle_runs_ = 0;
+  if (!kPlain && polling_) {
+    if (idle) {
+      leaf->account_poll(usage, end_tsc);
+    } else {
+      leaf->account_work(usage, end_tsc);
+    }
+    return;
+  }
+  leaf->account(usage, end_tsc);
+  if (idle) {
     leaf->back_off(end_tsc);
   } else {
     leaf->found_work();
-    idle_runs_ = 0;
   }
 }
 

@@ -3,6 +3,7 @@
 //
 // It stops and starts only between task runs, so whoever paused it may change the graph. When tasks
 // find nothing to do it spins, then sleeps in steps of up to 2 ms: an idle daemon costs no core.
+// One that polls (polling.cc) runs tasks that found nothing as often as their shares say.
 #pragma once
 
 #include <atomic>
@@ -23,7 +24,7 @@ const void* find_stack_floor();
 class Worker {
  public:
   // `core` < 0 leaves the thread unpinned.
-  Worker(uint32_t wid, int core, PacketPool& pool);
+  Worker(uint32_t wid, int core, bool polling, PacketPool& pool);
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -37,16 +38,23 @@ class Worker {
 
   uint32_t wid() const { return wid_; }
   int core() const { return core_; }
-  void set_profile(bool on) { ctx_.profile = on; }  // while paused
-  TrafficClass* root = nullptr;                     // changed while paused only
+  // While paused.
+  void set_profile(bool on, const ProfileCost& cost) {
+    ctx_.profile = on;
+    ctx_.profile_cost = cost;
+  }
+  TrafficClass* root = nullptr;  // changed while paused only
 
  private:
   void loop();
+  // kPlain: neither polling nor profiling.
+  template <bool kPlain>
   void run_once();
   void idle();
 
   uint32_t wid_;
   int core_;
+  bool polling_;
   PacketPool& pool_;
   std::unique_ptr<PoolCache> cache_;
   Context ctx_;

@@ -40,6 +40,24 @@ class PacketPool;
 struct OutGate;
 struct PoolCache;
 
+// What profiling itself takes for a batch, in cycles: in the module that gets it, and in the one
+// that it comes from.
+struct ProfileCost {
+  uint64_t inside = 0;
+  uint64_t outside = 0;
+};
+
+// What profiling found out about a module. All `_cycles` of the modules that a task runs add up to
+// the task's.
+struct Profile {
+  uint64_t packets = 0;          // that came to the module
+  uint64_t cycles = 0;           // for them, in the module itself
+  uint64_t task_packets = 0;     // that its own tasks brought
+  uint64_t task_cycles = 0;      // for them, in the module itself and the scheduler
+  uint64_t idle_cycles = 0;      // of runs of its tasks that brought nothing
+  uint64_t overhead_cycles = 0;  // for taking these times; part of none of the others
+};
+
 // What a worker lends to the modules that it runs.
 struct Context {
   uint64_t tsc = 0;     // at the start of the current task round
@@ -47,7 +65,8 @@ struct Context {
   uint32_t wid = 0;     // worker id, < kMaxWorkers
   // Modules below this address of the stack are too deep: the graph has a loop without a queue.
   const void* stack_floor = nullptr;
-  bool profile = false;       // account cycles to modules
+  bool profile = false;  // account cycles to modules
+  ProfileCost profile_cost;
   uint64_t child_cycles = 0;  // spent below the module that runs, while profiling
   Random random;
   PacketPool* pool = nullptr;
@@ -145,8 +164,7 @@ class Module {
   EventRing* event_ring() const { return events_.get(); }  // nullptr where it has no events
   uint64_t drops(uint32_t reason) const;
   uint64_t drops_by(uint32_t wid, uint32_t reason) const { return counts_[wid].drops[reason]; }
-  uint64_t cycles() const;
-  uint64_t packets_in() const;
+  Profile profile() const;
 
  protected:
   size_t add_attr(std::string name, uint32_t size_bytes, Access access);
@@ -188,15 +206,18 @@ class Module {
 
  private:
   friend class Graph;
+  friend class ProfileProbe;
+  friend class Worker;
   using Pressure = std::shared_ptr<std::atomic<int32_t>>;
 
   struct alignas(kCacheLineBytes) WorkerCount {
     uint64_t drops[kMaxDropReasons] = {};
-    uint64_t cycles = 0;
-    uint64_t packets = 0;
+    Profile profile;
   };
 
   void deliver_watched(Context& ctx, Batch& batch, OutGate& gate);
+  // While profiling: a run of a task took so many cycles, of which ctx.child_cycles below.
+  void note_run(const Context& ctx, uint64_t cycles, uint32_t packets);
 
   std::string name_;
   const ModuleClass* class_ = nullptr;

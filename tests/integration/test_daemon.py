@@ -146,6 +146,8 @@ def test_worker_errors(client: Client) -> None:
     assert failure(lambda: client.add_worker(-1, CORE)) == errno.EINVAL
     assert failure(lambda: client.add_worker(1, 1 << 20)) == errno.EINVAL
     assert failure(lambda: client.add_worker(1, CORE, "none")) == errno.EINVAL
+    client.add_worker(1, CORE, "polling")
+    client.destroy_worker(1)
     assert failure(lambda: client.destroy_worker(5)) == errno.ENOENT
     client.destroy_worker(0)
     assert client.list_workers() == []
