@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Service level objectives: policies over classes of traffic and over each other (section 5.2.1)."""
+"""Service level objectives: policies over classes of traffic and each other (section 5.2.1)."""
 
 from __future__ import annotations
 
