@@ -40,6 +40,7 @@ class Recording:
     ``bound`` are the modules that the script's variable of the same name stands for at its end.
     """
 
+    path: str = ""
     modules: tuple[ModuleRecord, ...] = ()
     ports: tuple[PortRecord, ...] = ()
     edges: tuple[EdgeRecord, ...] = ()
@@ -90,6 +91,7 @@ class Recorder:
         )
         engine = self._engine
         return Recording(
+            path=self.path,
             modules=tuple(engine.made_modules.values()),
             ports=tuple(engine.made_ports.values()),
             edges=self.edges(),
