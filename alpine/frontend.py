@@ -109,8 +109,8 @@ def _workers(alpine: Alpine, recording: Recording) -> int:
     if made and said is not None and made != said:
         last = recording.workers[-1]
         raise AlpineError(
-            f"{Place(recording.path, last.line, last.column)}: the script adds {made} workers and says "
-            f"alpine.workers({said}); remove one of the two"
+            f"{Place(recording.path, last.line, last.column)}: the script adds {made} workers and "
+            f"says alpine.workers({said}); remove one of the two"
         )
     return said or made or 1
 
