@@ -12,7 +12,7 @@ from alpine.graph import Place
 from alpine.plan import NewQueue, Plan
 from alpine.program import Program
 from alpine.removal import bodies, find_removable, first_line
-from alpine.section import queues_section, schedule_section
+from alpine.section import queues_section, schedule_section, tasks_of
 from alpine.text import Text
 from bess_plugins.script import ScriptError
 from bess_plugins.script.recording import Recording, record_script
@@ -145,13 +145,17 @@ def _check_result(program: Program, plan: Plan, result: str) -> None:
         ) from None
     wanted, found = _expected(program, plan), _wiring(after)
     modules = [name for name in _names(after) if name not in _names(program.recording)]
+    attached = {task.module for task in after.tasks} - {t.module for t in program.recording.tasks}
+    if attached != {task.module for root in plan.roots for task in tasks_of(root)}:
+        raise AlpineError(
+            f"{program.path}: the script ends before the schedule at its end; let it run to its end"
+        )
     if wanted != found or sorted(modules) != sorted(queue.name for queue in plan.queues):
         wrong = sorted(wanted ^ found)
         what = " -> ".join(str(part) for part in wrong[0]) if wrong else ", ".join(modules)
         raise AlpineError(
             f"{program.path}: without its statements for Alpine the script builds another pipeline "
-            f"({what}); keep what the pipeline needs apart from what Alpine needs, and let the "
-            "script run to its end"
+            f"({what}); keep what the pipeline needs apart from what Alpine needs"
         )
 
 

@@ -11,7 +11,7 @@ from alpine.plan import NewQueue, Plan, TcNode, TcTask
 from alpine.program import Program
 from bess_plugins.script.records import WorkerRecord
 
-__all__ = ["queues_section", "schedule_section"]
+__all__ = ["queues_section", "schedule_section", "tasks_of"]
 
 _POLLING = (
     "# The shares count empty polls too. Workers of e2d pass an idle task by unless told to poll;\n"
@@ -135,6 +135,15 @@ class _Schedule:
         if module in self._bound:
             return f"{module}.attach_task({where})"
         return f"bess.attach_task({module!r}, {where})"
+
+
+def tasks_of(child: TcNode | TcTask) -> Iterator[TcTask]:
+    """Tasks below a node."""
+    if isinstance(child, TcTask):
+        yield child
+        return
+    for _, inner in child.children:
+        yield from tasks_of(inner)
 
 
 def _nodes(child: TcNode | TcTask) -> Iterator[TcNode]:

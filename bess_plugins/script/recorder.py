@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from bess_plugins._engine import Engine
+from bess_plugins.daemon._base import MAX_WORKERS
 from bess_plugins.daemon.service import ControlService, EngineApi, RpcError
 from bess_plugins.pb import bess_msg_pb2 as pb
 from bess_plugins.script.records import (
@@ -222,6 +223,10 @@ class RecordingEngine:
 
     def record_worker(self, wid: int, core: int, scheduler: str) -> None:
         """Note a worker."""
+        if not 0 <= wid < MAX_WORKERS:
+            raise RpcError(errno.EINVAL, f"Invalid worker id {wid}")
+        if core < 0:
+            raise RpcError(errno.EINVAL, f"Invalid core {core}")
         if wid in self.made_workers:
             raise RpcError(errno.EEXIST, f"worker:{wid} exists already")
         if scheduler not in _SCHEDULERS:
