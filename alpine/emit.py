@@ -63,7 +63,11 @@ def _check_names(program: Program, plan: Plan) -> None:
                 f"{program.path}: a queue can't be called {queue.name!r}: the script has that name"
             )
         if queue.edge not in edges:
-            raise AlpineError(f"{program.path}: there is no {queue.edge} to put a queue on")
+            raise AlpineError(
+                f"{program.path}: no {queue.edge} without a queue of the plan's is there to put "
+                f"{queue.name} on"
+            )
+        edges.remove(queue.edge)
         used.add(queue.name)
 
 

@@ -54,7 +54,8 @@ def _check_own_scheduling(recording: Recording, path: str) -> None:
 
 def _check_reachable(wiring: Wiring) -> None:
     wired = {name for edge in wiring.graph.edges for name in (edge.source, edge.target)}
-    lost = [name for name in wiring.graph.modules if name in wired - wiring.reachable()]
+    unreached = wired - wiring.reachable()
+    lost = [name for name in wiring.graph.modules if name in unreached]
     if lost:
         raise AlpineError(
             f"{wiring.graph.modules[lost[0]].place}: no input leads to {lost[0]}, so nothing will "

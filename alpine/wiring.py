@@ -48,6 +48,7 @@ class Wiring:
         self.out: dict[str, list[Edge]] = {name: [] for name in self.graph.modules}
         for edge in sorted(self.graph.edges, key=lambda edge: edge.ogate):
             self.out[edge.source].append(edge)
+        self.inputs = self.graph.inputs()
         self._order = self._sorted()
 
     def _sorted(self) -> list[str]:
@@ -81,7 +82,7 @@ class Wiring:
 
     def reachable(self) -> set[str]:
         """Modules that packets of some input reach."""
-        found = set(self.graph.inputs())
+        found = set(self.inputs)
         for name in self._order:
             if name in found:
                 found |= {edge.target for edge in self.out[name]}
@@ -92,17 +93,16 @@ class Wiring:
         ways: dict[str, int] = {}
         for name in reversed(self._order):
             ways[name] = sum(ways[edge.target] for edge in self.out[name]) or 1
-        inputs = self.graph.inputs()
-        total = sum(ways[name] for name in inputs)
+        total = sum(ways[name] for name in self.inputs)
         if total > MAX_PATHS:
             most = max(self._order, key=lambda name: len(self.out[name]))
             raise AlpineError(
-                f"{self.graph.modules[inputs[0]].place}: {total:,} paths lead from the inputs to "
-                f"the exits, and {MAX_PATHS:,} can be told apart; {most} alone leads to "
+                f"{self.graph.modules[self.inputs[0]].place}: {total:,} paths lead from the inputs "
+                f"to the exits, and {MAX_PATHS:,} can be told apart; {most} alone leads to "
                 f"{len(self.out[most])} modules: merge some of them"
             )
         found: list[tuple[str, tuple[Edge, ...]]] = []
-        for start in inputs:
+        for start in self.inputs:
             stack: list[tuple[str, tuple[Edge, ...]]] = [(start, ())]
             while stack:
                 module, edges = stack.pop()
@@ -138,12 +138,11 @@ class Wiring:
         return edges
 
     def _check_input(self, name: str) -> None:
-        inputs = self.graph.inputs()
-        if name in inputs:
+        if name in self.inputs:
             return
         before = [edge.source for edge in self.graph.edges if edge.target == name]
         why = f"{', '.join(sorted(set(before)))} leads to" if before else "has no task of its own"
-        known = ", ".join(inputs) or "none"
+        known = ", ".join(self.inputs) or "none"
         raise AlpineError(
             f"it starts at {name}, which {why}; a path starts at an input (there are: {known})"
         )

@@ -359,3 +359,10 @@ def test_names_of_queues(name: str, tmp_path: Path) -> None:
     queues: Sequence[NewQueue] = [NewQueue(name, read.graph.edges[0])]
     with pytest.raises(AlpineError, match="can't be called"):
         emit(read, Plan(tuple(queues), (), polling=False))
+
+
+def test_one_queue_for_a_connection(tmp_path: Path) -> None:
+    read = program(tmp_path, "s::Source()\ns -> Sink()\n")
+    (edge,) = read.graph.edges
+    with pytest.raises(AlpineError, match="s -> sink0 without a queue"):
+        emit(read, Plan((NewQueue("a", edge), NewQueue("b", edge)), (), polling=False))
