@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alpine.graph import ModuleGraph, Path
 from alpine.objectives import Policy
+from bess_plugins.script.recording import Recording
 
 __all__ = ["Program"]
 
@@ -17,6 +18,7 @@ class Program:
 
     ``objective`` is None where the script says nothing to Alpine. ``digest`` tells this pipeline
     from another: it covers modules, their arguments and connections, not comments or objectives.
+    ``recording`` is what the script did: what is where in its text.
     """
 
     path: str
@@ -26,3 +28,4 @@ class Program:
     objective: Policy | None
     workers: int
     digest: str
+    recording: Recording = field(default_factory=Recording)

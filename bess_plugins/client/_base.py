@@ -86,21 +86,23 @@ class Connection:
 
     def call(self, method: str, request: Message | None = None) -> Any:
         """Run any call of the service and return its response message."""
+        request = pb.EmptyRequest() if request is None else request
+        response = self._send(method, request)
+        if response.error.code:
+            raise BessError(response.error.code, response.error.errmsg, method, request)
+        return response
+
+    def _send(self, method: str, request: Message) -> Any:
         descriptor = _proto.SERVICE.methods_by_name[method]
         stub = self._channel.unary_unary(
             f"/{_proto.SERVICE.full_name}/{method}",
             request_serializer=_proto.message_type(descriptor.input_type.name).SerializeToString,
             response_deserializer=_proto.message_type(descriptor.output_type.name).FromString,
         )
-        if request is None:
-            request = pb.EmptyRequest()
         try:
-            response: Any = stub(request, timeout=self._timeout)
+            return stub(request, timeout=self._timeout)
         except grpc.RpcError as error:
             raise self._failed(error, method, request) from None
-        if response.error.code:
-            raise BessError(response.error.code, response.error.errmsg, method, request)
-        return response
 
     def _failed(self, error: grpc.RpcError, method: str, request: Message) -> BessError:
         """What a call raises that got no response."""

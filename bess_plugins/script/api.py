@@ -154,6 +154,7 @@ class Bess:
     """The daemon. Calls without a method here are those of the client."""
 
     Error = BessError
+    port_type: ClassVar[type[Port]] = Port
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -174,7 +175,7 @@ class Bess:
         for name in self.client.list_mclasses():
             space[name] = type(name, (Module,), {"bess": self, "mclass": name})
         for name in self.client.list_drivers():
-            space[name] = type(name, (Port,), {"bess": self, "driver": name})
+            space[name] = type(name, (self.port_type,), {"bess": self, "driver": name})
         return space
 
     def commands(self, mclass: str) -> dict[str, str]:

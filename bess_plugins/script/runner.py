@@ -5,21 +5,20 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import itertools
 import os
 import sys
 import tokenize
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import CodeType, TracebackType
+from types import CodeType
 from typing import Any
 
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
 from bess_plugins.script.api import Bess, ConfError, ConnectError, Module, Port
-from bess_plugins.script.source_map import SugarError
+from bess_plugins.script.source_map import Places, SugarError
 from bess_plugins.script.sugar import translate
 
-__all__ = ["ScriptError", "run_script"]
+__all__ = ["ScriptError", "execute", "read_source", "run_script"]
 
 
 class ScriptError(Exception):
@@ -48,10 +47,23 @@ def run_script(
     ``DaemonUnavailableError``.
     """
     name = os.fspath(path)
-    source = _read(name)
+    execute(name, read_source(name), Bess(client), variables or {}, {})
+
+
+def execute(
+    name: str,
+    source: str,
+    bess: Bess,
+    variables: Mapping[str, str],
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Run a script's text on a daemon that is emptied first; return the names that it leaves.
+
+    ``extra`` are names that the script finds. Raises like ``run_script``.
+    """
     code = _compile(name, source)
-    bess = Bess(client)
-    space: dict[str, Any] = {**bess.creators(), **_names(name, bess, variables or {})}
+    client = bess.client
+    space: dict[str, Any] = {**bess.creators(), **_names(name, bess, variables), **extra}
     space["__bess_module__"] = _declare(space)
     bess.names = space
     try:
@@ -69,9 +81,11 @@ def run_script(
         raise
     except BessError as error:
         raise ScriptError(name, 0, 0, str(error)) from None
+    return space
 
 
-def _read(name: str) -> str:
+def read_source(name: str) -> str:
+    """The text of a script; raises ``ScriptError``."""
     try:
         with tokenize.open(name) as file:
             return file.read()
@@ -140,16 +154,17 @@ def _execute(name: str, source: str, code: CodeType, space: dict[str, Any]) -> N
     # Modules beside the script can be imported.
     folder = str(Path(name).resolve().parent)
     sys.path.insert(0, folder)
+    places = Places(name, source)
     try:
         exec(code, space)
     except DaemonUnavailableError:
         raise
     except SystemExit as error:
         if error.code not in (None, 0):
-            line, column = _position(name, source, error.__traceback__)
+            line, column = places.failure(error)
             raise ScriptError(name, line, column, f"exit: {error.code}") from None
     except Exception as error:
-        line, column = _position(name, source, error.__traceback__)
+        line, column = places.failure(error)
         raise ScriptError(name, line, column, _describe(error)) from error
     finally:
         with contextlib.suppress(ValueError):
@@ -161,20 +176,3 @@ def _describe(error: Exception) -> str:
         return str(error)
     kind = type(error).__name__
     return f"{kind}: {error}" if str(error) else kind
-
-
-def _position(name: str, source: str, trace: TracebackType | None) -> tuple[int, int]:
-    """Innermost place of a traceback inside the script."""
-    line = column = 0
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if code.co_filename == name:
-            positions = itertools.islice(code.co_positions(), trace.tb_lasti // 2, None)
-            at, _, offset, _ = next(positions, (None, None, None, None))
-            line, column = at or trace.tb_lineno, 0
-            lines = source.split("\n")
-            if offset is not None and 0 < line <= len(lines):
-                prefix = lines[line - 1].encode()[:offset]
-                column = len(prefix.decode(errors="ignore")) + 1
-        trace = trace.tb_next
-    return line, column

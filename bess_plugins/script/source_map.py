@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import ast
+import sys
 from dataclasses import dataclass, field
+from types import CodeType, FrameType
 from typing import NamedTuple
 
-__all__ = ["Edit", "SugarError", "Translation"]
+__all__ = ["Edit", "Places", "SugarError", "Translation"]
 
 
 class SugarError(Exception):
@@ -117,3 +119,48 @@ class _Locator:
 
     def _offset(self, line: int, column: int) -> int:
         return len(self._source[line - 1][:column].encode())
+
+
+class Places:
+    """Where in a script something happens while it runs; line and column count from 1.
+
+    A column of 0 is unknown, and so is a line of 0.
+    """
+
+    def __init__(self, name: str, source: str) -> None:
+        self._name = name
+        self._lines = source.split("\n")
+        # By identity, which is cheaper than the hash of a long script's code; kept, so that no
+        # other code takes its place.
+        self._positions: dict[int, tuple[CodeType, list[tuple[int | None, int | None]]]] = {}
+
+    def failure(self, error: BaseException) -> tuple[int, int]:
+        """Innermost place of a traceback inside the script."""
+        place, trace = (0, 0), error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == self._name:
+                place = self._place(trace.tb_frame.f_code, trace.tb_lasti, trace.tb_lineno)
+            trace = trace.tb_next
+        return place
+
+    def current(self) -> tuple[int, int]:
+        """Innermost place of the script that the caller was called from."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code.co_filename == self._name:
+                return self._place(frame.f_code, frame.f_lasti, frame.f_lineno)
+            frame = frame.f_back
+        return 0, 0
+
+    def _place(self, code: CodeType, instruction: int, fallback: int) -> tuple[int, int]:
+        if id(code) not in self._positions:
+            all_positions = [(line, column) for line, _, column, _ in code.co_positions()]
+            self._positions[id(code)] = (code, all_positions)
+        positions = self._positions[id(code)][1]
+        index = instruction // 2
+        line, offset = positions[index] if 0 <= index < len(positions) else (None, None)
+        line = line or fallback
+        if offset is None or not 0 < line <= len(self._lines):
+            return line, 0
+        prefix = self._lines[line - 1].encode()[:offset]
+        return line, len(prefix.decode(errors="ignore")) + 1

@@ -138,6 +138,7 @@ py::dict describe_modules() {
     entry["arg_type"] = c->arg_type;
     entry["igates"] = c->max_in_gates;
     entry["ogates"] = c->max_out_gates;
+    entry["max_workers"] = c->max_workers;
     entry["commands"] = commands;
     all[c->name] = entry;
   }
