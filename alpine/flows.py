@@ -33,11 +33,16 @@ class Flow:
 
 
 def node_flows(
-    forest: Forest, sent: Mapping[Key, float], arrived: Mapping[Key, float] | None = None
+    forest: Forest,
+    sent: Mapping[Key, float],
+    arrived: Mapping[Key, float] | None = None,
+    *,
+    lossless: bool = False,
 ) -> Flow:
-    """Flows from what each output gate sent, and from what came out at the end of its edge.
+    """Flows from what each output gate sent, and from what came out at the far end of its edge.
 
-    Without ``arrived`` the answer is what would flow if no queue lost anything: offered rates.
+    ``arrived`` is left out where no queue stands on an edge. ``lossless``: what would flow if
+    packets parted ways as they did, but no queue lost any: the rates that are offered.
     """
     came = sent if arrived is None else arrived
     into: dict[str, float] = {}
@@ -54,11 +59,12 @@ def node_flows(
             arrives.append(sends[-1])
             continue
         parent, key = forest.nodes[node.parent], node.edge.key
-        whole = parent.edge is None or (arrived is None and parent.own_task)
-        base = (out if whole else into).get(parent.module, 0.0)
-        passed = sent.get(key, 0.0)
+        # An input handles what it sends, and so does a queue of the script that loses nothing.
+        whole = out if parent.edge is None or (lossless and parent.own_task) else into
+        base, passed = whole.get(parent.module, 0.0), sent.get(key, 0.0)
         sends.append(arrives[node.parent] * passed / base if base else 0.0)
-        arrives.append(sends[-1] * came.get(key, 0.0) / passed if passed else 0.0)
+        kept = 1.0 if lossless or not passed else came.get(key, 0.0) / passed
+        arrives.append(sends[-1] * kept)
     return Flow(tuple(sends), tuple(arrives))
 
 

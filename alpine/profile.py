@@ -74,7 +74,7 @@ class Profile(BaseModel):
             for module, gates in self.packets.items()
             for gate, count in gates.items()
         }
-        return node_flows(forest, counts)
+        return node_flows(forest, counts, lossless=True)
 
     def rates(self, program: Program) -> tuple[float, ...]:
         """Packets of each path that reach its exit."""
