@@ -5,19 +5,26 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 import live_support
 from alpine.errors import AlpineError
+from alpine.live import Options, Running, run, start
+from alpine.measure import Meter, Reading
+from alpine.objectives import Kind
 from alpine.plan import Plan
+from alpine.profile import profile_path
 from alpine.profiling import Load, take_profile
 from alpine.program import Program
 from alpine.sample import knows_cycles
+from alpine.watch import watch
 from bess_plugins.client import BessError, Client
-from bess_plugins.daemon.server import Server
+from bess_plugins.daemon.server import Server, make_engine
 from live_support import fork, make_program
 
 ARGS: dict[str, dict[str, Any]] = {
@@ -99,3 +106,101 @@ def test_an_input_without_packets(client: Client) -> None:
     )
     with pytest.raises(AlpineError, match=r"input 'in' \(Queue\) brought no packets in 0.01 s"):
         take_profile(program, client, loader(client, program), 0.01)
+
+
+def running(client: Client, program: Program, folder: Path) -> Running:
+    placed = replace(program, path=str(folder / "test.alpine"))
+    return start(placed, client, loader(client, placed), Options(profile_s=0.3))
+
+
+@pytest.mark.parametrize("kind", [Kind.CPU_TIME, Kind.THROUGHPUT])
+def test_run_meets_the_objective(either: Client, tmp_path: Path, kind: Kind) -> None:
+    started = running(either, fork(kind), tmp_path)
+    assert profile_path(tmp_path / "test.alpine").exists()
+    assert [queue.edge.source for queue in started.plan.queues]
+    seen: list[Reading] = []
+    reading = run(started, seconds=1.0, interval=0.4, observe=seen.append)
+    (policy,) = reading.policies
+    assert policy.error < 0.05
+    assert policy.members[0].measured == pytest.approx(0.75, abs=0.03)
+    assert len(seen) >= 2
+    assert all(found.pps > 0 for found in reading.classes)
+    assert 0 < max(found.latency_bound_s for found in reading.classes) < 1
+    # Predictions are for this machine; the bounds only tell them from nonsense.
+    for found in reading.classes:
+        assert 0.3 < found.pps / found.predicted_pps < 3
+
+
+def test_run_ends_when_told(client: Client, tmp_path: Path) -> None:
+    started = running(client, fork(), tmp_path)
+    stop = Event()
+    stop.set()
+    assert run(started, stop=stop).policies
+
+
+def test_the_second_start_uses_the_profile(client: Client, tmp_path: Path) -> None:
+    running(client, fork(), tmp_path)
+    steps: list[str] = []
+    program = replace(fork(), path=str(tmp_path / "test.alpine"))
+    start(program, client, loader(client, program), progress=lambda what, _: steps.append(what))
+    assert steps == []
+
+
+def set_gates(client: Client, *gates: int) -> None:
+    client.run_module_command(
+        "split", "set_gates", "RandomSplitCommandSetGatesArg", {"gates": [*gates]}
+    )
+
+
+def test_watch_follows_the_traffic(either: Client, tmp_path: Path) -> None:
+    # Half of the packets are c1's. Once three quarters are, the input's task needs more time.
+    started = running(either, fork(shares=[1, 1]), tmp_path)
+    set_gates(either, 0, 1, 1, 1)
+    lines: list[str] = []
+    swaps = watch(started, seconds=1.0, interval=0.4, threshold=0.08, log=lines.append)
+    assert swaps
+    assert lines[0] == str(swaps[0])
+    assert "of the packets: in 5" in lines[0]
+    shares = {tc["leaf_module_name"]: tc["share"] for tc in either.list_tcs() if "share" in tc}
+    assert shares == {move.name: move.share for move in swaps[-1].moves}
+    assert run(started, seconds=0.6).policies[0].error < 0.1
+
+
+def test_watch_says_when_shares_are_not_enough(client: Client, tmp_path: Path) -> None:
+    # c1 gets too few packets for half of the time; its task had to poll, and never was to.
+    started = running(client, fork(shares=[1, 1]), tmp_path)
+    set_gates(client, 0, 0, 0, 0, 1)
+    lines: list[str] = []
+    assert watch(started, seconds=1.0, interval=0.3, log=lines.append) == []
+    assert len(lines) == 1  # once, though each interval finds it again
+    assert "can't meet the objectives any more" in lines[0]
+    assert "poll a queue that is empty" in lines[0]
+    assert "`alpine run`" in lines[0]
+
+
+def test_watch_leaves_steady_traffic_alone(client: Client, tmp_path: Path) -> None:
+    started = running(client, fork(), tmp_path)
+    assert watch(started, seconds=0.5, interval=0.3, threshold=0.5) == []
+
+
+def test_a_pipeline_that_was_replaced(client: Client, tmp_path: Path) -> None:
+    started = running(client, fork(), tmp_path)
+    client.reset_all()
+    with pytest.raises(AlpineError, match=r"was replaced: .*run again with `alpine run`"):
+        run(started, seconds=0.1)
+    load = loader(client, started.program)
+    (queue,) = started.plan.queues
+    other = next(e for e in started.program.graph.edges if e.key == ("split", 0))
+    load(Plan((replace(queue, edge=other),), (), polling=False))
+    with pytest.raises(AlpineError, match="split:0 leads to q0, not to a; start this one"):
+        Meter(client, [*started.program.graph.modules], started.schedule, started.plan)
+
+
+def test_a_daemon_that_went_away(tmp_path: Path) -> None:
+    with Server(make_engine(4096), port=0) as server, Client(server.address) as client:
+        started = running(client, fork(), tmp_path)
+        server.stop()
+        with pytest.raises(AlpineError, match=r"went away; start it with `e2d start`"):
+            run(started, seconds=0.1)
+        with pytest.raises(AlpineError, match="went away"):
+            watch(started, seconds=0.1)
