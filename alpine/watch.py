@@ -97,6 +97,13 @@ def _scaled(problem: Problem, wiring: Wiring, grown: Growth, reading: Reading) -
     }
 
 
+def _smoothed(before: Problem, now: Problem) -> Problem:
+    """Costs half way from what they were taken for, as others on a core disturb a measurement."""
+    known = before.costs.module
+    costs = {name: (cost + known[name]) / 2 for name, cost in now.costs.module.items()}
+    return replace(now, costs=replace(now.costs, module=costs))
+
+
 def _drift(before: Problem, after: Problem) -> str:
     """What changed the most, in a few words."""
     found: list[tuple[float, str]] = []
@@ -133,8 +140,9 @@ def watch(
     say, stop = log or (lambda _line: None), stop or Event()
     meter, made = running.meter, running.plan
     client, schedule = meter.client, running.schedule
+    problem = schedule.problem
     queued = meter.wiring.queues
-    forest = schedule.problem.forest
+    forest = problem.forest
     cuts = frozenset(
         node.index for node in forest.nodes if node.edge is not None and node.edge.key in queued
     )
@@ -150,7 +158,8 @@ def watch(
             observe(reading)
         if stop.is_set():
             break
-        problem = estimate(schedule.problem, meter.wiring, grown, reading)
+        measured = estimate(schedule.problem, meter.wiring, grown, reading)
+        problem = _smoothed(problem, measured)
         try:
             found = solve(problem, fixed_cuts=cuts)
         except InfeasibleError as error:
