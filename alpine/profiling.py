@@ -107,10 +107,10 @@ def _observe(
 
 
 def _cores(client: Client) -> list[int]:
-    """The core that the script's first worker runs on, then others of this machine."""
-    first = [int(worker["core"]) for worker in client.list_workers()[:1]]
-    others = sorted(os.sched_getaffinity(0) - set(first))
-    return first + others
+    """The core that the script's first worker is bound to, if any, then others of this machine."""
+    bound = [int(worker["core"]) for worker in client.list_workers()[:1]]
+    allowed = sorted(os.sched_getaffinity(0))
+    return list(dict.fromkeys([*(core for core in bound if core >= 0), *allowed]))
 
 
 def _check_inputs(program: Program, grown: Growth, seconds: float) -> None:

@@ -12,6 +12,7 @@ from alpine.plan import Plan, TcNode, TcTask
 from alpine.program import Program
 from alpine.sample import Sample, TaskUse
 from bess_plugins.client import BessError, Client
+from daemon_support import CORE
 
 __all__ = ["fork", "load", "make_program", "merge", "sample_of"]
 
@@ -88,12 +89,16 @@ def sample_of(
 def load(
     client: Client, program: Program, plan: Plan, args: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Replace what the daemon runs with this program and plan, on its worker 0."""
+    """Replace what the daemon runs with this program and plan.
+
+    Tasks that the plan schedules are on worker 0; without any, the daemon makes a worker.
+    """
     client.reset_all()
-    try:
-        client.add_worker(0, 0, "polling" if plan.polling else "")
-    except BessError:  # a daemon without that scheduler
-        client.add_worker(0, 0)
+    if plan.roots:
+        try:
+            client.add_worker(0, CORE, "polling" if plan.polling else "")
+        except BessError:  # a daemon without that scheduler
+            client.add_worker(0, CORE)
     client.pause()
     for module in program.graph.modules.values():
         client.create_module(module.mclass, module.name, **args.get(module.name, {}))
