@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Runs a script under its schedule on a daemon, and measures it for as long as it is told to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from alpine.errors import AlpineError
+from alpine.graph import build_forest
+from alpine.measure import Meter, Reading
+from alpine.plan import Plan
+from alpine.planning import Target, plan
+from alpine.profile import (
+    Profile,
+    even_profile,
+    profile_path,
+    read_profile,
+    write_profile,
+)
+from alpine.profiling import Load, take_profile
+from alpine.program import Program
+from alpine.sample import Progress, daemon_errors
+from alpine.schedule import Problem, Schedule
+from alpine.solve import solve
+from bess_plugins.client import Client
+
+__all__ = ["Observe", "Options", "Running", "find_profile", "make_problem", "run", "start"]
+
+Observe = Callable[[Reading], None]
+_WARM_UP_S = 0.2  # queues fill up, or run empty
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to find costs and a schedule. ``even`` assumes costs instead of a profile."""
+
+    profile_s: float = 2.0
+    pcap: Path | None = None
+    even: bool = False
+    solver: str = "auto"
+    time_limit_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A schedule that a daemon runs."""
+
+    program: Program
+    schedule: Schedule
+    plan: Plan
+    meter: Meter
+    target: Target
+
+
+def find_profile(
+    program: Program,
+    client: Client,
+    load: Load,
+    options: Options,
+    progress: Progress | None = None,
+) -> Profile:
+    """The profile next to the script; where there is none, it is taken and written there."""
+    if options.even:
+        return even_profile(program)
+    path = profile_path(program.path)
+    if path.exists():
+        return read_profile(path, program)
+    profile = take_profile(
+        program, client, load, options.profile_s, pcap=options.pcap, progress=progress
+    )
+    write_profile(path, profile, program.path)
+    return profile
+
+
+def make_problem(program: Program, profile: Profile) -> Problem:
+    """What is to be solved for a script."""
+    if program.objective is None:
+        raise AlpineError(
+            f"{program.path}: there is no objective; state one with alpine.add_policy and "
+            "alpine.attach_tc"
+        )
+    forest = build_forest(program.graph, program.paths)
+    rates, costs = profile.rates(program), profile.costs()
+    return Problem(forest, rates, costs, program.objective, program.workers)
+
+
+def start(
+    program: Program,
+    client: Client,
+    load: Load,
+    options: Options | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Running:
+    """Find costs, solve, and put the result on the daemon in place of what it runs."""
+    options = options or Options()
+    profile = find_profile(program, client, load, options, progress)
+    problem = make_problem(program, profile)
+    schedule = solve(problem, solver=options.solver, time_limit_s=options.time_limit_s)
+    target: Target = "e2d" if _is_ours(client) else "any"
+    made = plan(schedule, target=target, names=program.graph.modules)
+    with daemon_errors(client):
+        load(made)
+    meter = Meter(client, [*program.graph.modules], schedule, made)
+    return Running(program, schedule, made, meter, target)
+
+
+def _is_ours(client: Client) -> bool:
+    """Whether the daemon is e2d: no other has the command for captures at any edge."""
+    with daemon_errors(client):
+        return "Capture" in client.list_hook_classes()
+
+
+def run(
+    running: Running,
+    *,
+    seconds: float | None = None,
+    interval: float = 1.0,
+    observe: Observe | None = None,
+    stop: Event | None = None,
+) -> Reading:
+    """Measure until the time is over or ``stop`` is set; tell what was achieved in all.
+
+    ``observe`` is told each interval's reading.
+    """
+    meter, stop = running.meter, stop or Event()
+    end = None if seconds is None else time.monotonic() + _WARM_UP_S + seconds
+    stop.wait(_WARM_UP_S)
+    first = last = meter.sample()
+    while True:
+        left = interval if end is None else min(interval, end - time.monotonic())
+        stopped = stop.wait(max(0.0, left))
+        now = meter.sample()
+        if observe is not None:
+            observe(meter.reading(last, now))
+        last = now
+        if stopped or (end is not None and time.monotonic() >= end):
+            return meter.reading(first, last)
