@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from alpine.emit import emit, names_in_use
 from alpine.errors import AlpineError
 from alpine.graph import build_forest
 from alpine.measure import Meter, Reading
@@ -26,6 +27,7 @@ from alpine.program import Program
 from alpine.sample import Progress, daemon_errors
 from alpine.schedule import Problem, Schedule
 from alpine.solve import solve
+from alpine.verify import TOLERANCE, verify
 from bess_plugins.client import Client
 
 __all__ = ["Observe", "Options", "Running", "find_profile", "make_problem", "run", "start"]
@@ -95,14 +97,17 @@ def start(
     options: Options | None = None,
     *,
     progress: Progress | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Running:
-    """Find costs, solve, and put the result on the daemon in place of what it runs."""
+    """Find costs, solve, verify, and put the result on the daemon in place of what it runs."""
     options = options or Options()
     profile = find_profile(program, client, load, options, progress)
     problem = make_problem(program, profile)
     schedule = solve(problem, solver=options.solver, time_limit_s=options.time_limit_s)
     target: Target = "e2d" if _is_ours(client) else "any"
-    made = plan(schedule, target=target, names=program.graph.modules)
+    made = plan(schedule, target=target, names=names_in_use(program))
+    text = emit(program, made)
+    verify(program, text, problem.costs, problem.rates, tolerance=tolerance)
     with daemon_errors(client):
         load(made)
     meter = Meter(client, [*program.graph.modules], schedule, made)

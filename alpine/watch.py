@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Event
 
+from alpine.emit import names_in_use
 from alpine.errors import InfeasibleError
 from alpine.flows import delivered_costs, node_flows
 from alpine.live import Observe, Running
@@ -165,7 +166,7 @@ def watch(
         except InfeasibleError as error:
             changes, reason = None, str(error)
         else:
-            then = plan(found, target=running.target, names=running.program.graph.modules)
+            then = plan(found, target=running.target, names=names_in_use(running.program))
             changes = moves(made, then)
             reason = "tasks would have to move between workers or priorities"
             if then.polling and not made.polling:

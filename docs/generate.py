@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from alpine.cli import app as alpine
 from bess_plugins._engine import Engine
 from bess_plugins.bessd.__main__ import app as bessd_plugin
 from bess_plugins.daemon.cli import app as e2d
@@ -28,6 +29,7 @@ from manual import (
 
 DOCS = ROOT / "docs"
 PROGRAMS = {
+    "alpine": alpine,
     "e2ctl": e2ctl,
     "e2d": e2d,
     "bessrun": bessrun,

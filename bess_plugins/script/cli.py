@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -16,6 +15,7 @@ from typer.core import TyperGroup
 
 from bess_plugins.client import DEFAULT_ADDRESS, BessError, Client
 from bess_plugins.interrupt import interruptible
+from bess_plugins.script.assignments import parse_assignments
 from bess_plugins.script.graph import Graph, layers, read_graph, to_svg
 from bess_plugins.script.runner import ScriptError, run_script
 
@@ -62,16 +62,6 @@ def _fail(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _variables(assignments: list[str]) -> dict[str, str]:
-    variables = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise typer.BadParameter(f"{assignment!r} is not of the form VAR=value")
-        variables[name] = value
-    return variables
-
-
 @app.command(_RUN)
 def run(
     script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="The .bess file.")],
@@ -81,7 +71,7 @@ def run(
     daemon: DaemonOption = DEFAULT_ADDRESS,
 ) -> None:
     """Run a script; the word `run` may be left out."""
-    variables = _variables(assignments or [])
+    variables = parse_assignments(assignments or [])
     try:
         with Client(daemon) as client:
             run_script(script, client, variables)

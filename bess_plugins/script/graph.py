@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
@@ -10,6 +11,7 @@ from bess_plugins.client import Client
 
 __all__ = ["Edge", "Graph", "layers", "read_graph", "to_svg"]
 
+_FILL = "#eef3fb"
 _BOX_HEIGHT, _ROW, _GAP, _MARGIN, _CHAR = 44, 96, 28, 24, 8
 
 
@@ -132,8 +134,9 @@ def _untangle(rows: list[list[str]], graph: Graph) -> list[list[str]]:
     return rows
 
 
-def to_svg(graph: Graph) -> str:
-    """Draw a graph from top to bottom."""
+def to_svg(graph: Graph, fills: Mapping[str, str] | None = None) -> str:
+    """Draw a graph from top to bottom; ``fills`` are colours of modules by name."""
+    fills = fills or {}
     rows = layers(graph)
     widths = {
         name: _CHAR * max(len(name), len(f"{mclass} {desc}".strip())) + 24
@@ -161,7 +164,7 @@ def to_svg(graph: Graph) -> str:
         label = escape(f"{mclass} {desc}".strip())
         parts.append(
             f'<g text-anchor="middle"><rect x="{x - widths[name] / 2:g}" y="{y:g}" '
-            f'width="{widths[name]}" height="{_BOX_HEIGHT}" rx="6" fill="#eef3fb" '
+            f'width="{widths[name]}" height="{_BOX_HEIGHT}" rx="6" fill="{fills.get(name, _FILL)}" '
             f'stroke="#3b5b92"/><text x="{x:g}" y="{y + 18:g}" font-weight="bold">'
             f'{escape(name)}</text><text x="{x:g}" y="{y + 35:g}" fill="#555">{label}</text></g>'
         )

@@ -23,6 +23,7 @@ DRIVERS = ENGINE.port_drivers()
 MESSAGES = manual.read_messages()
 PAGES = manual.read_pages(("modules", "nf"), set(CLASSES), manual.MODULE_HEADINGS)
 PROGRAM_MODULES = {
+    "alpine": "alpine.cli",
     "e2ctl": "e2ctl.cli",
     "e2d": "bess_plugins.daemon.cli",
     "bessrun": "bess_plugins.script.cli",
