@@ -115,9 +115,9 @@ def start(
 
 
 def _is_ours(client: Client) -> bool:
-    """Whether the daemon is e2d: no other has the command for captures at any edge."""
+    """Whether the daemon is e2d."""
     with daemon_errors(client):
-        return "Capture" in client.list_hook_classes()
+        return client.version().startswith("e2d ")
 
 
 def run(

@@ -16,7 +16,7 @@ __all__ = ["queues_section", "schedule_section", "tasks_of"]
 _POLLING = (
     "# The shares count empty polls too. Workers of e2d pass an idle task by unless told to poll;\n"
     "# those of bessd always poll.\n"
-    "polling = 'polling' if 'e2d' in str(bess.get_version()) else ''"
+    "polling = 'polling' if 'e2d ' in str(bess.get_version()) else ''"
 )
 
 

@@ -46,7 +46,8 @@ class MiscCalls(ServiceBase):
     """Daemon, plugins and packet memory."""
 
     def GetVersion(self, request: pb.EmptyRequest, response: pb.VersionResponse) -> None:
-        response.version = version()
+        # Scripts and controllers tell us from bessd by this.
+        response.version = f"e2d {version()}"
 
     def KillBess(self, request: pb.EmptyRequest, response: pb.EmptyResponse) -> None:
         if self.shutdown is None:

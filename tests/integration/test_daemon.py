@@ -22,7 +22,7 @@ from harness import new_e2d, wait_until
 
 
 def test_version(client: Client) -> None:
-    assert client.version()
+    assert client.version().startswith("e2d ")
 
 
 def test_failure_travels_with_status_ok(client: Client, server: Server) -> None:

@@ -309,7 +309,7 @@ def test_tree_of_one_worker(tmp_path: Path) -> None:
         "# The shares count empty polls too. Workers of e2d pass an idle task by unless told to "
         "poll;",
         "# those of bessd always poll.",
-        "polling = 'polling' if 'e2d' in str(bess.get_version()) else ''",
+        "polling = 'polling' if 'e2d ' in str(bess.get_version()) else ''",
         "bess.add_worker(0, 0, scheduler=polling)",
         "bess.add_tc('top', 'priority', wid=0)",
         "bess.add_tc('w', 'weighted_fair', parent='top', priority=0, resource='cycle')",
