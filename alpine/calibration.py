@@ -50,22 +50,24 @@ def calibrate(
 ) -> Calibration:
     """Measure for a second or two; whatever the daemon runs is replaced.
 
-    ``cycles``: it accounts cycles to modules. Otherwise the two ends of a queue are taken to cost
-    the same, and crossing from ``core`` to ``other_core`` nothing.
+    A queue costs what tasks use more with it than without, scheduling another task included.
+    ``cycles``: the daemon accounts cycles to modules, which tells the two ends apart. Otherwise
+    they are taken to cost the same, and crossing from ``core`` to ``other_core`` nothing.
     """
+    queued = _measure(client, {0: core}, queue=True, cycles=False)
+    plain = _measure(client, {0: core}, queue=False, cycles=False)
+    total = max(0.0, queued.total - plain.total)
     if not cycles:
-        queued = _measure(client, {0: core}, queue=True, cycles=False)
-        plain = _measure(client, {0: core}, queue=False, cycles=False)
-        half = max(0.0, queued.total - plain.total) / 2
-        return Calibration(QueueCosts(enqueue=half, dequeue=half), queued.hz)
+        return Calibration(QueueCosts(enqueue=total / 2, dequeue=total / 2), queued.hz)
     here = _measure(client, {0: core}, queue=True, cycles=True)
     crossing = 0.0
     if other_core is not None:
         there = _measure(client, {0: core, 1: other_core}, queue=True, cycles=True)
         more = there.enqueue + there.dequeue - here.enqueue - here.dequeue
         crossing = max(0.0, more)
-    costs = QueueCosts(enqueue=here.enqueue, dequeue=here.dequeue, crossing=crossing)
-    return Calibration(costs, here.hz)
+    enqueue = min(here.enqueue, total)
+    costs = QueueCosts(enqueue=enqueue, dequeue=total - enqueue, crossing=crossing)
+    return Calibration(costs, queued.hz)
 
 
 def _measure(client: Client, cores: Mapping[int, int], *, queue: bool, cycles: bool) -> _Figures:
@@ -93,12 +95,13 @@ def _build(client: Client, cores: Mapping[int, int], *, queue: bool) -> list[str
     client.pause()
     client.create_module("Source", _SOURCE)
     client.create_module("Sink", _SINK)
-    client.add_tc(_TC, "round_robin", wid=0)
-    client.attach_task(_SOURCE, _TC)
+    # Turns are taken like below a schedule's classes, but by count, so that the queue stays full.
+    client.add_tc(_TC, "weighted_fair", wid=0, resource="count")
+    client.attach_task(_SOURCE, _TC, share=1)
     if queue:
         client.create_module("Queue", _QUEUE)
         if len(cores) == 1:
-            client.attach_task(_QUEUE, _TC)
+            client.attach_task(_QUEUE, _TC, share=1)
         else:
             client.attach_task(_QUEUE, wid=max(cores))
         _set_burst(client, _BATCH // 2)

@@ -2,9 +2,10 @@
 """Takes the profile of a script on the daemon that is to run it.
 
 The pipeline first runs without any queue of ours, so that every packet goes all the way: the
-counters at gates tell how packets divide. Where the daemon accounts cycles to modules, they are
-read at the same time. Where it doesn't, the pipeline runs once more with a queue before every
-module, and each task's cycles are its module's, but for those of the queues.
+counters at gates tell how packets divide, and those of tasks what all modules cost together. Where
+the daemon accounts cycles to modules, it runs as long with that, and the costs of modules are
+adjusted to their sum without. Where it doesn't, the pipeline runs once more with a queue before
+every module, and each task's cycles are its module's, but for those of the queues.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ __all__ = ["Load", "take_profile"]
 Load = Callable[[Plan], None]  # replaces what the daemon runs with the script and this plan
 
 _WARM_UP = 0.1  # of the time that counts
-_NOTHING = Plan((), (), polling=False)
+_IDLE = 0.01  # of the time: with more, what packets cost can't be told from the use of tasks
 _ROOT = "alpine_profile"
 
 
@@ -60,23 +61,24 @@ def take_profile(
     graph = program.graph
     with daemon_errors(client):
         say("loading the pipeline", 0.0)
-        load(_NOTHING)
+        load(_uncut(program))
         known = knows_cycles(client, next(iter(graph.modules)))
         if pcap is not None:
             if not known:
                 raise AlpineError(f"the daemon at {client.address} can't replay captures; use e2d")
             _replay(program, client, pcap)
         say(f"running it for {seconds:g} s", 0.05)
-        grown = _observe(program, client, [*graph.modules], seconds, cycles=known)
+        grown = _observe(client, [*graph.modules], seconds, cycles=False)
         _check_inputs(program, grown, seconds)
-        say("measuring what queues cost", 0.5)
+        if known:
+            say(f"accounting its modules for {seconds:g} s", 0.3)
+            costs = _adjusted(_observe(client, [*graph.modules], seconds, cycles=True), grown)
+        say("measuring what queues cost", 0.6)
         cores = _cores(client)
         other = cores[1] if program.workers > 1 and len(cores) > 1 else None
         found = calibrate(client, cores[0], other, cycles=known)
-        if known:
-            costs = {name: use.cost or 0.0 for name, use in grown.modules.items()}
-        else:
-            say(f"running it with a queue before every module for {seconds:g} s", 0.6)
+        if not known:
+            say(f"running it with a queue before every module for {seconds:g} s", 0.7)
             costs = _by_cutting(program, client, load, seconds, found.queue)
         profile = Profile(
             digest=program.digest,
@@ -96,14 +98,45 @@ def take_profile(
     return profile.model_copy(update={"modules": modules})
 
 
-def _observe(
-    program: Program, client: Client, modules: list[str], seconds: float, *, cycles: bool
-) -> Growth:
+def _uncut(program: Program) -> Plan:
+    """The script's own tasks take turns, below a class like that of a schedule."""
+    own = [name for name, module in program.graph.modules.items() if module.tasks]
+    leaves = tuple((1, TcTask(name, "")) for name in own)
+    return Plan((), (TcNode(_ROOT, "weighted_fair", "count", leaves),), polling=False)
+
+
+def _observe(client: Client, modules: list[str], seconds: float, *, cycles: bool) -> Growth:
     with accounting(client, modules[0]) if cycles else nullcontext():
         time.sleep(_WARM_UP * seconds)
         before = read_sample(client, modules, cycles=cycles)
         time.sleep(seconds)
         return between(before, read_sample(client, modules, cycles=cycles))
+
+
+def _adjusted(profiled: Growth, plain: Growth) -> dict[str, float]:
+    """Cycles per packet of each module, so that together they cost what they do unprofiled.
+
+    The daemon takes the overhead of each look at the clock out of its figures, but knows only an
+    average of it. What is left over or missing in all is divided in the proportion of that.
+    """
+    uses = profiled.modules
+    spent = sum(use.cycles + use.task_cycles for use in uses.values())
+    overhead = sum(use.overhead_cycles for use in uses.values())
+    idle = sum(use.idle_cycles for use in uses.values())
+    scale = 0.0
+    if overhead > 0 and idle < _IDLE * spent:
+        should = sum(
+            use.task_packets * task.cycles / task.packets
+            for name, use in uses.items()
+            if (task := plain.tasks.get(name)) is not None and task.packets
+        )
+        scale = (should - spent) / overhead
+    return {
+        name: max(0.0, (use.cost or 0.0) + scale * use.overhead_cycles / use.packets)
+        if use.packets
+        else use.cost or 0.0
+        for name, use in uses.items()
+    }
 
 
 def _cores(client: Client) -> list[int]:
@@ -162,7 +195,7 @@ def _by_cutting(
     leaves = [TcTask(name, "") for name in (*own, *(queue.name for queue in queues))]
     root = TcNode(_ROOT, "round_robin", "", tuple((None, leaf) for leaf in leaves))
     load(Plan(queues, (root,), polling=False))
-    grown = _observe(program, client, [*graph.modules], seconds, cycles=False)
+    grown = _observe(client, [*graph.modules], seconds, cycles=False)
     tasks_of: dict[str, list[str]] = {name: [] for name in graph.modules}
     for new in queues:
         tasks_of[new.edge.target].append(new.name)

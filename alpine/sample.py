@@ -50,13 +50,17 @@ class TaskUse:
 
 @dataclass(frozen=True)
 class ModuleUse:
-    """A module's profile: packets and cycles at its gates, and those of its own tasks."""
+    """A module's profile: packets and cycles at its gates, and those of its own tasks.
+
+    ``overhead_cycles`` is what the daemon takes the profile to have cost, in none of the others.
+    """
 
     packets: float = 0.0
     cycles: float = 0.0
     task_packets: float = 0.0
     task_cycles: float = 0.0
     idle_cycles: float = 0.0
+    overhead_cycles: float = 0.0
 
     @property
     def cost(self) -> float | None:
