@@ -19,7 +19,7 @@ from alpine.promises import add_promises, must_stay_fed
 
 __all__ = ["FLOOR", "Shape", "Weights", "find_weights", "least_passes", "shapes"]
 
-FLOOR = 0.5  # see least_passes
+FLOOR = 0.25  # see least_passes
 _TOLERANCE = 1e-7  # of solvers
 
 
@@ -155,6 +155,18 @@ def find_weights(
     return _solve(level, tasks, placed, costs, before, least=least, elastic=elastic)
 
 
+def _passes(runs: Sequence[float], before: Sequence[Sequence[int]]) -> list[float]:
+    """What tasks handle if fed by those before them: exact, also where nothing was gained by it."""
+    found: dict[int, float] = {}
+
+    def passes(number: int) -> float:
+        if number not in found:
+            found[number] = min([runs[number], *map(passes, before[number])])
+        return found[number]
+
+    return [passes(number) for number in range(len(runs))]
+
+
 def _served(level: Level) -> list[int]:
     return [c for c in level.classes if level.problem.forest.leaf(c) in level.members]
 
@@ -179,8 +191,10 @@ def _solve(
         passes.append(runs[number] if tied else model.variable())
         if not tied:
             model.row({passes[-1]: 1.0, runs[number]: -1.0}, high=0.0)
+    # Behind a merge, a task may come before others that feed it.
+    for number, passed in enumerate(passes):
         for previous in before[number]:
-            model.row({passes[-1]: 1.0, passes[previous]: -1.0}, high=0.0)
+            model.row({passed: 1.0, passes[previous]: -1.0}, high=0.0)
         for previous in before[number][1:]:
             # Packets mix in one queue: they stay in proportion only if they came in it.
             model.row({passes[previous]: 1.0, passes[before[number][0]]: -1.0}, 0.0, 0.0)
@@ -217,9 +231,7 @@ def _solve(
     x = [max(0.0, float(value)) for value in answer.values]
     whole = len(set(placed))
     a = [x[v] for v in runs]
-    d: list[float] = []
-    for number, ability in enumerate(a):  # exact, also where the objective did not care
-        d.append(min([ability, *(d[previous] for previous in before[number])]))
+    d = _passes(a, before)
     rate = {c: level.rates[c] * d[task_of[level.way(c)[-1]]] for c in served}
     spent = sum(value * cost for value, cost in zip(x, model.cost, strict=True) if cost < -1.0)
     return Weights(
