@@ -43,19 +43,19 @@ def explain_infeasible(level: Level) -> str:
             most = _most(level, path, promised)
             if most < promised[path] - 1e-6:
                 return (
-                    f"policy '{policy.name}': class '{forest.paths[path].name}' can't have "
+                    f"{policy.subject}: class '{forest.paths[path].name}' can't have "
                     f"{promised[path]:.1%} of the useful CPU time: {most:.1%} is all it can be "
                     f"given, for it gets no more packets than pass {_bottleneck(level, path)}; "
                     "lower its share, or count polls of empty queues as time (useful=False)"
                 )
     if level.problem.workers > 1:
         return (
-            f"policy '{policy.name}': no placement of its tasks on {level.problem.workers} workers "
+            f"{policy.subject}: no placement of its tasks on {level.problem.workers} workers "
             "meets the ratios, for a task can't have more than one worker's time; "
             "use fewer workers, or less uneven shares"
         )
     return (
-        f"policy '{policy.name}': its ratios can't be met together: what the classes share costs "
+        f"{policy.subject}: its ratios can't be met together: what the classes share costs "
         "more than the smallest share; raise that share"
     )
 
