@@ -23,7 +23,8 @@ from alpine.profile import even_profile, profile_path, write_profile
 from bess_plugins.client import Client
 from bess_plugins.script.recording import record_script
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "alpine" / "firewall.alpine"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = EXAMPLES / "alpine" / "firewall.alpine"
 COMMANDS = ["profile", "compile", "explain", "graph", "run", "watch"]
 GRAPH = """\
 inc::Source()
@@ -485,3 +486,37 @@ def test_more_workers_than_cores_by_command(command: str, tmp_path: Path) -> Non
         assert lines[0].endswith("; profiling goes on")
         assert "no daemon at 127.0.0.1:1" in lines[1] or "went away" in lines[1]
     assert len(lines) == (2 if command == "profile" else 1)
+
+
+LISTING_5_2 = """\
+alpine.add_tc('tc1', [inc, wm, out])
+alpine.add_tc('tc2', [inc, wm, sink])
+alpine.add_policy('p0', 'priority')
+alpine.attach_tc('tc1', parent='p0', priority=1)
+alpine.attach_tc('tc2', parent='p0', priority=0)
+"""
+
+
+def built(path: Path, text: str | None = None) -> tuple[object, ...]:
+    """What a script builds, without its formatting and the names of traffic classes."""
+    found = record_script(path, text, {"IN": "in", "OUT": "out", "LOG": "log"})
+    return (
+        {module.name: (module.mclass, module.arg) for module in found.modules},
+        {(edge.source, edge.ogate, edge.target, edge.igate) for edge in found.edges},
+        [(tc.policy, tc.parent) for tc in found.tcs],
+        {task.module: (task.priority, task.share) for task in found.tasks},
+    )
+
+
+def test_listings_5_1_and_5_2_compile_to_listing_5_3(tmp_path: Path) -> None:
+    listing = (EXAMPLES / "listing-5.1.bess").read_text(encoding="utf-8")
+    path = script(tmp_path, f"{listing}\n{LISTING_5_2}")
+    variables = ("IN=in", "OUT=out", "LOG=log")
+    text = written("compile", path, "--even", *variables)
+    assert built(path, text) == built(EXAMPLES / "listing-5.3.bess")
+    assert "wm:1 -> q0 -> sink" in text
+    # Were the log the more important, its way would be the one without a queue.
+    other = LISTING_5_2.replace("priority=1", "priority=-1")
+    text = written("compile", script(tmp_path, f"{listing}\n{other}"), "--even", *variables)
+    assert "wm:0 -> q0 -> out" in text and "wm:1 -> sink" in text
+    assert built(path, text)[-1] == {"inc": (0, None), "q0": (1, None)}
