@@ -12,6 +12,7 @@ from alpine.plan import Plan, TcNode, TcTask
 from alpine.program import Program
 from alpine.sample import Sample, TaskUse
 from bess_plugins.client import BessError, Client
+from bess_plugins.script.recording import record_script
 from daemon_support import CORE
 
 __all__ = ["fork", "load", "make_program", "merge", "sample_of"]
@@ -41,7 +42,12 @@ def make_program(
 
     for start in graph.inputs():
         walk(start, ())
-    return Program("test.alpine", "", graph, tuple(paths), objective, workers, "d1")
+    source = "".join(f"{kind}(name={name!r})\n" for name, kind in modules.items())
+    source += "".join(
+        f"bess.connect_modules({start!r}, {end!r}, {gate}, 0)\n" for start, gate, end in edges
+    )
+    recording = record_script("test.alpine", source)
+    return Program("test.alpine", source, graph, tuple(paths), objective, workers, "d1", recording)
 
 
 def fork(kind: Kind = Kind.CPU_TIME, *, shares: Sequence[float] = (3, 1)) -> Program:
