@@ -23,7 +23,7 @@ from alpine.emit import emit, names_in_use
 from alpine.errors import AlpineError, InfeasibleError
 from alpine.explain import alternatives, explain_dict, explain_table
 from alpine.frontend import load
-from alpine.live import Options, find_profile, make_problem
+from alpine.live import Options, check_workers, find_profile, make_problem
 from alpine.plan import Plan
 from alpine.planning import Target, plan
 from alpine.profile import even_profile, profile_path, read_profile, write_profile
@@ -120,8 +120,7 @@ class _Compiled:
 
 
 def _compile(
-    script: Path,
-    assignments: list[str] | None,
+    program: Program,
     *,
     even: bool,
     solver: str,
@@ -130,15 +129,15 @@ def _compile(
     target: Target = "any",
     use_closest: bool = False,
 ) -> _Compiled:
-    program = load(script, parse_assignments(assignments or []))
-    profile = even_profile(program) if even else read_profile(profile_path(script), program)
+    profile = even_profile(program) if even else read_profile(profile_path(program.path), program)
     problem = make_problem(program, profile)
     try:
         schedule = solve(problem, solver=solver, time_limit_s=time_limit)
     except InfeasibleError as error:
         if not use_closest:
             raise InfeasibleError(
-                f"{error}; --closest writes the schedule that misses by the least", error.closest
+                f"{error}; `alpine compile --closest` writes the schedule that misses by the least",
+                error.closest,
             ) from None
         schedule, tolerance = error.closest, 2.0
     made = plan(schedule, target=target, names=names_in_use(program))
@@ -170,6 +169,10 @@ def profile(
     with _one_line_errors(), Client(daemon) as client:
         variables = parse_assignments(assignments or [])
         program = load(script, variables)
+        try:
+            check_workers(program, client)
+        except AlpineError as error:  # what modules cost is of use for other machines
+            typer.echo(f"alpine: {error}; profiling goes on", err=True)
         with _progress() as progress:
             found = take_profile(
                 program,
@@ -211,8 +214,7 @@ def compile_command(
             text = emit(program, Plan((), (), False))
         else:
             text = _compile(
-                script,
-                assignments,
+                program,
                 even=even,
                 solver=solver,
                 time_limit=time_limit,
@@ -239,14 +241,13 @@ def explain(
     """Say what the schedule does, task by task and class by class, and why not another cut."""
     with _one_line_errors():
         made = _compile(
-            script,
-            assignments,
+            load(script, parse_assignments(assignments or [])),
             even=even,
             solver=solver,
             time_limit=time_limit,
             tolerance=tolerance,
         )
-        others = alternatives(made.schedule)
+        others = alternatives(made.schedule, time_limit_s=time_limit)
     if as_json:
         typer.echo(json.dumps(explain_dict(made.schedule, made.verdict, others), indent=2))
     else:
@@ -268,8 +269,7 @@ def graph(
     """Draw the pipeline: a colour for each task, and queues where they were put."""
     with _one_line_errors():
         made = _compile(
-            script,
-            assignments,
+            load(script, parse_assignments(assignments or [])),
             even=even,
             solver=solver,
             time_limit=time_limit,
@@ -287,6 +287,7 @@ def _start(
 ) -> live.Running:
     variables = parse_assignments(assignments or [])
     program = load(script, variables)
+    check_workers(program, client)
     loader = _loader(program, client, variables)
     if options.pcap is not None or not (options.even or profile_path(script).exists()):
         with _progress() as progress:

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from alpine.errors import AlpineError
+from alpine.errors import InfeasibleError, SolverError
+from alpine.levels import split_levels
 from alpine.planning import task_modules
 from alpine.schedule import Schedule
 from alpine.solve import solve
@@ -19,6 +21,8 @@ __all__ = ["alternatives", "explain_dict", "explain_table"]
 
 _QUEUE_PACKETS = 1024  # of a Queue, unless told otherwise
 _MOST_ROWS = 40
+
+Key = tuple[str, int]
 
 
 def _latency_s(schedule: Schedule, path: int) -> float:
@@ -86,18 +90,31 @@ def explain_table(
     return Group(*parts, why) if others else Group(*parts)
 
 
-def alternatives(schedule: Schedule) -> list[tuple[str, str]]:
-    """Schedules with one queue less or none, one at every branch, and what they would come to."""
+def alternatives(schedule: Schedule, *, time_limit_s: float = 60.0) -> list[tuple[str, str]]:
+    """Schedules with one queue less or none, one at every branch, and what they would come to.
+
+    Queues that priorities need stand in all of them.
+    """
     nodes = schedule.problem.forest.nodes
-    queued = {edge.key for c in schedule.cuts if (edge := nodes[c].edge) is not None}
-    cuts = frozenset(n.index for n in nodes if n.edge is not None and n.edge.key in queued)
-    tried: list[tuple[str, frozenset[int]]] = [("no queue", frozenset())]
+    heads = (head for level in split_levels(schedule.problem) for head in level.heads)
+    kept = {edge.key for head in heads if (edge := nodes[head].edge) is not None}
+
+    def behind(keys: Iterable[Key]) -> frozenset[int]:
+        wanted = set(keys) - kept
+        return frozenset(n.index for n in nodes if n.edge is not None and n.edge.key in wanted)
+
+    queued = {edge.key: edge for c in schedule.cuts if (edge := nodes[c].edge) is not None}
+    cuts = behind(queued)
+    only = "no queue but those that priorities need" if kept & set(queued) else "no queue"
+    tried: list[tuple[str, frozenset[int]]] = [(only, frozenset())]
     if len(cuts) <= _MOST_ROWS // 2:
         tried += [
-            (f"without the queue on {nodes[c].edge}", cuts - {c}) for c in sorted(schedule.cuts)
+            (f"without the queue on {edge}", behind(set(queued) - {key}))
+            for key, edge in queued.items()
         ]
-    branches = frozenset(c for node in nodes if len(node.children) > 1 for c in node.children)
-    tried.append(("a queue at each branch", branches))
+    children = (nodes[c] for node in nodes if len(node.children) > 1 for c in node.children)
+    branches = {child.edge.key for child in children if child.edge is not None}
+    tried.append(("a queue at each branch", behind(branches)))
     best = sum(schedule.throughput_pps)
     found: list[tuple[str, str]] = []
     seen = {cuts}
@@ -106,9 +123,12 @@ def alternatives(schedule: Schedule) -> list[tuple[str, str]]:
             continue
         seen.add(other)
         try:
-            instead = solve(schedule.problem, fixed_cuts=other)
-        except AlpineError:
+            instead = solve(schedule.problem, fixed_cuts=other, time_limit_s=time_limit_s)
+        except InfeasibleError:
             found.append((name, "does not meet the objectives"))
+            continue
+        except SolverError as error:
+            found.append((name, f"unknown: {error}"))
             continue
         rate = sum(instead.throughput_pps)
         change = rate / best - 1 if best else 0.0

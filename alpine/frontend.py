@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path as FilePath
 
 from alpine.errors import AlpineError
@@ -20,10 +22,12 @@ __all__ = ["load"]
 
 def load(path: FilePath | str, variables: Mapping[str, str] | None = None) -> Program:
     """Read a script. Raises ``ScriptError`` where it can't be run, ``AlpineError`` where it runs
-    but what it says about classes and objectives makes no sense."""
+    but what it says about classes and objectives makes no sense. What it prints goes to stderr, for
+    standard output may be where the new script goes."""
     recorder = Recorder(path, variables=variables)
     alpine = Alpine(recorder)
-    recording = recorder.run({"alpine": alpine})
+    with redirect_stdout(sys.stderr):
+        recording = recorder.run({"alpine": alpine})
     wiring = Wiring(recording.modules, recording.edges, recorder.path)
     has_objectives = alpine.first is not None
     if has_objectives:
@@ -39,6 +43,7 @@ def load(path: FilePath | str, variables: Mapping[str, str] | None = None) -> Pr
         workers=_workers(alpine, recording),
         digest=_digest(recording),
         recording=recording,
+        workers_place=alpine.workers_place,
     )
 
 
@@ -73,7 +78,7 @@ def _classes(alpine: Alpine, wiring: Wiring) -> tuple[Path, ...]:
             raise AlpineError(
                 f"{statement.place}: the path of class {statement.name!r} is none: {error}"
             ) from None
-        path = Path(statement.name, statement.path[0].module, edges)
+        path = Path(statement.name, statement.path[0].module, edges, place=statement.place)
         other = ways.setdefault(_way(path), path.name)
         if other != path.name:
             raise AlpineError(
@@ -225,7 +230,7 @@ class _Objectives:
                     self._classes[child] if child in self._classes else self._policy(child),
                 )
             )
-        return Policy(name, statement.kind, tuple(members), statement.useful)
+        return Policy(name, statement.kind, tuple(members), statement.useful, statement.place)
 
 
 def _known(names: Mapping[str, object]) -> str:

@@ -10,7 +10,7 @@ tree, nodes and modules are the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Edge", "Forest", "ModuleGraph", "ModuleNode", "Node", "Path", "Place", "build_forest"]
 
@@ -82,13 +82,15 @@ class ModuleGraph:
 class Path:
     """A class of traffic: its input, and the edges from there to its exit.
 
-    ``implicit`` marks a path that the script does not name: its packets have no objective.
+    ``implicit`` marks a path that the script does not name: its packets have no objective. Else
+    ``place`` is that of the statement that names it.
     """
 
     name: str
     input: str
     edges: tuple[Edge, ...]
     implicit: bool = False
+    place: Place | None = field(default=None, compare=False)
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -68,12 +68,13 @@ class Alpine:
         self.policies: dict[str, PolicyStatement] = {}
         self.attachments: list[Attachment] = []
         self.worker_count: int | None = None
+        self.workers_place: Place | None = None
         self.first: Place | None = None  # of the first statement of objectives
 
     def add_tc(self, name: str, path: Iterable[Module | str]) -> None:
         """Name a class of traffic: the packets that take this path."""
         place = self._new_name(name)
-        if isinstance(path, (str, Module)):
+        if isinstance(path, (str, Module)) or not isinstance(path, Iterable):
             raise ConfError(
                 f"the path of class {name!r} is {path!r}; give a list of modules, such as "
                 "[inc, wm, out]"
@@ -91,7 +92,7 @@ class Alpine:
     ) -> None:
         """Create a policy, below another one if ``parent`` is given."""
         place = self._new_name(name)
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise ConfError(f"no policy {kind!r}; there are: {', '.join(_KINDS)}")
         if useful and _KINDS[kind] is not Kind.CPU_TIME:
             raise ConfError(
@@ -115,6 +116,8 @@ class Alpine:
     ) -> None:
         """Put a class below a policy."""
         place = self._here()
+        if not isinstance(name, str):
+            raise ConfError(f"attach_tc takes the name of a class, not {name!r}")
         if name in self.policies:
             raise ConfError(
                 f"{name!r} is a policy: give add_policy its parent=, attach_tc is for classes"
@@ -139,6 +142,7 @@ class Alpine:
         if self.worker_count is not None:
             raise ConfError(f"workers({self.worker_count}) was said before; say it once")
         self.worker_count = count
+        self.workers_place = Place(self._recorder.path, *self._recorder.place())
 
     def _bound(self, hop: Hop) -> Module:
         module = self._recorder.module(hop.module)
@@ -187,7 +191,14 @@ def _attachment(
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ConfError(f"{what} of {child!r} must be a number, not {value!r}")
-        if not math.isfinite(value) or (what == "share" and value <= 0):
+        if not _is_finite(value) or (what == "share" and value <= 0):
             right = "a positive number" if what == "share" else "a finite number"
             raise ConfError(f"{what} of {child!r} is {value}; must be {right}")
     return Attachment(child, parent, priority, share, place)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False

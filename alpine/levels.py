@@ -130,7 +130,7 @@ def _check_shares(policy: Policy) -> None:
             continue
         if member.child.kind is Kind.PRIORITY:
             raise AlpineError(
-                f"policy '{member.child.name}' gives priorities below '{policy.name}', which "
+                f"{member.child.subject} gives priorities below '{policy.name}', which "
                 "divides by shares; put the priorities on top, with shares inside of each level"
             )
         _check_shares(member.child)

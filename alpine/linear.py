@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import highspy
 import numpy as np
 
 from alpine.errors import SolverError
@@ -84,6 +83,7 @@ def solve_model(model: Model, solver: str = "highs", time_limit_s: float = 60.0)
 
 
 def _solve_highs(model: Model, time_limit_s: float) -> Answer | None:
+    highspy = _import("highspy", "pip install highspy")
     # The class that Highs derives from: making a Highs prints a banner, where scripts may go.
     highs = highspy._core._Highs()
     for option, value in (
@@ -95,7 +95,7 @@ def _solve_highs(model: Model, time_limit_s: float) -> Answer | None:
         ("threads", 1),
     ):
         highs.setOptionValue(option, value)
-    highs.passModel(_highs_lp(model))
+    highs.passModel(_highs_lp(highspy, model))
     highs.run()
     status = highs.getModelStatus()
     known = highspy.HighsModelStatus
@@ -113,7 +113,7 @@ def _solve_highs(model: Model, time_limit_s: float) -> Answer | None:
     return Answer(values, objective, gap if math.isfinite(gap) else 1.0)
 
 
-def _highs_lp(model: Model) -> highspy.HighsLp:
+def _highs_lp(highspy: Any, model: Model) -> Any:
     lp = highspy.HighsLp()
     lp.num_col_ = len(model.lower)
     lp.num_row_ = len(model.rows)
@@ -136,12 +136,7 @@ def _highs_lp(model: Model) -> highspy.HighsLp:
 
 
 def _solve_gurobi(model: Model, time_limit_s: float) -> Answer | None:
-    try:
-        gp: Any = importlib.import_module("gurobipy")
-    except ImportError:
-        raise SolverError(
-            "gurobipy is not installed; `pip install 'bess-e2[gurobi]'`, or use --solver highs"
-        ) from None
+    gp = _import("gurobipy", "pip install 'bess-e2[gurobi]'`, or use `--solver highs")
     try:
         with gp.Env(params={"OutputFlag": 0, "Threads": 1}) as env, gp.Model(env=env) as problem:
             problem.Params.TimeLimit = time_limit_s
@@ -177,8 +172,15 @@ def _solve_gurobi(model: Model, time_limit_s: float) -> Answer | None:
     return Answer(values, float(np.dot(model.cost, values)), gap)
 
 
+def _import(name: str, remedy: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise SolverError(f"{name} is not installed; `{remedy}`") from None
+
+
 def _too_late(name: str, time_limit_s: float) -> str:
     return (
-        f"{name} found no schedule within {time_limit_s:g} s; allow more with --time-limit, or "
-        "leave the choice to --solver auto"
+        f"{name} found no schedule within {time_limit_s:g} s; allow more with --time-limit; "
+        "for a tree on one worker --solver auto is quicker"
     )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +32,16 @@ from alpine.solve import solve
 from alpine.verify import TOLERANCE, verify
 from bess_plugins.client import Client
 
-__all__ = ["Observe", "Options", "Running", "find_profile", "make_problem", "run", "start"]
+__all__ = [
+    "Observe",
+    "Options",
+    "Running",
+    "check_workers",
+    "find_profile",
+    "make_problem",
+    "run",
+    "start",
+]
 
 Observe = Callable[[Reading], None]
 _WARM_UP_S = 0.2  # queues fill up, or run empty
@@ -90,6 +101,28 @@ def make_problem(program: Program, profile: Profile) -> Problem:
     return Problem(forest, rates, costs, program.objective, program.workers)
 
 
+def check_workers(program: Program, client: Client) -> None:
+    """Refuse more workers than cores. Of a daemon elsewhere, the cores are not known."""
+    cores = len(os.sched_getaffinity(0))
+    if program.workers_place is None or program.workers <= cores or not _is_here(client.address):
+        return
+    raise AlpineError(
+        f"{program.workers_place}: {program.workers} workers need as many cores, and this machine "
+        f"lets us use {cores}; say alpine.workers({cores}) to run it here"
+    )
+
+
+def _is_here(address: str) -> bool:
+    """Whether a daemon runs on this machine."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost" or address.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def start(
     program: Program,
     client: Client,
@@ -101,6 +134,7 @@ def start(
 ) -> Running:
     """Find costs, solve, verify, and put the result on the daemon in place of what it runs."""
     options = options or Options()
+    check_workers(program, client)
     profile = find_profile(program, client, load, options, progress)
     problem = make_problem(program, profile)
     schedule = solve(problem, solver=options.solver, time_limit_s=options.time_limit_s)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from alpine.graph import Place
 
 __all__ = ["Kind", "Member", "Policy"]
 
@@ -31,13 +33,26 @@ class Policy:
     """A node of the tree of objectives.
 
     ``useful`` counts CPU time only while there are packets: polls of an empty queue don't help to
-    meet a ratio then.
+    meet a ratio then. ``place`` is that of its statement.
     """
 
     name: str
     kind: Kind
     members: tuple[Member, ...]
     useful: bool = False
+    place: Place | None = field(default=None, compare=False)
+
+    @property
+    def subject(self) -> str:
+        """What a message about it starts with: its place, where that is known, and its name."""
+        return f"{f'{self.place}: ' if self.place else ''}policy '{self.name}'"
+
+    def policies(self) -> Iterator[Policy]:
+        """It and those below it."""
+        yield self
+        for member in self.members:
+            if isinstance(member.child, Policy):
+                yield from member.child.policies()
 
     def classes(self) -> Iterator[int]:
         """Classes below it, in order."""

@@ -83,9 +83,9 @@ class Profile(BaseModel):
         for path, rate in zip(program.paths, rates, strict=True):
             if not rate > 0:
                 raise AlpineError(
-                    f"{program.path}: class '{path.name}' ({path}) got no packets while the "
-                    "profile was taken; take it with traffic that covers it (`alpine profile "
-                    "--pcap`), or assume that all classes are alike (--even)"
+                    f"{path.place or program.path}: class '{path.name}' ({path}) got no packets "
+                    "while the profile was taken; take it with traffic that covers it (`alpine "
+                    "profile --pcap`), or assume that all classes are alike (--even)"
                 )
         return rates
 
@@ -171,7 +171,9 @@ def _parse(path: Path) -> Any:
     try:
         document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise AlpineError(f"{path}: {error.strerror or error}; run `alpine profile`") from None
+        raise AlpineError(
+            f"{path}: {error.strerror or error}; run `alpine profile`, or assume costs (--even)"
+        ) from None
     except UnicodeDecodeError as error:
         raise AlpineError(f"{path}: not UTF-8 text at byte {error.start}") from None
     except MarkedYAMLError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from alpine.graph import ModuleGraph, Path
+from alpine.graph import ModuleGraph, Path, Place
 from alpine.objectives import Policy
 from bess_plugins.script.recording import Recording
 
@@ -18,7 +18,8 @@ class Program:
 
     ``objective`` is None where the script says nothing to Alpine. ``digest`` tells this pipeline
     from another: it covers modules, their arguments and connections, not comments or objectives.
-    ``recording`` is what the script did: what is where in its text.
+    ``recording`` is what the script did: what is where in its text. ``workers_place`` is where it
+    says how many ``workers`` there are; None where it doesn't.
     """
 
     path: str
@@ -29,3 +30,4 @@ class Program:
     workers: int
     digest: str
     recording: Recording = field(default_factory=Recording)
+    workers_place: Place | None = None

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from alpine.errors import AlpineError, InfeasibleError, SolverError
@@ -92,8 +92,8 @@ def _check(problem: Problem) -> None:
     for path, rate in zip(forest.paths, problem.rates, strict=True):
         if not rate > 0:
             raise AlpineError(
-                f"class '{path.name}' has no packets, so nothing can be given to it; "
-                "profile with traffic that reaches it"
+                f"{f'{path.place}: ' if path.place else ''}class '{path.name}' has no packets, so "
+                "nothing can be given to it; profile with traffic that reaches it"
             )
     missing = {node.module for node in forest.nodes} - set(problem.costs.module)
     if missing:
@@ -120,13 +120,7 @@ def _with_cuts(level: Level, options: _Options, placed: Mapping[str, int]) -> _S
     cuts = options.fixed_cuts & inside
     if level.problem.workers == 1:
         return _solved(level, cuts, options, "tree")
-    solver = "gurobi" if options.solver == "gurobi" else "highs"
-    structure = cut_by_milp(
-        level, solver=solver, time_limit_s=options.time_limit_s, fixed=cuts, placed=placed
-    )
-    if structure is None:
-        return None
-    return _solved(level, cuts, options, solver, workers=structure.workers, gap=structure.gap)
+    return _by_milp(level, options, placed, options.solver, options.time_limit_s, cuts)
 
 
 def _solved(
@@ -181,13 +175,18 @@ def _all_promised(level: Level) -> bool:
 
 
 def _by_milp(
-    level: Level, options: _Options, placed: Mapping[str, int], solver: str, time_limit_s: float
+    level: Level,
+    options: _Options,
+    placed: Mapping[str, int],
+    solver: str,
+    time_limit_s: float,
+    fixed: frozenset[int] | None = None,
 ) -> _Solved | None:
     name = "highs" if solver in ("auto", "tree") else solver
     wanted = least_passes(level, options.floor)
-    for least in (wanted, wanted / 2, 0.0):
+    for least in _floors(wanted, level.problem.workers):
         structure = cut_by_milp(
-            level, solver=name, time_limit_s=time_limit_s, least=least, placed=placed
+            level, solver=name, time_limit_s=time_limit_s, least=least, fixed=fixed, placed=placed
         )
         if structure is not None:
             return _solved(
@@ -198,9 +197,17 @@ def _by_milp(
                 workers=structure.workers,
                 gap=structure.gap,
             )
-        if least == 0:
-            break
     return None
+
+
+def _floors(wanted: float, workers: int) -> Iterator[float]:
+    """What to try for a floor. It was meant for all workers busy, and tasks may not fill them: go
+    down to half of what one worker could do before a class may be starved."""
+    least = wanted
+    while least > 0 and least * workers * 2.01 > wanted:
+        yield least
+        least /= 2
+    yield 0.0
 
 
 def _closest(level: Level, options: _Options, placed: Mapping[str, int]) -> _Solved:

@@ -69,49 +69,54 @@ def verify(
     whole = sum(rates)
     shares = tuple(rate / whole for rate in rates)
     ways = _follow(program, recording)
-    tasks = _place(recording, {task for way in ways for task, _ in way})
-    _charge(ways, tasks, costs, shares, program)
+    tasks = _place(program, recording, {task for way in ways for task, _ in way})
+    _charge(ways, tasks, costs, shares)
+    importance = _check_priorities(program, objective, ways, tasks)
+    _check_ratios(program, objective, ways, tasks, importance)
     _weigh(tasks)
-    _check_priorities(program, objective, ways, tasks)
     last = {path: way[-1][0] for path, way in enumerate(ways)}
     runs = {name: _runs(task) for name, task in tasks.items()}
-    passes = _passes(tasks, runs)
+    passes = _passes(tasks, runs, importance)
     time: dict[Kind, dict[int, float]] = {Kind.CPU_TIME: {}, Kind.THROUGHPUT: {}}
     useful: dict[int, float] = {}
     for path, task in last.items():
-        rank = tasks[task].rank
-        own = {n: t for n, t in tasks.items() if t.rank == rank and path in t.cycles}
+        own = {
+            n: t for n, t in tasks.items() if importance[n] == importance[task] and path in t.cycles
+        }
         time[Kind.CPU_TIME][path] = sum(t.cycles[path] * runs[n] for n, t in own.items())
         useful[path] = sum(t.cycles[path] * passes[n] for n, t in own.items())
         time[Kind.THROUGHPUT][path] = shares[path] * passes[task]
     errors: dict[str, float] = {}
     _measure(objective, time, useful, errors)
-    for name, error in errors.items():
+    for policy in objective.policies():
+        error = errors.get(policy.name, 0.0)
         if error > tolerance:
             raise AlpineError(
-                f"{program.path}: the schedule would miss policy '{name}' by {error:.2%}, more "
-                f"than --tolerance {tolerance:.2%}; whole-numbered shares come no closer"
+                f"{policy.place or program.path}: the schedule would miss policy '{policy.name}' "
+                f"by {error:.2%}, more than --tolerance {tolerance:.2%}; whole-numbered shares "
+                "come no closer"
             )
     return Verdict(errors)
 
 
 Way = list[tuple[str, str]]  # pairs of a task's module and a module that it runs
+Importance = tuple[float, ...]  # priorities of the objectives, from the root on
 
 
 def _follow(program: Program, recording: Recording) -> list[Way]:
     """For each path, the modules on its way in the new script and the tasks that run them."""
     kinds = {module.name: module.mclass for module in recording.modules}
     new = {name for name in kinds if name not in program.graph.modules}
-    leads = {(edge.source, edge.ogate): edge.target for edge in recording.edges}
+    leads = {(edge.source, edge.ogate): (edge.target, edge.igate) for edge in recording.edges}
     ways = []
     for path in program.paths:
         way = [(path.input, path.input)]
         for edge in path.edges:
-            step = leads.get(edge.key, "")
-            if step in new:
+            step, gate = leads.get(edge.key, ("", 0))
+            if step in new and kinds[step] == "Queue":
                 way.append((step, step))
-                step = leads.get((step, 0), "")
-            if step != edge.target:
+                step, gate = leads.get((step, 0), ("", 0))
+            if (step, gate) != (edge.target, edge.igate):
                 raise AlpineError(f"{program.path}: the new script lost the way of '{path.name}'")
             task = step if kinds[step] in ("Queue", "DRR") else way[-1][0]
             way.append((task, step))
@@ -119,7 +124,7 @@ def _follow(program: Program, recording: Recording) -> list[Way]:
     return ways
 
 
-def _place(recording: Recording, names: set[str]) -> dict[str, _Task]:
+def _place(program: Program, recording: Recording, names: set[str]) -> dict[str, _Task]:
     """Where each task stands in the scheduler tree."""
     tcs = {tc.name: tc for tc in recording.tcs}
     below: dict[str, int] = {}
@@ -144,8 +149,8 @@ def _place(recording: Recording, names: set[str]) -> dict[str, _Task]:
             node = above
         task.wid, task.rank = max(node.wid, 0), tuple(rank)
         tasks[record.module] = task
-    for name in names - set(tasks):  # the only task of a worker needs no place
-        tasks[name] = _Task(weight=1.0)
+    for name in sorted(names - set(tasks)):
+        raise AlpineError(f"{program.path}: the task of '{name}' has no place in the schedule")
     return tasks
 
 
@@ -154,7 +159,6 @@ def _charge(
     tasks: Mapping[str, _Task],
     costs: Costs,
     shares: tuple[float, ...],
-    program: Program,
 ) -> None:
     """What each class costs in each task, per packet offered."""
     for path, way in enumerate(ways):
@@ -175,6 +179,32 @@ def _charge(
             before = name
 
 
+def _check_ratios(
+    program: Program,
+    objective: Policy,
+    ways: list[Way],
+    tasks: Mapping[str, _Task],
+    importance: Mapping[str, Importance],
+) -> None:
+    """Tasks that are to share a worker's time have to stand under one class with shares."""
+    timed = {
+        importance[ways[path][-1][0]]
+        for policy in objective.policies()
+        if policy.kind is not Kind.PRIORITY
+        for path in policy.classes()
+    }
+    sums: dict[tuple[int, Importance], float] = {}
+    for name, task in tasks.items():
+        if importance[name] in timed:
+            key = (task.wid, importance[name])
+            sums[key] = sums.get(key, 0.0) + task.weight
+    for (wid, _), total in sums.items():
+        if abs(total - 1) > 1e-6:
+            raise AlpineError(
+                f"{program.path}: the tasks of worker {wid} don't share its time in one ratio"
+            )
+
+
 def _weigh(tasks: Mapping[str, _Task]) -> None:
     """Turn shares of packets into parts of time."""
     spent: dict[tuple[int, tuple[int, ...]], float] = {}
@@ -193,14 +223,16 @@ def _runs(task: _Task) -> float:
     return task.weight / total if total > 0 else 0.0
 
 
-def _passes(tasks: Mapping[str, _Task], runs: Mapping[str, float]) -> dict[str, float]:
-    """What part of its packets each task handles, fed by those before it of the same rank."""
+def _passes(
+    tasks: Mapping[str, _Task], runs: Mapping[str, float], importance: Mapping[str, Importance]
+) -> dict[str, float]:
+    """What part of its packets each task handles, fed by those before it of its importance."""
     found: dict[str, float] = {}
 
     def passes(name: str) -> float:
         if name not in found:
             task = tasks[name]
-            fed = [passes(b) for b in task.before if tasks[b].rank == task.rank]
+            fed = [passes(b) for b in task.before if importance[b] == importance[name]]
             found[name] = min([runs[name], *fed])
         return found[name]
 
@@ -209,11 +241,11 @@ def _passes(tasks: Mapping[str, _Task], runs: Mapping[str, float]) -> dict[str, 
     return found
 
 
-def _levels(policy: Policy, rank: tuple[float, ...] = ()) -> dict[int, tuple[float, ...]]:
+def _levels(policy: Policy, rank: Importance = ()) -> dict[int, Importance]:
     """How important each class is: greater tuples first."""
     if policy.kind is not Kind.PRIORITY:
         return {path: rank for path in policy.classes()}
-    found: dict[int, tuple[float, ...]] = {}
+    found: dict[int, Importance] = {}
     for member in policy.members:
         inner = (*rank, member.value)
         if isinstance(member.child, Policy):
@@ -225,27 +257,31 @@ def _levels(policy: Policy, rank: tuple[float, ...] = ()) -> dict[int, tuple[flo
 
 def _check_priorities(
     program: Program, objective: Policy, ways: list[Way], tasks: Mapping[str, _Task]
-) -> None:
-    """A module runs as early as the most important class that needs it there, and no earlier."""
+) -> dict[str, Importance]:
+    """A module runs as early as the most important class that needs it there, and no earlier.
+
+    Returns how important each task is: whatever worker runs it, those alike share their time.
+    """
     levels = _levels(objective)
-    if len(set(levels.values())) < 2 and len(levels) == len(ways):
-        return
     lowest = min(levels.values())
     known = [(levels.get(p, (lowest[0] - 1,) if lowest else ())) for p in range(len(ways))]
+    importance: dict[str, Importance] = {}
     for name, task in tasks.items():
         needed = {max(known[p] for p in paths) for paths in task.modules.values()}
         if len(needed) > 1:
             raise AlpineError(
                 f"{program.path}: the task of '{name}' mixes modules of different importance"
             )
+        importance[name] = needed.pop()
+    for name, task in tasks.items():
         for other, entry in tasks.items():
-            theirs = max(known[p] for paths in entry.modules.values() for p in paths)
-            ours = next(iter(needed))
-            if ours > theirs and not task.rank < entry.rank and task.wid == entry.wid:
+            more = importance[name] > importance[other]
+            if more and not task.rank < entry.rank and task.wid == entry.wid:
                 raise AlpineError(
                     f"{program.path}: the task of '{other}' would not wait for that of '{name}', "
                     "which is more important"
                 )
+    return importance
 
 
 def _measure(

@@ -17,7 +17,7 @@ from alpine.levels import Level
 from alpine.linear import Model, solve_model
 from alpine.promises import add_promises, must_stay_fed
 
-__all__ = ["FLOOR", "Shape", "Weights", "find_weights", "least_passes", "shapes"]
+__all__ = ["FLOOR", "Shape", "Weights", "find_weights", "least_passes", "most_time", "shapes"]
 
 FLOOR = 0.25  # see least_passes
 _TOLERANCE = 1e-7  # of solvers
@@ -129,6 +129,16 @@ def least_passes(level: Level, floor: float) -> float:
     return floor * scale * min((alike.rate[c] / level.rates[c] for c in alike.rate), default=0.0)
 
 
+def most_time(level: Level, cuts: Collection[int], path: int) -> Mapping[int, float] | None:
+    """The classes' times where this one, which the policy says nothing about, has the most that it
+    can use for packets. None where the policy can't be met whatever that is."""
+    tasks = shapes(level, cuts)
+    placed = [0] * len(tasks)
+    costs, before = _costs(level, tasks, placed)
+    found = _solve(level, tasks, placed, costs, before, least=0.0, elastic=False, favour=path)
+    return None if found is None else found.time
+
+
 def find_weights(
     level: Level,
     cuts: Collection[int],
@@ -155,16 +165,16 @@ def find_weights(
     return _solve(level, tasks, placed, costs, before, least=least, elastic=elastic)
 
 
-def _passes(runs: Sequence[float], before: Sequence[Sequence[int]]) -> list[float]:
-    """What tasks handle if fed by those before them: exact, also where nothing was gained by it."""
+def _delivered(runs: Sequence[float], before: Sequence[Sequence[int]]) -> list[float]:
+    """D of each task: exact, also where the objective did not care."""
     found: dict[int, float] = {}
 
-    def passes(number: int) -> float:
-        if number not in found:
-            found[number] = min([runs[number], *map(passes, before[number])])
-        return found[number]
+    def passes(task: int) -> float:
+        if task not in found:
+            found[task] = min([runs[task], *(passes(previous) for previous in before[task])])
+        return found[task]
 
-    return [passes(number) for number in range(len(runs))]
+    return [passes(task) for task in range(len(runs))]
 
 
 def _served(level: Level) -> list[int]:
@@ -180,10 +190,14 @@ def _solve(
     *,
     least: float | None,
     elastic: bool,
+    favour: int | None = None,
 ) -> Weights | None:
-    """Maximise throughput with that floor, or without one what all classes get alike."""
+    """Maximise throughput with that floor, or without one what all classes get alike.
+
+    ``favour`` is a class whose time is maximised instead, with polls of nobody.
+    """
     model = Model()
-    fed = must_stay_fed(level.policy)
+    fed = must_stay_fed(level.policy) if favour is None else frozenset(level.passing)
     runs = [model.variable() for _ in tasks]
     passes = []
     for number, _ in enumerate(tasks):
@@ -191,10 +205,9 @@ def _solve(
         passes.append(runs[number] if tied else model.variable())
         if not tied:
             model.row({passes[-1]: 1.0, runs[number]: -1.0}, high=0.0)
-    # Behind a merge, a task may come before others that feed it.
-    for number, passed in enumerate(passes):
+    for number, _ in enumerate(tasks):  # at a merge, one of those before can come later
         for previous in before[number]:
-            model.row({passed: 1.0, passes[previous]: -1.0}, high=0.0)
+            model.row({passes[number]: 1.0, passes[previous]: -1.0}, high=0.0)
         for previous in before[number][1:]:
             # Packets mix in one queue: they stay in proportion only if they came in it.
             model.row({passes[previous]: 1.0, passes[before[number][0]]: -1.0}, 0.0, 0.0)
@@ -224,14 +237,17 @@ def _solve(
             model.row({passed: 1.0, alike: -1.0}, low=0.0)
         else:
             model.row({passed: 1.0}, low=least)
-            model.cost[passed] += level.rates[path]
+            model.cost[passed] += level.rates[path] if favour is None else 0.0
+    if favour is not None:
+        for variable, factor in time_of(favour).items():
+            model.cost[variable] += factor
     answer = solve_model(model)
     if answer is None:
         return None
     x = [max(0.0, float(value)) for value in answer.values]
     whole = len(set(placed))
     a = [x[v] for v in runs]
-    d = _passes(a, before)
+    d = _delivered(a, before)
     rate = {c: level.rates[c] * d[task_of[level.way(c)[-1]]] for c in served}
     spent = sum(value * cost for value, cost in zip(x, model.cost, strict=True) if cost < -1.0)
     return Weights(

@@ -9,7 +9,7 @@ from alpine.levels import Level
 from alpine.milp import cut_by_milp
 from alpine.objectives import Kind, Member, Policy
 from alpine.promises import is_uniform, parts
-from alpine.weights import find_weights
+from alpine.weights import most_time
 
 __all__ = ["closest", "explain_infeasible"]
 
@@ -43,45 +43,40 @@ def explain_infeasible(level: Level) -> str:
             most = _most(level, path, promised)
             if most < promised[path] - 1e-6:
                 return (
-                    f"policy '{policy.name}': class '{forest.paths[path].name}' can't have "
+                    f"{policy.subject}: class '{forest.paths[path].name}' can't have "
                     f"{promised[path]:.1%} of the useful CPU time: {most:.1%} is all it can be "
                     f"given, for it gets no more packets than pass {_bottleneck(level, path)}; "
                     "lower its share, or count polls of empty queues as time (useful=False)"
                 )
     if level.problem.workers > 1:
         return (
-            f"policy '{policy.name}': no placement of its tasks on {level.problem.workers} workers "
+            f"{policy.subject}: no placement of its tasks on {level.problem.workers} workers "
             "meets the ratios, for a task can't have more than one worker's time; "
             "use fewer workers, or less uneven shares"
         )
     return (
-        f"policy '{policy.name}': its ratios can't be met together: what the classes share costs "
+        f"{policy.subject}: its ratios can't be met together: what the classes share costs "
         "more than the smallest share; raise that share"
     )
 
 
 def _most(level: Level, path: int, promised: Mapping[int, float]) -> float:
-    """The largest part of the time that a class can use, were all edges cut at no cost.
+    """The largest part of the time that a class can use, where all others keep their proportions.
 
-    Searched as the share of this class against all others together, which keep their proportions.
+    Tried with a queue at each branch and with one on every edge. 1 where the others can't keep
+    them: then this class is not to blame.
     """
-    low, high = 0.0, 1.0
-    rest = 1.0 - promised[path]
+    assert level.policy is not None
+    others = tuple(Member(part, c) for c, part in promised.items() if c != path)
+    if not others:
+        return 1.0
+    tried = Policy(level.policy.name, Kind.CPU_TIME, others, useful=True)
+    changed = Level(level.problem, level.number, level.nodes, level.classes, tried)
     inside = frozenset(level.nodes) - frozenset(level.heads)
-    for _ in range(20):
-        share = (low + high) / 2
-        members = tuple(
-            Member(share if c == path else part / rest * (1 - share), c)
-            for c, part in promised.items()
-        )
-        assert level.policy is not None
-        tried = Policy(level.policy.name, Kind.CPU_TIME, members, useful=True)
-        changed = Level(level.problem, level.number, level.nodes, level.classes, tried)
-        if find_weights(changed, inside) is None:
-            high = share
-        else:
-            low = share
-    return low
+    nodes = level.problem.forest.nodes
+    branches = frozenset(n for n in inside if len(nodes[nodes[n].parent].children) > 1)
+    found = [times for cuts in (branches, inside) if (times := most_time(changed, cuts, path))]
+    return max((times[path] / sum(times[c] for c in promised) for times in found), default=1.0)
 
 
 def _bottleneck(level: Level, path: int) -> str:

@@ -42,11 +42,11 @@ def make_program(
 
     for start in graph.inputs():
         walk(start, ())
-    source = "".join(
-        [f"{kind}(name={name!r})\n" for name, kind in modules.items()]
-        + [f"bess.connect_modules({a!r}, {b!r}, {gate})\n" for a, gate, b in edges]
+    source = "".join(f"{kind}(name={name!r})\n" for name, kind in modules.items())
+    source += "".join(
+        f"bess.connect_modules({start!r}, {end!r}, {gate}, 0)\n" for start, gate, end in edges
     )
-    recording = record_script("test.alpine", source, {})
+    recording = record_script("test.alpine", source)
     return Program("test.alpine", source, graph, tuple(paths), objective, workers, "d1", recording)
 
 

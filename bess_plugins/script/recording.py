@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,10 @@ def record_script(
     """Run a script, or ``source`` in its place, against a recorder; raises ``ScriptError``.
 
     ``variables`` take precedence over the environment for ``$NAME``; ``names`` are names that the
-    script finds besides those that ``bessrun`` gives it.
+    script finds besides those that ``bessrun`` gives it. What it prints is dropped.
     """
-    return Recorder(path, source, variables).run(names)
+    with redirect_stdout(StringIO()):
+        return Recorder(path, source, variables).run(names)
 
 
 class Recorder:

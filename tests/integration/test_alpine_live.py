@@ -15,6 +15,7 @@ import pytest
 import live_support
 from alpine.calibration import calibrate
 from alpine.errors import AlpineError
+from alpine.graph import Place
 from alpine.live import Options, Running, run, start
 from alpine.measure import Meter, Reading
 from alpine.objectives import Kind
@@ -123,6 +124,14 @@ def test_an_input_without_packets(client: Client) -> None:
 def running(client: Client, program: Program, folder: Path) -> Running:
     placed = replace(program, path=str(folder / "test.alpine"))
     return start(placed, client, loader(client, placed), Options(profile_s=0.3))
+
+
+def test_more_workers_than_cores(client: Client, tmp_path: Path) -> None:
+    client.create_module("Sink", "kept")
+    program = replace(fork(), workers=4097, workers_place=Place("test.alpine", 7, 1))
+    with pytest.raises(AlpineError, match=r"^test.alpine:7:1: 4097 workers need as many cores"):
+        running(client, program, tmp_path)
+    assert [module["name"] for module in client.list_modules()] == ["kept"]
 
 
 @pytest.mark.parametrize("kind", [Kind.CPU_TIME, Kind.THROUGHPUT])

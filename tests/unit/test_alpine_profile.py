@@ -115,7 +115,9 @@ def test_wrong_profiles(tmp_path: Path, old: str, new: str, message: str) -> Non
 
 def test_files_that_are_no_profiles(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
-    assert refusal(path, fork()) == ": No such file or directory; run `alpine profile`"
+    assert refusal(path, fork()) == (
+        ": No such file or directory; run `alpine profile`, or assume costs (--even)"
+    )
     path.write_text("- 1\n")
     assert refusal(path, fork()) == ":1:1: expected a mapping, as `alpine profile` writes it"
     path.write_bytes(b"\xff")
