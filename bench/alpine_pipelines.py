@@ -165,7 +165,7 @@ def objectives(names: Sequence[str]) -> str:
 
 
 def fork(cycles: int, folder: FilePath) -> Pipeline:
-    """Figure 5.3a: A, which tells two classes apart, then B or C; each burns cycles for a packet."""
+    """Figure 5.3a: A, which tells two classes apart, then B or C; all burn cycles for a packet."""
     path = folder / f"fork-{cycles}.alpine"
     path.write_text(
         HEAD
@@ -233,7 +233,8 @@ def leaf_rules(depth: int) -> str:
         f"{CLASSIFIER}::ExactMatch(fields="
         f"{[{'offset': 42 + 8 * i, 'num_bytes': size} for i, size in enumerate(sizes)]})",
         f"for leaf in range({2 ** (depth - 1)}):",
-        f"    bits = bytes(leaf >> shift & 1 for shift in reversed(range({depth - 1}))) or bytes(1)",
+        f"    bits = bytes(leaf >> shift & 1 for shift in reversed(range({depth - 1})))",
+        "    bits = bits or bytes(1)",
         f"    {CLASSIFIER}.add(fields=[{{'value_bin': bits[first:first + 8]}} "
         f"for first in range(0, {max(1, depth - 1)}, 8)], gate=leaf)",
     ]

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from alpine_strategies import STRATEGIES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from alpine_strategies import STRATEGIES
 
 __all__ = ["draw"]
 
@@ -39,7 +38,11 @@ def draw(result: dict[str, Any], folder: Path) -> None:
 def _bars(pipelines: dict[str, Any], workers: str, path: Path) -> None:
     figure = Figure(figsize=(3 * INCHES, INCHES), layout="constrained")
     axes: list[Axes] = list(figure.subplots(1, 3))
-    measures = (("mpps", 1.0, "Mpps"), ("latency_s", 1e6, "latency, us"), ("error", 100, "error, %"))
+    measures = (
+        ("mpps", 1.0, "Mpps"),
+        ("latency_s", 1e6, "latency, us"),
+        ("error", 100, "error, %"),
+    )
     for axis, (key, scale, label) in zip(axes, measures, strict=True):
         for number, strategy in enumerate(STRATEGIES):
             values = [scale * (e[workers][strategy][key] or 0.0) for e in pipelines.values()]

@@ -7,6 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Any
+
+from alpine_pipelines import CLASSIFIER, Pipeline
+from alpine_strategies import MANUAL, RTC, Setup
 
 from alpine.emit import emit
 from alpine.graph import build_forest
@@ -17,8 +21,6 @@ from alpine.profile import Profile
 from alpine.profiling import Load, take_profile
 from alpine.program import Program
 from alpine.sample import Growth, Sample, between, read_sample
-from alpine_pipelines import CLASSIFIER, Pipeline
-from alpine_strategies import MANUAL, RTC, Setup
 from bess_plugins.client import Client
 from bess_plugins.script.api import Bess
 from bess_plugins.script.runner import execute
@@ -33,11 +35,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Figures:
-    """Medians of the rounds of one setup.
+    """Medians of the rounds of one setup, and the throughput of each.
 
     ``latency_s`` is the mean over packets: by Little's law in queues, and a batch's time in tasks.
     """
 
+    rounds_mpps: tuple[float, ...]
     mpps: float
     predicted_mpps: float
     error: float
@@ -46,7 +49,7 @@ class Figures:
     idle: float
     tasks: int
 
-    def as_dict(self) -> dict[str, float | None]:
+    def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return dict(vars(self))
 
@@ -104,6 +107,7 @@ class Runner:
             mine = taken[setup.strategy]
             latencies = [r.latency_s for r in mine if r.latency_s is not None]
             found[setup.strategy] = Figures(
+                tuple(r.mpps for r in mine),
                 median(r.mpps for r in mine),
                 sum(setup.schedule.throughput_pps) / 1e6,
                 median(r.error for r in mine),
@@ -155,7 +159,7 @@ def _evaluate(
 ) -> _Round:
     grown = between(before, after)
     schedule, problem = setup.schedule, setup.schedule.problem
-    forest, hz = problem.forest, problem.costs.hz
+    forest = problem.forest
     reading = read_off(schedule, wiring, grown)
     (policy,) = reading.policies
     arrived = wiring.arrived(grown.edges)

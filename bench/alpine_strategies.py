@@ -11,6 +11,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from alpine_pipelines import CLASSIFIER, Pipeline, without_schedule
+
 from alpine.emit import emit, names_in_use
 from alpine.errors import InfeasibleError
 from alpine.graph import Forest, build_forest
@@ -19,9 +21,8 @@ from alpine.plan import Plan
 from alpine.planning import plan
 from alpine.profile import Profile
 from alpine.program import Program
-from alpine.schedule import Costs, Problem, Schedule
+from alpine.schedule import Problem, Schedule
 from alpine.solve import solve
-from alpine_pipelines import CLASSIFIER, Pipeline, without_schedule
 
 __all__ = ["STRATEGIES", "Setup", "objective", "set_up"]
 

@@ -115,7 +115,9 @@ def test_free_queues_need_no_more_tasks_than_classes_for_the_best(problem: Probl
     reference = find_weights(level, structure.cuts)
     assert reference is not None
     assert found[1].throughput == pytest.approx(reference.throughput, rel=1e-5)
-    assert len(found[0]) < len(problem.forest.paths)
+    # A class that gets nothing, so that others get more, may take a queue of its own for that.
+    starved = sum(rate < 1e-9 for rate in found[1].rate.values())
+    assert len(found[0]) < len(problem.forest.paths) + starved
 
 
 @settings(max_examples=60, deadline=None)
