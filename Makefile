@@ -10,11 +10,11 @@ CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'ext/*.cc
 # The bindings are mostly pybind11's code, which is not for us to mend.
 TIDY_FILES := $(filter-out ext/bindings/%,$(filter %.cc,$(CXX_FILES)))
 
-.PHONY: demo test bench docs lint sanitize clean
+.PHONY: demo test bench bench-alpine docs lint sanitize clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet '.[test,lint]'
+	$(BIN)/pip install --quiet '.[test,lint,bench]'
 	touch $@
 
 demo: $(STAMP)
@@ -32,6 +32,10 @@ bench: $(STAMP)
 	mkdir -p out
 	$(BIN)/python -P -m pytest bench --benchmark-only --benchmark-quiet \
 	  --table=out/bench.txt --benchmark-json=out/bench.json
+
+# The script's own folder has what it imports.
+bench-alpine: $(STAMP)
+	$(BIN)/python bench/alpine_evaluation.py --out out
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py

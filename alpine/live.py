@@ -41,6 +41,7 @@ __all__ = [
     "make_problem",
     "run",
     "start",
+    "target_of",
 ]
 
 Observe = Callable[[Reading], None]
@@ -138,7 +139,7 @@ def start(
     profile = find_profile(program, client, load, options, progress)
     problem = make_problem(program, profile)
     schedule = solve(problem, solver=options.solver, time_limit_s=options.time_limit_s)
-    target: Target = "e2d" if _is_ours(client) else "any"
+    target = target_of(client)
     made = plan(schedule, target=target, names=names_in_use(program))
     text = emit(program, made)
     verify(program, text, problem.costs, problem.rates, tolerance=tolerance)
@@ -148,10 +149,10 @@ def start(
     return Running(program, schedule, made, meter, target)
 
 
-def _is_ours(client: Client) -> bool:
-    """Whether the daemon is e2d."""
+def target_of(client: Client) -> Target:
+    """What schedules for this daemon may use."""
     with daemon_errors(client):
-        return client.version().startswith("e2d ")
+        return "e2d" if client.version().startswith("e2d ") else "any"
 
 
 def run(

@@ -7,8 +7,8 @@ Three facts (docs/alpine.md has the proofs):
   do. A task runs from its head down to the leaf whose class has the smallest rest of its promise
   for its rate: then no other class below the head gets more than it is promised.
 * CPU time, ``cut_by_lp``: were queues free, the schedule with the highest throughput would be the
-  solution of a linear program whose vertices have M tasks, the fewest. The cuts of that vertex,
-  with queues paid for, are within ``gap`` of the best.
+  solution of a linear program whose vertices have M tasks, the fewest, unless a class is held at
+  its floor. The cuts of that vertex, with queues paid for, are within ``gap`` of the best.
 * Throughput, ``cut_for_throughput``: what passes a queue is at best one of the promised rates, so a
   dynamic program over nodes and rates finds the best cuts, queues included.
 """

@@ -19,19 +19,19 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import alpine_plots as plots
-from alpine_pipelines import PIPELINES, Pipeline, example, fork, tree
-from alpine_runs import Figures, Runner
-from alpine_strategies import STRATEGIES, objective, pipeline_cost, set_up
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+import alpine_plots as plots
 from alpine.graph import build_forest
 from alpine.objectives import Kind
 from alpine.profile import even_profile
 from alpine.schedule import Problem
 from alpine.solve import solve
+from alpine_pipelines import PIPELINES, Pipeline, example, fork, tree
+from alpine_runs import Figures, Runner
+from alpine_strategies import STRATEGIES, objective, pipeline_cost, set_up
 from bess_plugins.client import BessError, Client
 from bess_plugins.daemon.server import Server, make_engine
 
@@ -74,7 +74,8 @@ class Evaluation:
                     continue
                 policy = objective(5, Kind.CPU_TIME, self.seed + index)
                 setups = [
-                    set_up(s, pipeline, profile, classifier, policy, workers) for s in STRATEGIES
+                    set_up(s, pipeline, profile, classifier, policy, workers, self.runner.target)
+                    for s in STRATEGIES
                 ]
                 self.tick(f"{name}: {workers} worker{'s' * (workers > 1)}")
                 figures = self.runner.compare(setups, self.rounds)
@@ -90,7 +91,8 @@ class Evaluation:
                     }
             policy = objective(5, Kind.THROUGHPUT, self.seed + index)
             self.tick(f"{name}: ratios of throughput")
-            setups = [set_up(ALPINE, pipeline, profile, classifier, policy)]
+            target = self.runner.target
+            setups = [set_up(ALPINE, pipeline, profile, classifier, policy, target=target)]
             entry["throughput"] = _dicts(self.runner.compare(setups, self.rounds))
             found[name] = entry
         self.result["pipelines"] = found

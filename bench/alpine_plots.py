@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from alpine_strategies import STRATEGIES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from alpine_strategies import STRATEGIES
 
 __all__ = ["draw"]
 

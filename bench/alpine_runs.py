@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from alpine_pipelines import CLASSIFIER, Pipeline
-from alpine_strategies import MANUAL, RTC, Setup
-
 from alpine.emit import emit
 from alpine.graph import build_forest
+from alpine.live import target_of
 from alpine.measure import Meter, Reading, Wiring, read_off, slo_error
 from alpine.objectives import Kind
 from alpine.plan import Plan
+from alpine.planning import Target
 from alpine.profile import Profile
 from alpine.profiling import Load, take_profile
 from alpine.program import Program
 from alpine.sample import Growth, Sample, between, read_sample
+from alpine_pipelines import CLASSIFIER, Pipeline
+from alpine_strategies import MANUAL, RTC, Setup
 from bess_plugins.client import Client
 from bess_plugins.script.api import Bess
 from bess_plugins.script.runner import execute
@@ -69,6 +70,7 @@ class Runner:
     def __init__(self, client: Client, seconds: float) -> None:
         self.client = client
         self.seconds = seconds
+        self.target: Target = target_of(client)
 
     def loader(self, program: Program) -> Load:
         def load(plan: Plan) -> None:

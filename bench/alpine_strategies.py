@@ -11,18 +11,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from alpine_pipelines import CLASSIFIER, Pipeline, without_schedule
-
 from alpine.emit import emit, names_in_use
 from alpine.errors import InfeasibleError
 from alpine.graph import Forest, build_forest
 from alpine.objectives import Kind, Member, Policy
 from alpine.plan import Plan
-from alpine.planning import plan
+from alpine.planning import Target, plan
 from alpine.profile import Profile
 from alpine.program import Program
 from alpine.schedule import Problem, Schedule
 from alpine.solve import solve
+from alpine_pipelines import CLASSIFIER, Pipeline, without_schedule
 
 __all__ = ["STRATEGIES", "Setup", "objective", "set_up"]
 
@@ -55,6 +54,7 @@ def set_up(
     classifier_cost: float,
     policy: Policy,
     workers: int = 1,
+    target: Target = "e2d",
 ) -> Setup:
     """``classifier_cost``: cycles per packet of the manual strategy's classifier."""
     base = pipeline.program
@@ -72,7 +72,7 @@ def set_up(
     elif strategy == SEMI:
         cuts = _at_branches(problem.forest)
     schedule = solve(problem, fixed_cuts=cuts)
-    made = plan(schedule, target="e2d", names=names_in_use(program))
+    made = plan(schedule, target=target, names=names_in_use(program))
     return Setup(strategy, program, schedule, made, emit(program, made))
 
 
