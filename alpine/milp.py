@@ -112,6 +112,8 @@ class _Build:
                     model.fix(self.cut_of_edge[node.edge.key], 1.0)
                 elif fixed is not None:
                     model.fix(self.cut_of_edge[node.edge.key], 1.0 if n in fixed else 0.0)
+                elif self._is_late(n):
+                    model.fix(self.cut_of_edge[node.edge.key], 0.0)
             self.cut[n] = self.cut_of_edge[node.edge.key]
             a, above = self.runs[n], self.runs[node.parent]
             model.row({a: 1.0, above: -1.0, self.cut[n]: -self.most[n]}, high=0.0)
@@ -119,6 +121,17 @@ class _Build:
         for group in groups.values():
             for other in group[1:]:
                 self._join(group[0], other)
+
+    def _is_late(self, n: int) -> bool:
+        """Whether a queue could stand further up and serve as well: its class is alone there too.
+
+        Packets that are lost then cost less, and polls count for that class at any place. Two
+        workers, however, may divide a way anywhere.
+        """
+        nodes = self.level.problem.forest.nodes
+        node, parent = nodes[n], nodes[nodes[n].parent]
+        alone = len(node.classes) == 1 and node.classes == parent.classes
+        return alone and parent.index not in self.level.heads and self.level.problem.workers == 1
 
     def _join(self, first: int, other: int) -> None:
         """One queue for two ways: one task behind it, and packets in proportion before it."""

@@ -388,7 +388,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="repetitions; medians are shown")
     parser.add_argument("--seconds", type=float, default=0.4, help="of each measurement")
     parser.add_argument("--seed", type=int, default=SEED, help="of the random ratios")
-    parser.add_argument("--depth", type=int, default=10, help="of the deepest tree that runs")
+    parser.add_argument("--depth", type=int, default=9, help="of the deepest tree that runs")
     parser.add_argument("--only", choices=PARTS, action="append", help="some parts; else all")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
-from itertools import pairwise
+from itertools import combinations, pairwise
 from statistics import fmean
 
 import pytest
@@ -89,6 +89,22 @@ def test_all_solvers_agree_on_throughput(problem: Problem) -> None:
         assert all(task.passes == pytest.approx(task.runs, rel=1e-5) for task in answer.tasks)
     best = [sum(answer.throughput_pps) for answer in answers]
     assert best == pytest.approx([best[0]] * len(best), rel=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problem=problems(Kind.CPU_TIME, most=7))
+def test_no_set_of_cuts_is_better(problem: Problem) -> None:
+    (level,) = split_levels(problem)
+    inner = [n for n in level.nodes if n not in level.heads]
+    tried = [
+        found.throughput
+        for size in range(len(inner) + 1)
+        for cuts in combinations(inner, size)
+        if (found := find_weights(level, cuts)) is not None
+    ]
+    best = solve(problem, floor=0.0)
+    scale = problem.costs.hz / level.total_cycles
+    assert sum(best.throughput_pps) == pytest.approx(max(tried) * scale, rel=2e-4)
 
 
 @settings(max_examples=60, deadline=None)
