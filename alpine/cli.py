@@ -296,6 +296,16 @@ def _start(
     return live.start(program, client, loader, options, tolerance=tolerance)
 
 
+@contextmanager
+def _shown(*, live_table: bool) -> Iterator[live.Observe | None]:
+    """A table that follows the readings and then goes away, if somebody can see it."""
+    if not (live_table and sys.stdout.isatty()):
+        yield None
+        return
+    with Live(auto_refresh=False, transient=True) as shown:
+        yield lambda reading: shown.update(reading_table(reading), refresh=True)
+
+
 @app.command(epilog=_RUN)
 def run(
     script: Script,
@@ -315,20 +325,14 @@ def run(
     options = Options(profile_seconds, pcap, even, solver, time_limit)
     with _one_line_errors(), Client(daemon) as client:
         running = _start(script, assignments, client, options, tolerance)
-        with interruptible() as pressed:
-            if as_json:
-                reading = live.run(running, seconds=seconds, interval=interval, stop=pressed)
-                typer.echo(json.dumps(reading_dict(reading), indent=2))
-                return
-            with Live(auto_refresh=False) as shown:
-                reading = live.run(
-                    running,
-                    seconds=seconds,
-                    interval=interval,
-                    stop=pressed,
-                    observe=lambda r: shown.update(reading_table(r), refresh=True),
-                )
-                shown.update(reading_table(reading), refresh=True)
+        with interruptible() as pressed, _shown(live_table=not as_json) as show:
+            reading = live.run(
+                running, seconds=seconds, interval=interval, stop=pressed, observe=show
+            )
+    if as_json:
+        typer.echo(json.dumps(reading_dict(reading), indent=2))
+    else:
+        Console().print(reading_table(reading))
 
 
 @app.command(epilog="Example: alpine watch examples/alpine/firewall.alpine --interval 5")
