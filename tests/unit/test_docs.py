@@ -139,7 +139,7 @@ def test_every_option_has_help_and_stands_on_the_page(words: str, parameter: Any
 def test_completion_scripts(program: str, shell: str) -> None:
     variable = f"_{program.upper()}_COMPLETE"
     result = subprocess.run(
-        [sys.executable, "-m", PROGRAM_MODULES[program]],
+        [sys.executable, "-P", "-m", PROGRAM_MODULES[program]],
         env={**os.environ, variable: f"source_{shell}"},
         capture_output=True,
         text=True,
@@ -155,7 +155,7 @@ def test_completion_scripts(program: str, shell: str) -> None:
 def test_completion_offers_the_commands(program: str) -> None:
     command = typer.main.get_command(generate.PROGRAMS[program])
     result = subprocess.run(
-        [sys.executable, "-m", PROGRAM_MODULES[program]],
+        [sys.executable, "-P", "-m", PROGRAM_MODULES[program]],
         env={
             **os.environ,
             f"_{program.upper()}_COMPLETE": "complete_bash",
