@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,21 +18,21 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 
 from alpine import live
+from alpine.compiler import Compiled, compile_program
 from alpine.drawing import draw_schedule
-from alpine.emit import emit, names_in_use
+from alpine.emit import emit
 from alpine.errors import AlpineError, InfeasibleError
 from alpine.explain import alternatives, explain_dict, explain_table
 from alpine.frontend import load
-from alpine.live import Options, check_workers, find_profile, make_problem
+from alpine.live import Options, check_workers, find_profile
 from alpine.plan import Plan
-from alpine.planning import Target, plan
+from alpine.planning import Target
 from alpine.profile import even_profile, profile_path, read_profile, write_profile
 from alpine.profiling import take_profile
 from alpine.program import Program
-from alpine.schedule import Schedule
-from alpine.solve import SOLVERS, solve
+from alpine.solve import SOLVERS
 from alpine.tables import reading_dict, reading_table
-from alpine.verify import TOLERANCE, Verdict, verify
+from alpine.verify import TOLERANCE
 from alpine.watch import watch as watch_shares
 from bess_plugins.client import DEFAULT_ADDRESS, BessError, Client
 from bess_plugins.interrupt import interruptible
@@ -110,40 +110,31 @@ def _loader(
     return load_plan
 
 
-@dataclass(frozen=True)
-class _Compiled:
-    program: Program
-    schedule: Schedule
-    plan: Plan
-    text: str
-    verdict: Verdict
-
-
 def _compile(
     program: Program,
-    *,
-    even: bool,
-    solver: str,
-    time_limit: float,
+    options: Options,
     tolerance: float,
+    *,
     target: Target = "any",
     use_closest: bool = False,
-) -> _Compiled:
-    profile = even_profile(program) if even else read_profile(profile_path(program.path), program)
-    problem = make_problem(program, profile)
+) -> Compiled:
+    path = profile_path(program.path)
+    found = even_profile(program) if options.even else read_profile(path, program)
     try:
-        schedule = solve(problem, solver=solver, time_limit_s=time_limit)
+        return compile_program(
+            program,
+            found,
+            solver=options.solver,
+            time_limit_s=options.time_limit_s,
+            tolerance=tolerance,
+            target=target,
+            use_closest=use_closest,
+        )
     except InfeasibleError as error:
-        if not use_closest:
-            raise InfeasibleError(
-                f"{error}; `alpine compile --closest` writes the schedule that misses by the least",
-                error.closest,
-            ) from None
-        schedule, tolerance = error.closest, 2.0
-    made = plan(schedule, target=target, names=names_in_use(program))
-    text = emit(program, made)
-    verdict = verify(program, text, problem.costs, problem.rates, tolerance=tolerance)
-    return _Compiled(program, schedule, made, text, verdict)
+        raise InfeasibleError(
+            f"{error}; `alpine compile --closest` writes the schedule that misses by the least",
+            error.closest,
+        ) from None
 
 
 def _write(path: Path, text: str) -> None:
@@ -215,10 +206,8 @@ def compile_command(
         else:
             text = _compile(
                 program,
-                even=even,
-                solver=solver,
-                time_limit=time_limit,
-                tolerance=tolerance,
+                Options(even=even, solver=solver, time_limit_s=time_limit),
+                tolerance,
                 target="e2d" if target == "e2d" else "any",
                 use_closest=closest,
             ).text
@@ -240,13 +229,9 @@ def explain(
 ) -> None:
     """Say what the schedule does, task by task and class by class, and why not another cut."""
     with _one_line_errors():
-        made = _compile(
-            load(script, parse_assignments(assignments or [])),
-            even=even,
-            solver=solver,
-            time_limit=time_limit,
-            tolerance=tolerance,
-        )
+        program = load(script, parse_assignments(assignments or []))
+        options = Options(even=even, solver=solver, time_limit_s=time_limit)
+        made = _compile(program, options, tolerance)
         others = alternatives(made.schedule, time_limit_s=time_limit)
     if as_json:
         typer.echo(json.dumps(explain_dict(made.schedule, made.verdict, others), indent=2))
@@ -268,14 +253,10 @@ def graph(
 ) -> None:
     """Draw the pipeline: a colour for each task, and queues where they were put."""
     with _one_line_errors():
-        made = _compile(
-            load(script, parse_assignments(assignments or [])),
-            even=even,
-            solver=solver,
-            time_limit=time_limit,
-            tolerance=tolerance,
-        )
-        _write(output, draw_schedule(made.program, made.schedule, made.plan))
+        program = load(script, parse_assignments(assignments or []))
+        options = Options(even=even, solver=solver, time_limit_s=time_limit)
+        made = _compile(program, options, tolerance)
+        _write(output, draw_schedule(program, made.schedule, made.plan))
 
 
 def _start(

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from alpine.errors import InfeasibleError, SolverError
 from alpine.levels import split_levels
+from alpine.plan import QUEUE_PACKETS
 from alpine.planning import task_modules
 from alpine.schedule import Schedule
 from alpine.solve import solve
@@ -19,7 +20,6 @@ from alpine.verify import Verdict
 
 __all__ = ["alternatives", "explain_dict", "explain_table"]
 
-_QUEUE_PACKETS = 1024  # of a Queue, unless told otherwise
 _MOST_ROWS = 40
 
 Key = tuple[str, int]
@@ -33,11 +33,11 @@ def _latency_s(schedule: Schedule, path: int) -> float:
         if task.head not in forest.ways[path] or forest.nodes[task.head].parent < 0:
             continue
         rate = sum(schedule.problem.rates[c] for c in forest.nodes[task.head].classes) * task.runs
-        total += _QUEUE_PACKETS / rate if rate > 0 else float("inf")
+        total += QUEUE_PACKETS / rate if rate > 0 else float("inf")
     return total
 
 
-def _times(schedule: Schedule) -> list[float]:
+def _polled(schedule: Schedule) -> list[float]:
     """Each task's part of polls of its queue while that is empty."""
     return [1 - t.passes / t.runs if t.runs > 0 else 0.0 for t in schedule.tasks]
 
@@ -51,7 +51,7 @@ def explain_table(
     tasks = Table("task", "worker", "level", "modules", title="Tasks", title_justify="left")
     for title in ("part of time", "polls", "Mpps"):
         tasks.add_column(title, justify="right")
-    for task, polls in list(zip(schedule.tasks, _times(schedule), strict=True))[:_MOST_ROWS]:
+    for task, polls in list(zip(schedule.tasks, _polled(schedule), strict=True))[:_MOST_ROWS]:
         rate = sum(schedule.problem.rates[c] for c in forest.nodes[task.head].classes)
         names = dict.fromkeys(forest.nodes[n].module for n in task.nodes)
         tasks.add_row(
@@ -112,8 +112,9 @@ def alternatives(schedule: Schedule, *, time_limit_s: float = 60.0) -> list[tupl
             (f"without the queue on {edge}", behind(set(queued) - {key}))
             for key, edge in queued.items()
         ]
-    children = (nodes[c] for node in nodes if len(node.children) > 1 for c in node.children)
-    branches = {child.edge.key for child in children if child.edge is not None}
+    branches = {
+        edge.key for n in schedule.problem.forest.branches if (edge := nodes[n].edge) is not None
+    }
     tried.append(("a queue at each branch", behind(branches)))
     best = sum(schedule.throughput_pps)
     found: list[tuple[str, str]] = []
@@ -153,7 +154,7 @@ def explain_dict(
                 "polls": polls,
                 "passes_per_s": task.passes,
             }
-            for task, polls in zip(schedule.tasks, _times(schedule), strict=True)
+            for task, polls in zip(schedule.tasks, _polled(schedule), strict=True)
         ],
         "classes": [
             {

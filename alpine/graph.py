@@ -132,6 +132,12 @@ class Forest:
         """The inputs' nodes."""
         return tuple(node.index for node in self.nodes if node.parent < 0)
 
+    @property
+    def branches(self) -> frozenset[int]:
+        """Nodes whose parent leads to others as well."""
+        split = (node.children for node in self.nodes if len(node.children) > 1)
+        return frozenset(child for children in split for child in children)
+
     def leaf(self, path: int) -> int:
         """Where a path ends."""
         return self.ways[path][-1]

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from alpine.emit import emit, names_in_use
+from alpine.compiler import compile_program
 from alpine.errors import AlpineError
-from alpine.graph import build_forest
 from alpine.measure import Meter, Reading
 from alpine.plan import Plan
-from alpine.planning import Target, plan
+from alpine.planning import Target
 from alpine.profile import (
     Profile,
     even_profile,
@@ -27,9 +26,8 @@ from alpine.profile import (
 from alpine.profiling import Load, take_profile
 from alpine.program import Program
 from alpine.sample import Progress, daemon_errors
-from alpine.schedule import Problem, Schedule
-from alpine.solve import solve
-from alpine.verify import TOLERANCE, verify
+from alpine.schedule import Schedule
+from alpine.verify import TOLERANCE
 from bess_plugins.client import Client
 
 __all__ = [
@@ -38,7 +36,6 @@ __all__ = [
     "Running",
     "check_workers",
     "find_profile",
-    "make_problem",
     "run",
     "start",
     "target_of",
@@ -90,18 +87,6 @@ def find_profile(
     return profile
 
 
-def make_problem(program: Program, profile: Profile) -> Problem:
-    """What is to be solved for a script."""
-    if program.objective is None:
-        raise AlpineError(
-            f"{program.path}: there is no objective; state one with alpine.add_policy and "
-            "alpine.attach_tc"
-        )
-    forest = build_forest(program.graph, program.paths)
-    rates, costs = profile.rates(program), profile.costs()
-    return Problem(forest, rates, costs, program.objective, program.workers)
-
-
 def check_workers(program: Program, client: Client) -> None:
     """Refuse more workers than cores. Of a daemon elsewhere, the cores are not known."""
     cores = len(os.sched_getaffinity(0))
@@ -137,16 +122,19 @@ def start(
     options = options or Options()
     check_workers(program, client)
     profile = find_profile(program, client, load, options, progress)
-    problem = make_problem(program, profile)
-    schedule = solve(problem, solver=options.solver, time_limit_s=options.time_limit_s)
     target = target_of(client)
-    made = plan(schedule, target=target, names=names_in_use(program))
-    text = emit(program, made)
-    verify(program, text, problem.costs, problem.rates, tolerance=tolerance)
+    made = compile_program(
+        program,
+        profile,
+        solver=options.solver,
+        time_limit_s=options.time_limit_s,
+        tolerance=tolerance,
+        target=target,
+    )
     with daemon_errors(client):
-        load(made)
-    meter = Meter(client, [*program.graph.modules], schedule, made)
-    return Running(program, schedule, made, meter, target)
+        load(made.plan)
+    meter = Meter(client, [*program.graph.modules], made.schedule, made.plan)
+    return Running(program, made.schedule, made.plan, meter, target)
 
 
 def target_of(client: Client) -> Target:

@@ -15,7 +15,7 @@ from alpine.errors import AlpineError
 from alpine.flows import Flow, node_flows
 from alpine.graph import Forest, Node
 from alpine.objectives import Kind, Policy
-from alpine.plan import Plan
+from alpine.plan import QUEUE_PACKETS, Plan
 from alpine.sample import Growth, ModuleUse, Sample, TaskUse, between, daemon_errors, read_sample
 from alpine.schedule import Problem, Schedule, Task
 from bess_plugins.client import Client
@@ -33,8 +33,6 @@ __all__ = [
 ]
 
 Key = tuple[str, int]
-_DEFAULT_QUEUE_PACKETS = 1024
-_POLLS = 1e-3  # relative surplus of time from which a task is to poll
 
 
 @dataclass(frozen=True)
@@ -234,7 +232,7 @@ def _idle(
         return (1.0 if use.cycles else 0.0), None
     if known is not None and known.task_packets:
         idle = min(1.0, known.idle_cycles / use.seconds / use.cycles)
-    elif task.passes < task.runs * (1 - _POLLS):
+    elif task.polls:
         return max(0.0, 1 - use.packets * predicted / use.cycles), None
     else:
         idle = 0.0
@@ -258,7 +256,7 @@ def _latency_bounds(
             edge = node.edge
             if edge is None or all(forest.nodes[n].edge is not edge for n in way):
                 continue
-            size = queue_packets.get(wiring.modules[task.head], _DEFAULT_QUEUE_PACKETS)
+            size = queue_packets.get(wiring.modules[task.head], QUEUE_PACKETS)
             bound += size / use.packets if use.packets else float("inf")
         bounds.append(bound)
     return bounds

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from alpine.graph import Edge
 
-__all__ = ["NewQueue", "Plan", "TcNode", "TcTask"]
+__all__ = ["QUEUE_PACKETS", "NewQueue", "Plan", "TcNode", "TcTask"]
+
+QUEUE_PACKETS = 1024  # that a Queue holds, unless told otherwise
 
 
 @dataclass(frozen=True)

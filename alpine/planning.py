@@ -27,7 +27,6 @@ Target = Literal["any", "e2d"]
 
 MOST_SHARE = 1024  # what BESS recommends
 _CLOSE = 5e-4  # of a task's weight, relatively
-_POLLS = 1e-3  # relative surplus from which a task counts as polling
 
 
 def quantise(weights: Sequence[float]) -> list[int]:
@@ -96,9 +95,7 @@ def _polls(schedule: Schedule, levels: Sequence[Level]) -> bool:
     nodes = schedule.problem.forest.nodes
     timed = {level.number for level in levels if level.policy is not None}
     return any(
-        task.level in timed
-        and nodes[task.head].parent >= 0
-        and task.passes < task.runs * (1 - _POLLS)
+        task.level in timed and nodes[task.head].parent >= 0 and task.polls
         for task in schedule.tasks
     )
 

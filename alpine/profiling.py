@@ -35,7 +35,7 @@ from alpine.sample import (
 )
 from bess_plugins.client import Client
 
-__all__ = ["Load", "take_profile"]
+__all__ = ["Load", "adjusted", "take_profile"]
 
 Load = Callable[[Plan], None]  # replaces what the daemon runs with the script and this plan
 
@@ -72,7 +72,7 @@ def take_profile(
         _check_inputs(program, grown, seconds)
         if known:
             say(f"accounting its modules for {seconds:g} s", 0.3)
-            costs = _adjusted(_observe(client, [*graph.modules], seconds, cycles=True), grown)
+            costs = adjusted(_observe(client, [*graph.modules], seconds, cycles=True), grown)
         say("measuring what queues cost", 0.6)
         cores = _cores(client)
         other = cores[1] if program.workers > 1 and len(cores) > 1 else None
@@ -113,7 +113,7 @@ def _observe(client: Client, modules: list[str], seconds: float, *, cycles: bool
         return between(before, read_sample(client, modules, cycles=cycles))
 
 
-def _adjusted(profiled: Growth, plain: Growth) -> dict[str, float]:
+def adjusted(profiled: Growth, plain: Growth) -> dict[str, float]:
     """Cycles per packet of each module, so that together they cost what they do unprofiled.
 
     The daemon takes the overhead of each look at the clock out of its figures, but knows only an

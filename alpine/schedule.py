@@ -12,6 +12,9 @@ from alpine.objectives import Policy
 __all__ = ["Costs", "Problem", "Schedule", "Task"]
 
 
+_POLLS = 1e-3  # relative surplus of time from which a task is to poll
+
+
 @dataclass(frozen=True)
 class Costs:
     """Cycles per packet, of the time stamp counter that runs at ``hz``.
@@ -55,6 +58,11 @@ class Task:
     weight: float
     runs: float
     passes: float
+
+    @property
+    def polls(self) -> bool:
+        """Whether it has more time than packets, and is to spend that on an empty queue."""
+        return self.passes < self.runs * (1 - _POLLS)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from alpine.errors import AlpineError
+from alpine.measure import slo_error
 from alpine.objectives import Kind, Policy
 from alpine.program import Program
 from alpine.schedule import Costs
@@ -297,11 +298,7 @@ def _measure(
             sum(of[p] for p in m.child.classes()) if isinstance(m.child, Policy) else of[m.child]
             for m in policy.members
         ]
-        wanted, whole = sum(m.value for m in policy.members), sum(got)
-        errors[policy.name] = sum(
-            abs(amount / whole - member.value / wanted) if whole > 0 else member.value / wanted
-            for amount, member in zip(got, policy.members, strict=True)
-        )
+        errors[policy.name] = slo_error([member.value for member in policy.members], got)
     for member in policy.members:
         if isinstance(member.child, Policy):
             _measure(member.child, amounts, useful, errors)

@@ -73,8 +73,7 @@ def _most(level: Level, path: int, promised: Mapping[int, float]) -> float:
     tried = Policy(level.policy.name, Kind.CPU_TIME, others, useful=True)
     changed = Level(level.problem, level.number, level.nodes, level.classes, tried)
     inside = frozenset(level.nodes) - frozenset(level.heads)
-    nodes = level.problem.forest.nodes
-    branches = frozenset(n for n in inside if len(nodes[nodes[n].parent].children) > 1)
+    branches = inside & level.problem.forest.branches
     found = [times for cuts in (branches, inside) if (times := most_time(changed, cuts, path))]
     return max((times[path] / sum(times[c] for c in promised) for times in found), default=1.0)
 

@@ -35,7 +35,8 @@ from alpine_strategies import STRATEGIES, objective, pipeline_cost, set_up
 from bess_plugins.client import BessError, Client
 from bess_plugins.daemon.server import Server, make_engine
 
-RTC, MANUAL, SEMI, ALPINE = STRATEGIES
+ALPINE = STRATEGIES[-1]
+CUTTING = STRATEGIES[1:]  # those that have queues
 SEED = 2018
 FORK_CYCLES = (0, 25, 50, 100, 200, 400, 800)
 NODE_CYCLES = 50
@@ -57,6 +58,7 @@ class Evaluation:
     def pipelines(self) -> None:
         """Figures 5.6 and 5.7, table 5.3."""
         found: dict[str, Any] = {}
+        target = self.runner.target
         cores = len(os.sched_getaffinity(0))
         for index, name in enumerate(PIPELINES):
             pipeline = example(name, self.folder)
@@ -68,7 +70,7 @@ class Evaluation:
                     continue
                 policy = objective(5, Kind.CPU_TIME, self.seed + index)
                 setups = [
-                    set_up(s, pipeline, profile, classifier, policy, workers, self.runner.target)
+                    set_up(s, pipeline, profile, classifier, policy, target, workers)
                     for s in STRATEGIES
                 ]
                 self.tick(f"{name}: {workers} worker{'s' * (workers > 1)}")
@@ -85,8 +87,7 @@ class Evaluation:
                     }
             policy = objective(5, Kind.THROUGHPUT, self.seed + index)
             self.tick(f"{name}: ratios of throughput")
-            target = self.runner.target
-            setups = [set_up(ALPINE, pipeline, profile, classifier, policy, target=target)]
+            setups = [set_up(ALPINE, pipeline, profile, classifier, policy, target)]
             entry["throughput"] = _dicts(self.runner.compare(setups, self.rounds))
             found[name] = entry
         self.result["pipelines"] = found
@@ -94,14 +95,13 @@ class Evaluation:
     def costs(self) -> None:
         """Figure 5.8."""
         found: dict[str, Any] = {}
+        target = self.runner.target
         for cycles in FORK_CYCLES:
             self.tick(f"modules of {cycles} cycles")
             pipeline = fork(cycles, self.folder)
             profile, classifier = self.runner.profile(pipeline)
             policy = objective(2, Kind.CPU_TIME, self.seed)
-            setups = [
-                set_up(s, pipeline, profile, classifier, policy) for s in (MANUAL, SEMI, ALPINE)
-            ]
+            setups = [set_up(s, pipeline, profile, classifier, policy, target) for s in CUTTING]
             found[str(cycles)] = {
                 "pipeline_cycles": pipeline_cost(setups[-1].schedule.problem),
                 **_dicts(self.runner.compare(setups, self.rounds)),
@@ -111,6 +111,7 @@ class Evaluation:
     def trees(self) -> None:
         """Figure 5.9."""
         found: dict[str, Any] = {}
+        target = self.runner.target
         for depth in self.depths:
             pipeline = tree(depth, NODE_CYCLES, self.folder)
             self.tick(f"tree of depth {depth}: profile")
@@ -120,9 +121,7 @@ class Evaluation:
                 self.tick(f"tree of depth {depth}: ratios {trial + 1}")
                 count = len(pipeline.program.paths)
                 policy = objective(count, Kind.CPU_TIME, self.seed + trial)
-                setups = [
-                    set_up(s, pipeline, profile, classifier, policy) for s in (MANUAL, SEMI, ALPINE)
-                ]
+                setups = [set_up(s, pipeline, profile, classifier, policy, target) for s in CUTTING]
                 figures = self.runner.compare(setups, 1, queue_packets=TREE_QUEUE_PACKETS)
                 for strategy, one in figures.items():
                     trials.setdefault(strategy, []).append(one)

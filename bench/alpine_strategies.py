@@ -8,7 +8,6 @@ each class behind a classifier in front of the pipeline, semi-manual one at each
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from alpine.emit import emit, names_in_use
@@ -23,7 +22,7 @@ from alpine.schedule import Problem, Schedule
 from alpine.solve import solve
 from alpine_pipelines import CLASSIFIER, Pipeline, without_schedule
 
-__all__ = ["STRATEGIES", "Setup", "objective", "set_up"]
+__all__ = ["STRATEGIES", "Setup", "objective", "pipeline_cost", "set_up"]
 
 STRATEGIES = ("run-to-completion", "manual", "semi-manual", "alpine")
 RTC, MANUAL, SEMI, ALPINE = STRATEGIES
@@ -53,8 +52,8 @@ def set_up(
     profile: Profile,
     classifier_cost: float,
     policy: Policy,
+    target: Target,
     workers: int = 1,
-    target: Target = "e2d",
 ) -> Setup:
     """``classifier_cost``: cycles per packet of the manual strategy's classifier."""
     base = pipeline.program
@@ -70,7 +69,7 @@ def set_up(
     if strategy == MANUAL:
         cuts = _behind_classifier(problem.forest)
     elif strategy == SEMI:
-        cuts = _at_branches(problem.forest)
+        cuts = problem.forest.branches
     schedule = solve(problem, fixed_cuts=cuts)
     made = plan(schedule, target=target, names=names_in_use(program))
     return Setup(strategy, program, schedule, made, emit(program, made))
@@ -102,12 +101,6 @@ def _behind_classifier(forest: Forest) -> frozenset[int]:
     )
 
 
-def _at_branches(forest: Forest) -> frozenset[int]:
-    return frozenset(
-        child for node in forest.nodes if len(node.children) > 1 for child in node.children
-    )
-
-
 def pipeline_cost(problem: Problem) -> float:
     """Cycles per packet offered, without queues and classifier; the traffic's own are in it."""
     nodes = problem.forest.nodes
@@ -117,9 +110,3 @@ def pipeline_cost(problem: Problem) -> float:
         for node in nodes
         if node.module != CLASSIFIER
     )
-
-
-def shares(policy: Policy) -> Sequence[float]:
-    """Normalised."""
-    whole = sum(member.value for member in policy.members)
-    return [member.value / whole for member in policy.members]

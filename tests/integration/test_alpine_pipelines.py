@@ -82,7 +82,7 @@ def test_every_strategy_with_queues_keeps_the_ratios(
 ) -> None:
     profile = even_profile(pipeline.program)
     policy = objective(len(pipeline.program.paths), Kind.CPU_TIME, seed)
-    setup = set_up(strategy, pipeline, profile, 150.0, policy)
+    setup = set_up(strategy, pipeline, profile, 150.0, policy, "any")
     problem = setup.schedule.problem
     verdict = verify(setup.program, setup.text, problem.costs, problem.rates)
     assert verdict.worst < 0.01
@@ -91,6 +91,6 @@ def test_every_strategy_with_queues_keeps_the_ratios(
 def test_run_to_completion_does_not(pipeline: Pipeline) -> None:
     profile = even_profile(pipeline.program)
     policy = objective(len(pipeline.program.paths), Kind.CPU_TIME, 1)
-    setup = set_up(RTC, pipeline, profile, 150.0, policy)
+    setup = set_up(RTC, pipeline, profile, 150.0, policy, "any")
     assert len(setup.schedule.tasks) == 1 and "Queue" not in setup.text
     assert sum(setup.schedule.time) == pytest.approx(1)

@@ -12,7 +12,9 @@ from alpine.errors import AlpineError
 from alpine.flows import delivered_costs, node_flows
 from alpine.graph import build_forest
 from alpine.profile import Profile, even_profile, profile_path, read_profile, write_profile
+from alpine.profiling import adjusted
 from alpine.program import Program
+from alpine.sample import Growth, ModuleUse, TaskUse
 from live_support import fork, merge
 
 
@@ -127,3 +129,25 @@ def test_files_that_are_no_profiles(tmp_path: Path) -> None:
 def test_a_profile_of_the_same_modules_in_another_pipeline(tmp_path: Path) -> None:
     other = replace(fork(), digest="d9", path="other.alpine")
     assert "than other.alpine builds now" in refusal(written(tmp_path), other)
+
+
+def test_costs_add_up_to_what_tasks_use_unprofiled() -> None:
+    plain = Growth({}, {}, {"in": TaskUse(1.0, 10, 50_000, 1000)}, {})
+    uses = {
+        "in": ModuleUse(0, 0, 1000, 10_000, 0, 0),
+        "a": ModuleUse(1000, 20_000, overhead_cycles=3000),
+        "b": ModuleUse(500, 5000, overhead_cycles=2000),
+    }
+    costs = adjusted(Growth({}, {}, {}, uses), plain)
+    # 15,000 of 50,000 cycles were taken for overhead that was none: 3 for each one so taken.
+    assert costs == pytest.approx({"in": 10.0, "a": 29.0, "b": 22.0})
+    assert costs["in"] * 1000 + costs["a"] * 1000 + costs["b"] * 500 == pytest.approx(50_000)
+
+
+def test_costs_stay_as_they_are_where_inputs_ran_idle() -> None:
+    plain = Growth({}, {}, {"in": TaskUse(1.0, 10, 50_000, 1000)}, {})
+    uses = {
+        "in": ModuleUse(0, 0, 1000, 10_000, 9000, 0),
+        "a": ModuleUse(1000, 20_000, overhead_cycles=3000),
+    }
+    assert adjusted(Growth({}, {}, {}, uses), plain) == {"in": 10.0, "a": 20.0}

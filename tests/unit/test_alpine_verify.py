@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from alpine.compiler import make_problem
 from alpine.emit import emit, names_in_use
 from alpine.errors import AlpineError
 from alpine.frontend import load
-from alpine.live import make_problem
 from alpine.planning import Target, plan
 from alpine.profile import even_profile
 from alpine.program import Program
