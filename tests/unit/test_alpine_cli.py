@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 
 from alpine import linear
 from alpine.cli import app
+from alpine.compiler import compile_program
 from alpine.errors import AlpineError
 from alpine.frontend import load
 from alpine.live import check_workers
+from alpine.measure import Wiring
 from alpine.profile import even_profile, profile_path, write_profile
 from bess_plugins.client import Client
 from bess_plugins.script.recording import record_script
@@ -286,6 +288,26 @@ def test_explain(tmp_path: Path) -> None:
     made = json.loads(written("explain", path, "--even", "--json"))
     assert [task["task"] for task in made["tasks"]] == ["inc", "q0"]
     assert [found["class"] for found in made["classes"]] == ["a", "b"]
+
+
+def test_modules_of_a_task_have_its_colour(tmp_path: Path) -> None:
+    output = tmp_path / "new.svg"
+    written("graph", EXAMPLE, "--even", "-o", output)
+    space = "{http://www.w3.org/2000/svg}"
+    colours = {}
+    for box in ET.parse(output).iter(f"{space}g"):
+        frame, name = box.find(f"{space}rect"), box.find(f"{space}text")
+        if frame is not None and name is not None:
+            colours[name.text] = frame.get("fill")
+    program = load(EXAMPLE)
+    made = compile_program(program, even_profile(program))
+    wiring = Wiring.of(made.schedule, made.plan)
+    nodes = made.schedule.problem.forest.nodes
+    heads = {colours[wiring.modules[task.head]] for task in made.schedule.tasks}
+    assert len(heads) == len(made.schedule.tasks) > 1
+    for task in made.schedule.tasks:
+        for node in task.nodes:
+            assert colours[nodes[node].module] == colours[wiring.modules[task.head]]
 
 
 def test_graph(tmp_path: Path) -> None:

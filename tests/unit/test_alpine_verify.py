@@ -129,6 +129,17 @@ def test_useful_time_passes(tmp_path: Path) -> None:
     assert "would miss policy 'p'" in made.refusal((line, line.replace("share=", "share=9*")))
 
 
+def test_nobody_handles_more_than_comes(tmp_path: Path) -> None:
+    made = make(tmp_path, PACKETS)
+    assert "wm:1 -> q0 -> log" in made.text
+    line = next(line for line in made.text.split("\n") if line.startswith("q0.attach_task"))
+    text = made.changed((line, line.replace("share=", "share=9*")))
+    # With time for 27, b still gets no more packets than a: 5, 5 and 2 instead of 5, 3 and 2.
+    wanted, got = (5 / 10, 3 / 10, 2 / 10), (5 / 12, 5 / 12, 2 / 12)
+    error = sum(abs(w - g) for w, g in zip(wanted, got, strict=True))
+    assert made.check(text, tolerance=2.0).worst == pytest.approx(error, abs=0.005)
+
+
 def test_the_tolerance_is_that_of_the_worst_policy(tmp_path: Path) -> None:
     made = make(tmp_path, TIME)
     text = made.changed(("q0.attach_task(parent='alpine', share=", "q0.attach_task(share=9+"))
