@@ -16,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from e2ctl import nfs as nf_descriptions
 from e2ctl import policy as policies
-from e2ctl.nfs import Catalog, SourceError
+from e2ctl.nfs import Catalog
 from e2ctl.pgraph import PGraph, build
+from e2ctl.sources import SourceError
 from e2ctl.wiring import wire
 
 __all__ = ["app", "main"]

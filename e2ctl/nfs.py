@@ -6,108 +6,56 @@ A YAML file maps type names to descriptions::
     IDS:
       module: IDS                 # module class of the dataplane (the type's name by default)
       args: {signatures: [...]}   # its arguments
-      kind: native                # or legacy
+      instances: [{...}, {...}]   # more arguments for each instance; as many instances at most
+      kind: native                # or legacy: a Linux program behind devices of its own
+      program:                    # of a legacy NF
+        devices: [left, right]    # gate 0, gate 1, ...
+        setup: [[ip, link, ...]]  # commands to run first, in its network namespace
+        run: [squid, -N]          # what keeps running there; by default the kernel is the NF
       attributes:
         safe: {method: port, gates: {true: 0, false: 1}}
         url: {method: metadata, size: 4, values: {"cdn.example": 1}}
       outputs: 2                  # how many output gates, or which: [1]; by default as many as
                                   # the attributes name. Packets come in by gate 0
       mangles: [ip.src]           # header fields that it rewrites
-      affinity: [ip.src, ip.dst]  # fields that tell its traffic aggregates apart
+      affinity: [ip.src/24, ...]  # parts of the 5-tuple that tell its traffic aggregates apart
+      symmetric: true             # both directions of a connection are one aggregate
       scaling: cores              # none, cores or servers
       capacity: 2.5Gbps           # per core and GHz
+      cores: 2                    # that an instance takes; 1 by default
+      switch: acl                 # what a switch must be able to do to take this NF over
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from e2ctl import affinity as affinities
+from e2ctl.affinity import Affinity
 from e2ctl.filters import FIELD_BITS
+from e2ctl.sources import Rate, SourceError, read_models, read_source, text_key
 
-__all__ = [
-    "Attribute",
-    "Catalog",
-    "Location",
-    "NfError",
-    "NfType",
-    "SourceError",
-    "load",
-    "loads",
-    "read_source",
-]
+__all__ = ["Attribute", "Catalog", "NfError", "NfType", "Program", "load", "loads"]
 
 _MAX_GATES = 8192
 _METADATA_BYTES = (1, 2, 4, 8)
-_SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)bps")
 _FIELDS = tuple(sorted(FIELD_BITS))
-
-
-@dataclass(frozen=True, order=True)
-class Location:
-    """A place in a file; lines and columns count from 1."""
-
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
-
-
-class SourceError(Exception):
-    """A file that an operator wrote is wrong at ``where``."""
-
-    def __init__(self, where: Location, message: str) -> None:
-        super().__init__(f"{where}: {message}")
-        self.where = where
-        self.message = message
 
 
 class NfError(SourceError):
     """An NF description is wrong."""
 
 
-def read_source(path: Path, error_type: type[SourceError]) -> str:
-    """The text of an operator's file; what keeps it from being read is an `error_type`."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise error_type(Location(str(path), 1, 1), error.strerror or str(error)) from None
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8 text at byte {error.start}"
-        raise error_type(Location(str(path), 1, 1), message) from None
-
-
-def parse_rate(text: str) -> float:
-    """Turn a rate such as ``2.5Gbps`` into bits per second."""
-    found = _RATE.fullmatch(text.strip())
-    if found is None:
-        raise ValueError(f"'{text}' is not a rate; expected a number and bps, kbps, Mbps or Gbps")
-    return float(found[1]) * _SCALE[found[2]]
-
-
-def _key(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _text_keys(value: object) -> object:
     """YAML reads keys as booleans and numbers; filters name them as text."""
     if isinstance(value, Mapping):
-        return {_key(name): item for name, item in value.items()}
+        return {text_key(name): item for name, item in value.items()}
     return value
-
-
-def _rate(value: object) -> object:
-    return parse_rate(value) if isinstance(value, str) else value
 
 
 def _gate_list(value: object) -> tuple[int, ...]:
@@ -130,8 +78,16 @@ def _field_name(value: object) -> object:
     return value
 
 
+def _affinity_entries(value: AffinityEntries) -> AffinityEntries:
+    affinities.parse(value)
+    return value
+
+
 FieldName = Annotated[str, BeforeValidator(_field_name)]
 Numbers = Annotated[dict[str, int], BeforeValidator(_text_keys)]
+AffinityEntries = tuple[str | dict[str, int], ...]
+DeviceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,14}$")]
+Command = Annotated[tuple[str, ...], Field(min_length=1)]
 _CONFIG = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -173,7 +129,7 @@ class Attribute(BaseModel):
     def encode(self, value: bool | int | str) -> int | None:
         """Number that stands for a value: a gate, or what the metadata holds."""
         table = self.gates if self.method == "port" else self.values
-        known = table.get(_key(value))
+        known = table.get(text_key(value))
         if known is not None or self.method == "port":
             return known
         fits = isinstance(value, int) and not isinstance(value, bool)
@@ -186,6 +142,22 @@ class Attribute(BaseModel):
         return ", ".join([*self.values, f"a number below {1 << 8 * self.size}"])
 
 
+class Program(BaseModel):
+    """A Linux program as an NF: it has a network namespace with a device per gate."""
+
+    model_config = _CONFIG
+
+    devices: tuple[DeviceName, ...] = Field(min_length=1, max_length=8)
+    setup: tuple[Command, ...] = ()
+    run: Command | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Program:
+        if len(set(self.devices)) != len(self.devices):
+            raise ValueError("devices: two have one name")
+        return self
+
+
 class NfType(BaseModel):
     """Description of one type of network function."""
 
@@ -193,13 +165,18 @@ class NfType(BaseModel):
 
     module: str = ""
     args: dict[str, Any] = {}
+    instances: tuple[dict[str, Any], ...] = ()
     kind: Literal["native", "legacy"] = "native"
+    program: Program | None = None
     attributes: dict[str, Attribute] = {}
     outputs: Annotated[tuple[int, ...], BeforeValidator(_gate_list)] = ()
     mangles: tuple[FieldName, ...] = ()
-    affinity: tuple[FieldName, ...] = ()
+    affinity: Annotated[AffinityEntries, AfterValidator(_affinity_entries)] = ()
+    symmetric: bool = False
     scaling: Literal["none", "cores", "servers"] = "none"
-    capacity: Annotated[float, BeforeValidator(_rate)] | None = Field(default=None, gt=0)
+    capacity: Rate | None = Field(default=None, gt=0)
+    cores: int = Field(default=1, ge=1, le=1024)
+    switch: Literal["acl"] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> NfType:
@@ -207,11 +184,48 @@ class NfType(BaseModel):
         if self.outputs and not named <= set(self.gates):
             missing = max(named - set(self.gates))
             raise ValueError(f"attributes name gate {missing}, which is not among the outputs")
+        if self.symmetric and not self.affinity:
+            raise ValueError("'symmetric' says how 'affinity' is meant, which is missing")
+        affinities.parse(self.affinity, self.symmetric)
         if self.kind == "legacy":
-            for name, attribute in self.attributes.items():
-                if attribute.method == "metadata":
-                    raise ValueError(f"a legacy NF can't write metadata, as '{name}' asks")
+            self._check_legacy()
+        elif self.program is not None:
+            raise ValueError("'program' belongs to the kind 'legacy'")
+        if self.switch == "acl" and not isinstance(self.args.get("rules"), list):
+            raise ValueError("'switch: acl' needs args with 'rules' that a switch can take over")
         return self
+
+    def _check_legacy(self) -> None:
+        for name, attribute in self.attributes.items():
+            if attribute.method == "metadata":
+                raise ValueError(f"a legacy NF can't write metadata, as '{name}' asks")
+        if self.module or self.args or self.instances:
+            raise ValueError("'module', 'args' and 'instances' are of native NFs; use 'program'")
+        if self.program is None:
+            raise ValueError("a legacy NF needs 'program' with its devices")
+        if max(self.gates) >= len(self.program.devices):
+            raise ValueError(f"gate {max(self.gates)} has no device; 'devices' names one per gate")
+
+    @property
+    def grouping(self) -> Affinity:
+        """What its packets are told apart by; the whole 5-tuple where it has no wish."""
+        return self.aggregates or affinities.WHOLE
+
+    @property
+    def aggregates(self) -> Affinity | None:
+        """Its wish, if it has one."""
+        return affinities.parse(self.affinity, self.symmetric) if self.affinity else None
+
+    @property
+    def most_instances(self) -> int | None:
+        """How many instances there can be; None: any number."""
+        if self.scaling == "none":
+            return 1
+        return len(self.instances) or None
+
+    def args_of(self, instance: int) -> dict[str, Any]:
+        """Arguments of an instance, counted from 0."""
+        return {**self.args, **(self.instances[instance] if self.instances else {})}
 
     @property
     def gates(self) -> Sequence[int]:
@@ -237,73 +251,9 @@ class Catalog:
         return self.types[name].module or name
 
 
-def _locate(node: Any, path: tuple[int | str, ...], file: str) -> Location:
-    """Find the deepest part of a path that the document has."""
-    line, column = 0, 0
-    for step in path:
-        marks = getattr(node, "lc", None)
-        if marks is None:
-            break
-        keys = range(len(node)) if isinstance(node, list) else node
-        found = next((key for key in keys if key == step or _key(key) == step), None)
-        if found is None:
-            continue
-        mark = marks.data[found]
-        line, column = mark[0], mark[1]
-        node = node[found]
-    return Location(file, line + 1, column + 1)
-
-
-def _describe(error: Any) -> str:
-    name = error["loc"][-1] if error["loc"] else ""
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        return f"'{name}' is not part of an NF description"
-    if kind == "missing":
-        return f"'{name}' is missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if kind == "value_error":
-        return message
-    return f"{name}: {message[:1].lower()}{message[1:]}, not {error['input']!r}"
-
-
 def loads(text: str, file: str = "<nfs>") -> Catalog:
     """Parse NF descriptions; the first error is raised as `NfError`."""
-    yaml = YAML(typ="rt")
-    try:
-        document = yaml.load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = Location(file, mark.line + 1 if mark else 1, mark.column + 1 if mark else 1)
-        problem = (error.problem or error.context or "not YAML").splitlines()[0]
-        raise NfError(where, problem) from None
-    except YAMLError as error:
-        raise NfError(Location(file, 1, 1), str(error).splitlines()[0]) from None
-    if not isinstance(document, Mapping) or not document:
-        raise NfError(Location(file, 1, 1), "expected a mapping from NF types to descriptions")
-    types = {}
-    for name, entry in document.items():
-        try:
-            types[str(name)] = NfType.model_validate(_plain(entry))
-        except ValidationError as failed:
-            first = failed.errors()[0]
-            where = _locate(document, (name, *first["loc"]), file)
-            raise NfError(where, f"{name}: {_describe(first)}") from None
-    return Catalog(types)
-
-
-def _plain(node: Any) -> Any:
-    """Strip the loader's own types, so that arguments can be sent on."""
-    if node is None:
-        return {}
-    if isinstance(node, Mapping):
-        return {key: _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
+    return Catalog(read_models(text, file, NfType, "NF types to descriptions", NfError))
 
 
 def load(path: Path) -> Catalog:

@@ -31,8 +31,9 @@ from e2ctl.filters import (
     bind,
     fields,
 )
-from e2ctl.nfs import Catalog, Location
+from e2ctl.nfs import Catalog
 from e2ctl.policy import Edge, Pipeline, Policy, PolicyError
+from e2ctl.sources import Location
 
 __all__ = ["PEdge", "PGraph", "PNode", "build", "diff"]
 

@@ -30,7 +30,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
 
 from e2ctl import _words
 from e2ctl.filters import ANY, And, Attr, Expr, Not, Or, Otherwise, attributes
-from e2ctl.nfs import Location, SourceError, parse_rate, read_source
+from e2ctl.sources import Location, SourceError, parse_rate, read_source
 
 __all__ = ["Edge", "Pipeline", "Policy", "PolicyError", "load", "parse_filter", "parse_policy"]
 
