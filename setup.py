@@ -43,10 +43,10 @@ def core_sources() -> list[str]:
     return [source for folder in CORE_DIRS for source in sources_of(folder)]
 
 
-def cython_extension(name: str, sources: list[str]) -> Extension:
-    """`bess_plugins._NAME`, whose arrays are numpy's."""
+def cython_extension(package: str, name: str, *sources: str) -> Extension:
+    """`PACKAGE._NAME`, whose arrays are numpy's."""
     return Extension(
-        f"bess_plugins._{name}",
+        f"{package}._{name}",
         [f"ext/bindings/{name}.pyx", *sources],
         include_dirs=["ext", numpy.get_include()],
         depends=headers(),
@@ -105,9 +105,12 @@ setup(
         *cythonize(
             [
                 cython_extension(
-                    "arrays", [f"ext/host/{name}.cc" for name in ("headers", "checksum", "isa")]
+                    "bess_plugins", "arrays", *host_sources("headers", "checksum", "isa")
                 ),
-                cython_extension("crypto", [*sources_of("crypto"), "ext/host/isa.cc"]),
+                cython_extension(
+                    "bess_plugins", "crypto", *sources_of("crypto"), *host_sources("isa")
+                ),
+                cython_extension("e2ctl", "placement"),
             ],
             build_dir="build",
             language_level=3,
