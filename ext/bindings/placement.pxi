@@ -223,6 +223,10 @@ cdef class Layout:
             self.conn[s] += self.rate[k]
         self.work += self.first[u + 1] - self.first[u] + 4
 
+    def costs(self):
+        """The excess of NICs and the traffic between servers, in quanta."""
+        return self.cost.excess, self.cost.cross
+
     # Ways to begin.
 
     cdef int roomy(self, int u) noexcept nogil:
