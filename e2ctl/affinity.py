@@ -51,7 +51,8 @@ class Affinity:
         """
         theirs = dict(other.masks)
         coarser = all(mask & ~theirs.get(name, 0) == 0 for name, mask in self.masks)
-        return coarser and (self.symmetric or not other.symmetric or not self.masks)
+        one_way = not self.symmetric and bool(self.fields - {"ip.proto"})
+        return coarser and not (other.symmetric and one_way)
 
     @property
     def fields(self) -> frozenset[str]:

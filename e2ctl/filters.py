@@ -41,9 +41,11 @@ __all__ = [
     "Term",
     "attributes",
     "bind",
+    "covers",
     "evaluate",
     "fields",
     "first_match",
+    "join",
     "prefixes",
     "rule_list",
 ]
@@ -280,7 +282,7 @@ def prefixes(low: int, high: int, bits: int) -> list[tuple[int, int]]:
 _List = list[tuple[Terms, V]]
 
 
-def _join(left: Terms, right: Terms) -> Terms | None:
+def join(left: Terms, right: Terms) -> Terms | None:
     """Conjunction of two conjunctions; None when no packet can match."""
     merged = {term.field: term for term in left}
     for term in right:
@@ -299,7 +301,7 @@ def _join(left: Terms, right: Terms) -> Terms | None:
     return tuple(sorted(merged.values()))
 
 
-def _covers(general: Terms, special: Terms) -> bool:
+def covers(general: Terms, special: Terms) -> bool:
     """Every packet that matches ``special`` matches ``general``."""
     known = {term.field: term for term in special}
     for term in general:
@@ -319,16 +321,16 @@ def _simplify(entries: _List[V]) -> _List[V]:
         return entries
     kept: _List[V] = []
     for terms, outcome in entries:
-        if not any(_covers(earlier, terms) for earlier, _ in kept):
+        if not any(covers(earlier, terms) for earlier, _ in kept):
             kept.append((terms, outcome))
     result: _List[V] = []
     for terms, outcome in reversed(kept):
         redundant = False
         for later, other in reversed(result):
-            if other == outcome and _covers(later, terms):
+            if other == outcome and covers(later, terms):
                 redundant = True
                 break
-            if other != outcome and _join(later, terms) is not None:
+            if other != outcome and join(later, terms) is not None:
                 break
         if not redundant:
             result.append((terms, outcome))
@@ -352,7 +354,7 @@ def _product(
             entries.append((terms, outcome))
             continue
         for others, other in right:
-            joined = _join(terms, others)
+            joined = join(terms, others)
             if joined is not None:
                 entries.append((joined, combine(outcome, other)))
         _check_size(entries)
@@ -363,7 +365,7 @@ def _decide(expr: Expr) -> _List[bool]:
     if isinstance(expr, Const):
         return [((), expr.value)]
     if isinstance(expr, Match):
-        joined = (_join((), terms) for terms in expr.alternatives)
+        joined = (join((), terms) for terms in expr.alternatives)
         alternatives = [terms for terms in joined if terms is not None]
         return _simplify([*((terms, True) for terms in alternatives), ((), False)])
     if isinstance(expr, Not):

@@ -5,8 +5,7 @@ A YAML file (section 3.2.2 of the dissertation)::
 
     servers:
       s1:
-        cores: 16               # all of them
-        dataplane_cores: 1      # of these, for the dataplane itself; 1 by default
+        cores: 16               # all of them; the dataplane takes one
         ghz: 2.6
         nic: 10Gbps             # each way
         agent: 10.0.0.1:10520   # of its agent; 127.0.0.1:10520 by default
@@ -19,6 +18,8 @@ A YAML file (section 3.2.2 of the dissertation)::
       bridge: br0               # of Open vSwitch
       table: 2048               # entries of its flow table
       actions: [acl]            # what it can do for NFs
+      tagged: false             # whether frames from outside may carry a VLAN tag of their own;
+                                # then servers divide all traffic, as there is room for two tags
       ports:                    # the policy's ports, and the switch's that they stand for
         in0: 1
         customers: [2, 4-8]
@@ -96,8 +97,7 @@ class Server(BaseModel):
 
     model_config = _CONFIG
 
-    cores: int = Field(ge=1, le=4096)
-    dataplane_cores: int = Field(default=1, ge=1)
+    cores: int = Field(ge=2, le=4096)
     ghz: float = Field(gt=0)
     nic: Rate = Field(gt=0)
     agent: str = "127.0.0.1:10520"
@@ -106,18 +106,10 @@ class Server(BaseModel):
     ip: Ip
     mac: Mac
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Server:
-        if self.dataplane_cores > self.cores:
-            raise ValueError(
-                f"{self.dataplane_cores} cores for the dataplane, but the server has {self.cores}"
-            )
-        return self
-
     @property
     def nf_cores(self) -> int:
-        """Cores that NFs may have."""
-        return self.cores - self.dataplane_cores
+        """Cores that NFs may have; one is the dataplane's."""
+        return self.cores - 1
 
 
 class Switch(BaseModel):
@@ -129,6 +121,7 @@ class Switch(BaseModel):
     bridge: str = "br0"
     table: int = Field(default=2048, ge=1)
     actions: tuple[Literal["acl"], ...] = ()
+    tagged: bool = False
     ports: dict[str, PortList]
 
 

@@ -22,7 +22,7 @@ A YAML file maps type names to descriptions::
       symmetric: true             # both directions of a connection are one aggregate
       scaling: cores              # none, cores or servers
       capacity: 2.5Gbps           # per core and GHz
-      cores: 2                    # that an instance takes; 1 by default
+      cores: 2                    # that a legacy instance takes; a module has one
       switch: acl                 # what a switch must be able to do to take this NF over
 """
 
@@ -191,6 +191,8 @@ class NfType(BaseModel):
             self._check_legacy()
         elif self.program is not None:
             raise ValueError("'program' belongs to the kind 'legacy'")
+        elif self.cores != 1:
+            raise ValueError("a module runs on one core; more 'cores' are for legacy NFs")
         if self.switch == "acl" and not isinstance(self.args.get("rules"), list):
             raise ValueError("'switch: acl' needs args with 'rules' that a switch can take over")
         return self

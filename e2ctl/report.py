@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from e2ctl.wiring import Plan
+from e2ctl.wiring import LocalPlan
 
 __all__ = [
     "Drop",
@@ -133,7 +133,7 @@ class Report:
 
 
 def make_report(
-    plan: Plan,
+    plan: LocalPlan,
     ports: Mapping[str, PortTotals],
     counters: Mapping[str, ModuleCounters],
     seconds: float,

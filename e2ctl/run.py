@@ -23,7 +23,7 @@ from bess_plugins.captures import count_packets
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
 from bess_plugins.daemon.server import Server, make_engine
 from e2ctl.report import ModuleCounters, PortTotals, Report, make_report
-from e2ctl.wiring import Plan
+from e2ctl.wiring import LocalPlan
 
 __all__ = ["RunError", "run"]
 
@@ -40,7 +40,7 @@ class RunError(Exception):
 
 
 def run(
-    plan: Plan,
+    plan: LocalPlan,
     captures: Mapping[str, Path],
     out: Path,
     *,
@@ -62,7 +62,7 @@ def run(
     return report
 
 
-def _check_captures(plan: Plan, captures: Mapping[str, Path]) -> None:
+def _check_captures(plan: LocalPlan, captures: Mapping[str, Path]) -> None:
     inputs = [port.name for port in plan.ports if port.incoming]
     for name in captures:
         if name not in inputs:
@@ -115,7 +115,7 @@ def _connect(daemon: str | None) -> Iterator[Client]:
 
 def _execute(
     client: Client,
-    plan: Plan,
+    plan: LocalPlan,
     captures: Mapping[str, Path],
     expected: Mapping[str, int],
     folder: Path,
@@ -143,7 +143,7 @@ def _execute(
     return make_report(plan, ports, counters, end - start)
 
 
-def _create(client: Client, plan: Plan, captures: Mapping[str, Path], folder: Path) -> None:
+def _create(client: Client, plan: LocalPlan, captures: Mapping[str, Path], folder: Path) -> None:
     if not client.list_workers():
         client.add_worker(0, min(os.sched_getaffinity(0)))
     for port in plan.ports:

@@ -25,10 +25,20 @@ from e2ctl.nfs import Catalog
 from e2ctl.pgraph import PEdge, PGraph, bound_filters
 from e2ctl.policy import PolicyError
 
-__all__ = ["EdgeTaps", "Link", "ModuleSpec", "Plan", "PortSpec", "wire"]
+__all__ = [
+    "MAX_COPIES",
+    "EdgeTaps",
+    "Link",
+    "LocalPlan",
+    "ModuleSpec",
+    "PortSpec",
+    "Role",
+    "classifier",
+    "wire",
+]
 
 # Output gates of a Replicate.
-_MAX_COPIES = 32
+MAX_COPIES = 32
 
 Role = Literal["input", "output", "nf", "classifier", "copy", "merge", "drop"]
 
@@ -77,7 +87,7 @@ class EdgeTaps:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LocalPlan:
     """Everything to create."""
 
     ports: tuple[PortSpec, ...]
@@ -92,8 +102,8 @@ class Plan:
         return "\n".join([*ports, *modules, *(f"link {link}" for link in self.links)]) + "\n"
 
 
-def wire(graph: PGraph, catalog: Catalog) -> Plan:
-    """Plan modules and links for a policy graph."""
+def wire(graph: PGraph, catalog: Catalog) -> LocalPlan:
+    """LocalPlan modules and links for a policy graph."""
     return _Wiring(graph, catalog).plan()
 
 
@@ -107,7 +117,7 @@ class _Wiring:
         self.entering: dict[str, list[tuple[str, int]]] = {}
         self.taps: dict[tuple[str, str], list[tuple[str, int]]] = {}
 
-    def plan(self) -> Plan:
+    def plan(self) -> LocalPlan:
         ports = []
         for node in self.graph.nodes:
             out_edges = self.graph.edges_from(node.name)
@@ -132,7 +142,9 @@ class _Wiring:
             EdgeTaps(e.source, e.target, e.label, tuple(self.taps.get((e.source, e.target), ())))
             for e in self.graph.edges
         ]
-        return Plan(tuple(ports), tuple(self.modules.values()), tuple(self.links), tuple(edges))
+        return LocalPlan(
+            tuple(ports), tuple(self.modules.values()), tuple(self.links), tuple(edges)
+        )
 
     def add(self, module: ModuleSpec) -> str:
         if module.name in self.modules:
@@ -156,7 +168,7 @@ class _Wiring:
             return
         outcomes = list(dict.fromkeys(rule.edges for rule in rules))
         name = f"match_{suffix}"
-        args = _classifier(rules, outcomes, self.sizes(node))
+        args = classifier(rules, outcomes, self.sizes(node))
         self.add(ModuleSpec(name, "MetadataMatch", "classifier", node, args))
         self.links.append(Link(module, gate, name))
         for ogate, outcome in enumerate(outcomes):
@@ -183,9 +195,9 @@ class _Wiring:
             self.links.append(Link(module, gate, name))
             return
         taps = [(module, gate)]
-        if len(edges) > _MAX_COPIES:
-            message = f"a packet at {node} may follow {len(edges)} edges; at most {_MAX_COPIES} can"
-            raise PolicyError(edges[_MAX_COPIES].where, message)
+        if len(edges) > MAX_COPIES:
+            message = f"a packet at {node} may follow {len(edges)} edges; at most {MAX_COPIES} can"
+            raise PolicyError(edges[MAX_COPIES].where, message)
         if len(edges) > 1:
             copies = tuple(range(len(edges)))
             name = f"copy_{suffix}"
@@ -207,7 +219,7 @@ class _Wiring:
         self.links.append(Link(merge, 0, name))
 
 
-def _classifier(
+def classifier(
     rules: Sequence[Rule], outcomes: Sequence[frozenset[int]], sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     """Arguments of a ``MetadataMatch``; the last rule has no terms and is its default.

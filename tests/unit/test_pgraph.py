@@ -12,7 +12,7 @@ import pytest
 from e2ctl import nfs
 from e2ctl.pgraph import PGraph, build, diff
 from e2ctl.policy import PolicyError, load, parse_policy
-from e2ctl.wiring import Plan, wire
+from e2ctl.wiring import LocalPlan, wire
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HEAD = "nf ids : IDS\nnf nat : NAT\nnf mon : NetworkMonitor\nport in0, out0, out1\n"
@@ -23,15 +23,15 @@ def graph_of(body: str) -> PGraph:
     return build(parse_policy(HEAD + body), CATALOG)
 
 
-def plan_of(body: str) -> Plan:
+def plan_of(body: str) -> LocalPlan:
     return wire(graph_of(body), CATALOG)
 
 
-def args_of(plan: Plan, name: str) -> dict[str, object]:
+def args_of(plan: LocalPlan, name: str) -> dict[str, object]:
     return dict(next(module.args for module in plan.modules if module.name == name))
 
 
-def links_of(plan: Plan) -> set[str]:
+def links_of(plan: LocalPlan) -> set[str]:
     return {str(link) for link in plan.links}
 
 

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a server is to have, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from e2ctl.nfs import Program
+from e2ctl.wiring import Link, ModuleSpec
+
+__all__ = ["DATAPLANE", "FLOW_ID", "Device", "EdgeTap", "ProgramSpec", "ServerPlan"]
+
+# The worker that runs all but NFs.
+DATAPLANE = "dataplane"
+# The attribute in which the flow id that the switch computed travels.
+FLOW_ID = "flow_id"
+
+
+@dataclass(frozen=True)
+class Device:
+    """A port of the dataplane."""
+
+    name: str
+    driver: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """A legacy NF: its devices are the kernel's ends of ports of the dataplane."""
+
+    instance: str
+    program: Program
+
+
+@dataclass(frozen=True)
+class EdgeTap:
+    """An output gate that only packets of one edge of the instance graph pass."""
+
+    source: str
+    target: str
+    label: str
+    module: str
+    ogate: int
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """Everything that a server's daemon and agent are to have.
+
+    ``tasks`` says which worker runs each module that has a task: `DATAPLANE`, or an instance's.
+    """
+
+    server: str
+    devices: tuple[Device, ...]
+    modules: tuple[ModuleSpec, ...]
+    links: tuple[Link, ...]
+    tasks: Mapping[str, str]
+    programs: tuple[ProgramSpec, ...] = ()
+    taps: tuple[EdgeTap, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"port {d.name} {d.driver} {dict(d.args)}" for d in self.devices]
+        lines += [f"module {m.name} {m.mclass} {dict(m.args)}" for m in self.modules]
+        lines += [f"link {link}" for link in self.links]
+        lines += [f"worker of {worker} runs {module}" for module, worker in self.tasks.items()]
+        lines += [f"program {p.instance} {p.program.run or 'the kernel'}" for p in self.programs]
+        return "".join(f"{self.server}: {line}\n" for line in lines)

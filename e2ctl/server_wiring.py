@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a server's dataplane is to do, as data: ports, modules, links and workers.
+
+::
+
+    switch -> nic_in -> arrive (by tag) ----------+-> an entry
+                          `-> decap (by tunnel) --'
+
+    entry of an instance:  hold -> queue -> load -> NF -> out -> match -> (copy) -> ...
+    entry of an NF:        steer -> hold of an instance here, or tunnel to one elsewhere
+    entry of a port:       match -> ...
+    ... -> steer, hold, tunnel, or leave (tagged for an external port) -> nic_out -> switch
+
+``hold`` is the FlowSteer that keeps flows with an instance when it is split (section 3.4.4 of the
+dissertation); its gates are numbers of instances. One worker runs the dataplane, and each NF has
+one of its own, between two queues. A legacy NF is a network namespace behind TAP devices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import networkx as nx
+
+from e2ctl.affinity import FLOW_IDS
+from e2ctl.filters import FilterError, rule_list
+from e2ctl.hardware import Hardware
+from e2ctl.igraph import IEdge, IGraph, Instance
+from e2ctl.layout import Layout
+from e2ctl.nfs import Catalog, Program
+from e2ctl.pgraph import PEdge, PGraph, bound_filters
+from e2ctl.policy import PolicyError
+from e2ctl.routing import PlanError, Routing, egress_tag
+from e2ctl.server_plan import DATAPLANE, FLOW_ID, Device, EdgeTap, ProgramSpec, ServerPlan
+from e2ctl.wiring import MAX_COPIES, Link, ModuleSpec, Role, classifier
+
+__all__ = ["wire_server"]
+
+# Behind both MAC addresses: the identifier, then what the tag's 16 bits say.
+_TCI_OFFSET = 14
+_QUEUE_PACKETS = 4096
+_ID_OPTION = {"attr_name": FLOW_ID, "size": 2, "type": 127}
+_MOST_OPTIONS = 15  # of 16, with the flow id
+
+
+def wire_server(
+    server: str,
+    pgraph: PGraph,
+    igraph: IGraph,
+    layout: Layout,
+    routing: Routing,
+    catalog: Catalog,
+    hardware: Hardware,
+) -> ServerPlan:
+    """Plan the dataplane of one server."""
+    return _Wiring(server, pgraph, igraph, layout, routing, catalog, hardware).plan()
+
+
+class _Wiring:
+    def __init__(
+        self,
+        server: str,
+        pgraph: PGraph,
+        igraph: IGraph,
+        layout: Layout,
+        routing: Routing,
+        catalog: Catalog,
+        hardware: Hardware,
+    ) -> None:
+        self.server = server
+        self.pgraph = pgraph
+        self.igraph = igraph
+        self.layout = layout
+        self.routing = routing
+        self.catalog = catalog
+        self.hardware = hardware
+        self.types = {node.name: node.type for node in pgraph.nodes if node.kind == "nf"}
+        self.instances = {instance.name: instance for instance in igraph.instances}
+        self.options = _options(self.types, catalog)
+        self.devices: list[Device] = []
+        self.modules: dict[str, ModuleSpec] = {}
+        self.links: list[Link] = []
+        self.tasks: dict[str, str] = {}
+        self.programs: list[ProgramSpec] = []
+        self.taps: list[EdgeTap] = []
+
+    def plan(self) -> ServerPlan:
+        here = self.hardware.servers[self.server]
+        self.devices.append(
+            Device("nic", "AFPacketPort", {"ifname": here.device, "promiscuous": True})
+        )
+        self.add("nic_in", "PortInc", "input", {"port": "nic"}, worker=DATAPLANE)
+        self.add("nic_out", "PortOut", "output", {"port": "nic"})
+        self.add("arrive", "VLANSplit", "classifier")
+        self.link("nic_in", 0, "arrive")
+        entries = self.routing.on(self.server)
+        options = [*(option for option, _ in self.options.values()), _ID_OPTION]
+        edges = {number: number for number in entries.values()}
+        self.add("decap", "TunnelDecap", "classifier", {"edges": edges, "options": options})
+        self.link("arrive", 0, "decap")
+        for name in self.layout.on(self.server):
+            self.instance(self.instances[name])
+        for name, number in entries.items():
+            target = self.entry(name)
+            self.link("decap", number, target)
+            self.link("arrive", number, self.untag(name, target))
+        return ServerPlan(
+            self.server,
+            tuple(self.devices),
+            tuple(self.modules.values()),
+            tuple(self.links),
+            self.tasks,
+            tuple(self.programs),
+            tuple(self.taps),
+        )
+
+    def add(
+        self,
+        name: str,
+        mclass: str,
+        role: Role,
+        args: Mapping[str, Any] | None = None,
+        *,
+        worker: str | None = None,
+    ) -> str:
+        self.modules[name] = ModuleSpec(name, mclass, role, self.server, args or {})
+        if worker is not None:
+            self.tasks[name] = worker
+        return name
+
+    def link(self, source: str, ogate: int, target: str, igate: int = 0) -> None:
+        link = Link(source, ogate, target, igate)
+        if link not in self.links:
+            self.links.append(link)
+
+    def entry(self, name: str) -> str:
+        """The module behind an entry."""
+        if name in self.instances:
+            return self.first(name)
+        if name in self.types:
+            return self.steer(name)
+        gate = self.add(f"port:{name}", "Bypass", "classifier")
+        self.leave(name, name, gate, 0, self.pgraph.edges_from(name))
+        return gate
+
+    def untag(self, entry: str, target: str) -> str:
+        """Take off the tag with the flow id where the switch put one on."""
+        instance = self.instances.get(entry)
+        if instance is None or instance.nf not in self.routing.switch.hashes:
+            return target
+        attr = {"name": FLOW_ID, "size": 2, "offset": _TCI_OFFSET}
+        read = self.add(f"id:{entry}", "SetMetadata", "classifier", {"attrs": [attr]})
+        pop = self.add(f"untag:{entry}", "VLANPop", "classifier")
+        self.link(read, 0, pop)
+        self.link(pop, 0, target)
+        return read
+
+    def first(self, name: str) -> str:
+        """Where packets for an instance on this server go."""
+        instance = self.instances[name]
+        holds = self.catalog[instance.type].most_instances != 1
+        return f"hold:{name}" if holds else f"queue:{name}"
+
+    def instance(self, instance: Instance) -> None:
+        name, kind = instance.name, self.catalog[instance.type]
+        if kind.most_instances != 1:
+            args = self.steer_args(instance.nf)
+            args["ranges"] = [{"start": 0, "end": FLOW_IDS, "gate": instance.index}]
+            hold = self.add(f"hold:{name}", "FlowSteer", "classifier", args)
+            self.link(hold, instance.index, f"queue:{name}")
+        queue = self.add(
+            f"queue:{name}",
+            "Queue",
+            "classifier",
+            {"size": _QUEUE_PACKETS},
+            worker=name if kind.program is None else DATAPLANE,
+        )
+        load = self.add(
+            f"load:{name}", "LoadMonitor", "classifier", {"queue": queue}, worker=DATAPLANE
+        )
+        self.link(queue, 0, load)
+        edges = self.pgraph.edges_from(instance.nf)
+        if kind.program is not None:
+            self.program(instance, kind.program, load, edges)
+            return
+        mclass = self.catalog.mclass(instance.type)
+        self.add(name, mclass, "nf", kind.args_of(instance.index))
+        self.link(load, 0, name)
+        for gate in kind.gates:
+            out = self.add(
+                f"out:{name}:{gate}",
+                "Queue",
+                "classifier",
+                {"size": _QUEUE_PACKETS},
+                worker=DATAPLANE,
+            )
+            self.link(name, gate, out)
+            self.leave(name, instance.nf, out, gate, edges)
+
+    def program(
+        self, instance: Instance, program: Program, load: str, edges: Sequence[PEdge]
+    ) -> None:
+        """A legacy NF: packets go in by its first device, and come out of those of its gates."""
+        name = instance.name
+        self.programs.append(ProgramSpec(name, program))
+        for number, device in enumerate(program.devices):
+            port = f"{name}:{device}"
+            self.devices.append(Device(port, "TAPPort", {}))
+            if number == 0:
+                self.add(f"in:{port}", "PortOut", "nf", {"port": port})
+                self.link(load, 0, f"in:{port}")
+            if number in self.catalog[instance.type].gates:
+                out = self.add(
+                    f"out:{name}:{number}", "PortInc", "nf", {"port": port}, worker=DATAPLANE
+                )
+                self.leave(name, instance.nf, out, number, edges)
+
+    def steer_args(self, nf: str) -> dict[str, Any]:
+        """How a FlowSteer tells flows of an NF apart."""
+        steering = self.igraph.steering[nf]
+        if steering.switch_hash is None:
+            return steering.affinity.steer_args()
+        return {**self.catalog[self.types[nf]].grouping.steer_args(), "id_attr": FLOW_ID}
+
+    def leave(self, source: str, node: str, module: str, gate: int, edges: Sequence[PEdge]) -> None:
+        """Lead what an output gate of a node sends along its edges."""
+        try:
+            rules = rule_list(bound_filters(edges, gate, self.catalog, self.types))
+        except FilterError as error:
+            raise PolicyError(edges[0].where, str(error)) from None
+        outcomes = list(dict.fromkeys(rule.edges for rule in rules))
+        place = f"{source}:{gate}"
+        taps = [(module, 0)]
+        if len(rules) > 1:
+            args = classifier(rules, outcomes, self.sizes(node))
+            match = self.add(_named(f"match:{place}", args), "MetadataMatch", "classifier", args)
+            self.link(module, 0, match)
+            taps = [(match, number) for number in range(len(outcomes))]
+        for (tap, ogate), outcome in zip(taps, outcomes, strict=True):
+            chosen = [edges[index] for index in sorted(outcome)]
+            if not chosen:
+                self.link(tap, ogate, self.add(f"drop:{source}", "Sink", "drop"))
+            elif len(chosen) == 1:
+                self.follow(source, chosen[0], tap, ogate)
+            else:
+                self.copy(source, chosen, tap, ogate)
+
+    def copy(self, source: str, edges: Sequence[PEdge], tap: str, ogate: int) -> None:
+        if len(edges) > MAX_COPIES:
+            message = f"a packet may follow {len(edges)} edges here; at most {MAX_COPIES} can be"
+            raise PolicyError(edges[MAX_COPIES].where, message)
+        args = {"gates": list(range(len(edges)))}
+        copy = self.add(_named(f"copy:{tap}:{ogate}", args), "Replicate", "copy", args)
+        self.link(tap, ogate, copy)
+        for number, edge in enumerate(edges):
+            self.follow(source, edge, copy, number)
+
+    def sizes(self, node: str) -> dict[str, int]:
+        """Sizes of metadata that a node's filters test."""
+        if node not in self.types:
+            return {}
+        attributes = self.catalog[self.types[node]].attributes
+        return {f"meta.{n}": a.size for n, a in attributes.items() if a.method == "metadata"}
+
+    def follow(self, source: str, edge: PEdge, tap: str, ogate: int) -> None:
+        """Lead all packets of a gate along one edge."""
+        ends = [e for e in self.igraph.edges if e.source == source and e.edge == edge]
+        self.taps.append(EdgeTap(source, edge.target, edge.label, tap, ogate))
+        if edge.target in self.igraph.ports:
+            tag = {"tci": egress_tag(self.hardware, edge.target)}
+            leave = self.add(f"leave:{edge.target}", "VLANPush", "output", tag)
+            self.link(leave, 0, "nic_out")
+            self.link(tap, ogate, leave)
+        elif _direct(ends):
+            self.link(tap, ogate, self.towards(ends[0].target))
+        else:
+            self.link(tap, ogate, self.steer(edge.target))
+
+    def towards(self, name: str) -> str:
+        """Where packets for an instance, on whatever server, go from here."""
+        server, number = self.routing.entries[name]
+        if server == self.server:
+            return self.first(name)
+        here, there = self.hardware.servers[self.server], self.hardware.servers[server]
+        nf = self.instances[name].nf
+        carried = _ancestors(self.pgraph, nf)
+        options = [option for option, nfs in self.options.values() if nfs & carried]
+        if self.igraph.steering[nf].switch_hash is not None:
+            options.append(_ID_OPTION)
+        args = {
+            "src_mac": here.mac,
+            "dst_mac": there.mac,
+            "src_ip": here.ip,
+            "dst_ip": there.ip,
+            "vni": number,
+            "options": options,
+        }
+        tunnel = self.add(_named(f"tunnel:{name}", args), "TunnelEncap", "output", args)
+        self.link(tunnel, 0, "nic_out")
+        return tunnel
+
+    def steer(self, nf: str) -> str:
+        """The stage that divides an NF's traffic; its gates are the numbers of instances."""
+        name = f"steer:{nf}"
+        if name not in self.modules:
+            args = self.steer_args(nf)
+            args["ranges"] = [
+                {"start": i.span.start, "end": i.span.end, "gate": i.index}
+                for i in self.igraph.of(nf)
+            ]
+            self.add(name, "FlowSteer", "classifier", args)
+            for instance in self.igraph.of(nf):
+                self.link(name, instance.index, self.towards(instance.name))
+        return name
+
+
+def _direct(ends: Sequence[IEdge]) -> bool:
+    """Whether all packets of an edge go to one instance."""
+    return len(ends) == 1 and ends[0].span is None
+
+
+def _named(name: str, args: Mapping[str, Any]) -> str:
+    """A name that changes with the arguments: such modules are replaced, never changed."""
+    text = json.dumps(args, sort_keys=True, default=lambda value: value.hex())
+    return f"{name}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _ancestors(graph: PGraph, nf: str) -> frozenset[str]:
+    nfs = {node.name for node in graph.nodes if node.kind == "nf"}
+    return frozenset(nx.ancestors(graph.digraph.subgraph(nfs), nf))
+
+
+def _options(
+    types: Mapping[str, str], catalog: Catalog
+) -> dict[str, tuple[dict[str, Any], frozenset[str]]]:
+    """How metadata travels in tunnels, by attribute; with the NFs that write it."""
+    writers: dict[str, list[tuple[str, int]]] = {}
+    for nf, kind in types.items():
+        for name, attribute in catalog[kind].attributes.items():
+            if attribute.method == "metadata":
+                writers.setdefault(name, []).append((nf, attribute.size))
+    if len(writers) > _MOST_OPTIONS:
+        raise PlanError(
+            f"{len(writers)} metadata attributes ({', '.join(writers)}); tunnels carry "
+            f"{_MOST_OPTIONS}"
+        )
+    options = {}
+    for number, name in enumerate(sorted(writers)):
+        sizes = {size for _, size in writers[name]}
+        if len(sizes) > 1:
+            nfs = ", ".join(nf for nf, _ in writers[name])
+            raise PlanError(f"the attribute '{name}' has different sizes in {nfs}")
+        option = {"attr_name": name, "size": sizes.pop(), "type": number}
+        options[name] = (option, frozenset(nf for nf, _ in writers[name]))
+    return options
