@@ -23,6 +23,7 @@ FILES = {
     "test_embark_pool",
     "test_flow_affinity",
     "test_flow_steer",
+    "test_flow_steer_ids",
     "test_load_monitor",
     "test_metadata_match",
     "test_nfs_modules",
@@ -33,6 +34,8 @@ _CANNOT: dict[str, str] = {
     "test_attributes_of_every_size": "counts by the hooks of gates, which a trial has none of",
     "test_runtime_config": "compares answers, which hold every field of a message here",
     "test_commands_beside_a_worker": "starts an e2d; test_bessd_plugin.py does the same in bessd",
+    "test_workers_need_an_attribute_of_that_name_and_size": "bessd takes graphs whose attributes "
+    "nobody writes, and no module with an attribute of another size",
     "test_packets_without_a_stamp_upstream_are_refused": "bessd takes graphs whose attributes "
     "nobody writes",
 }

@@ -6,7 +6,7 @@
 // comes first, so that both directions have one key. Packets of a fragmented datagram have no
 // ports, so that all of them have one key.
 //
-// The flow id is the upper half of flow_hash() (host/headers.h) over that key.
+// The flow id, where it comes from the key, is the upper half of flow_hash() (host/headers.h).
 #pragma once
 
 #include <cstdint>

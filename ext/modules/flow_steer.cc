@@ -14,6 +14,15 @@
 // the start of a range drains it. `update` does move flows: all that are no exceptions follow the
 // new ranges. Exceptions that `update` adds last as long as their flows do, too, and begin now.
 //
+// With `id_attr` the ids come with the packets: a switch has computed them and written them into
+// VLAN tags, whose 16 bits a SetMetadata upstream copied into that attribute. The id is the low 12
+// bits times 2^20, so that ranges still cover all of [0, 2^32); a cut acts as the next multiple of
+// 2^20. A flow keeps the id of its first packet, whatever later ones carry; with `symmetric`, those
+// of either direction. An exception that `update` adds before its flow's first packet has no id
+// until then, and needs none: new ranges and splits leave exceptions of `update` alone. get_status
+// counts it at its gate, get_flows lists it without an id. Removed before that packet, it is
+// forgotten, for its range is unknown: the packet begins a flow, in its range.
+//
 // A full table is no error: packets of flows that find no place take the gate of their range, are
 // counted as untracked, and may move at the next split or update.
 //
@@ -25,7 +34,8 @@
 //   split       gives the upper part of a range to another gate; active flows stay
 //   get_status  what each gate has, exactly; a batch in flight may be missing
 //   get_flows   flows one by one
-// Metadata: none.
+// Metadata: reads `id_attr` (2 bytes, network order), if it is set. Where no module upstream writes
+// it in that size, workers don't start; bessd's do, and all ids are 0.
 // Drop reasons:
 //   "no flow"    not IP, where no `other_gate` is set
 //   "gate 8192"  the range or exception has gate 8192
@@ -47,6 +57,8 @@
 
 #include <random>
 
+#include "modules/field_value.h"
+
 namespace e2 {
 namespace {
 
@@ -58,6 +70,8 @@ constexpr uint64_t kNsPerMs = 1'000'000;
 constexpr uint32_t kSweepStep = 16;
 constexpr uint32_t kSweepLate = 64;
 constexpr uint32_t kSweepFull = 4;
+constexpr uint32_t kVlanIds = 0xfff;
+constexpr uint32_t kVlanIdShift = 20;  // to the top of an id's 32 bits
 constexpr uint8_t kTcpFin = 0x01;
 constexpr uint8_t kTcpSyn = 0x02;
 constexpr uint8_t kTcpRst = 0x04;
@@ -92,6 +106,9 @@ Status FlowSteer::init(Host&, const Args& args) {
     status = read_gate(args["other_gate"], "FlowSteer.other_gate", no_flow, other_gate_);
     if (!status.ok()) return status;
   }
+  const std::string& id_attr = args["id_attr"].as_string();
+  has_id_attr_ = !id_attr.empty();
+  if (has_id_attr_) id_attr_ = add_attr(id_attr, sizeof(uint16_t), Access::kRead);
   status =
       affinity_.init(args["affinity"].as_list(), args["symmetric"].as_bool(), "FlowSteer.affinity");
   if (!status.ok()) return status;
@@ -108,14 +125,14 @@ Status FlowSteer::init(Host&, const Args& args) {
 }
 
 void FlowSteer::process(Context& ctx, Batch& batch, Gate) {
-  if (affinity_.symmetric()) {
-    steer<true>(ctx, batch);
+  if (has_id_attr_) {
+    affinity_.symmetric() ? steer<true, true>(ctx, batch) : steer<false, true>(ctx, batch);
   } else {
-    steer<false>(ctx, batch);
+    affinity_.symmetric() ? steer<true, false>(ctx, batch) : steer<false, false>(ctx, batch);
   }
 }
 
-template <bool kSymmetric>
+template <bool kSymmetric, bool kIdAttr>
 void FlowSteer::steer(Context& ctx, Batch& batch) {
   const uint64_t now = std::max<uint64_t>(now_ns_, ctx.now_ns);
   now_ns_ = now;
@@ -153,15 +170,19 @@ void FlowSteer::steer(Context& ctx, Batch& batch) {
     }
     uint32_t at = found[i];
     if (at == FlowTable::kNone || !table_.same(keys[i], at) || !alive(table_[at], now)) {
-      at = find_or_add(keys[i], places[i], now);
+      at = find_or_add<kIdAttr>(*batch[i], keys[i], places[i], now);
     }
     if (at == FlowTable::kNone) {
-      gates[i] = ranges_.gate(keys[i].id());
+      gates[i] = ranges_.gate(id_of<kIdAttr>(*batch[i], keys[i]));
       untracked_ = untracked_ + 1;
     } else {
       FlowEntry& entry = table_[at];
       entry.used_ns = now;
       gates[i] = entry.gate;
+      if (kIdAttr && (entry.state & FlowEntry::kNoId) != 0) {
+        table_.set_id(at, id_of<kIdAttr>(*batch[i], keys[i]));
+        entry.state = static_cast<uint8_t>(entry.state & ~FlowEntry::kNoId);
+      }
       if (ends && (tcp_flags[i] & (kTcpFin | kTcpSyn | kTcpRst)) != 0) {
         note_ends(entry, tcp_flags[i], (reverse >> i & 1) != 0);
       }
@@ -171,8 +192,19 @@ void FlowSteer::steer(Context& ctx, Batch& batch) {
   emit_by_gate(ctx, batch, gates);
 }
 
+// The id of a flow whose first packet this is.
+template <bool kIdAttr>
+uint32_t FlowSteer::id_of(const Packet& packet, const FlowKey& key) const {
+  if constexpr (!kIdAttr) return key.id();
+  uint8_t tag[sizeof(uint16_t)];
+  read_attr(packet, attr_offset(id_attr_), tag, sizeof tag);
+  return (load_be16(tag) & kVlanIds) << kVlanIdShift;
+}
+
 // The entry of a packet's flow, a new one if need be; kNone where there is no place.
-uint32_t FlowSteer::find_or_add(const FlowKey& key, uint64_t place, uint64_t now) {
+template <bool kIdAttr>
+uint32_t FlowSteer::find_or_add(const Packet& packet, const FlowKey& key, uint64_t place,
+                                uint64_t now) {
   const uint32_t at = table_.find(key, place);
   if (at != FlowTable::kNone) {
     if (alive(table_[at], now)) return at;
@@ -182,11 +214,12 @@ uint32_t FlowSteer::find_or_add(const FlowKey& key, uint64_t place, uint64_t now
     sweep(now, kSweepFull);
     if (table_.full()) return FlowTable::kNone;
   }
-  return add(key, place, ranges_.gate(key.id()), now);
+  const uint32_t id = id_of<kIdAttr>(packet, key);
+  return add(key, place, id, ranges_.gate(id), now);
 }
 
-uint32_t FlowSteer::add(const FlowKey& key, uint64_t place, Gate gate, uint64_t now) {
-  const uint32_t at = table_.add(key, place);
+uint32_t FlowSteer::add(const FlowKey& key, uint64_t place, uint32_t id, Gate gate, uint64_t now) {
+  const uint32_t at = table_.add(key, place, id);
   FlowEntry& entry = table_[at];
   entry.used_ns = now;
   entry.gate = gate;

@@ -49,10 +49,13 @@ class FlowSteer final : public Module {
     std::vector<uint32_t> remove;  // entries
   };
 
-  template <bool kSymmetric>
+  template <bool kSymmetric, bool kIdAttr>
   void steer(Context& ctx, Batch& batch);
-  uint32_t find_or_add(const FlowKey& key, uint64_t place, uint64_t now);
-  uint32_t add(const FlowKey& key, uint64_t place, Gate gate, uint64_t now);
+  template <bool kIdAttr>
+  uint32_t id_of(const Packet& packet, const FlowKey& key) const;
+  template <bool kIdAttr>
+  uint32_t find_or_add(const Packet& packet, const FlowKey& key, uint64_t place, uint64_t now);
+  uint32_t add(const FlowKey& key, uint64_t place, uint32_t id, Gate gate, uint64_t now);
   void note_ends(FlowEntry& entry, uint8_t tcp_flags, bool reverse);
 
   // The time of the latest packet, or that of the clock where it is later.
@@ -94,10 +97,12 @@ class FlowSteer final : public Module {
   Gate other_gate_ = 0;
   Gate gate_drop_ = 0;
   uint32_t few_exceptions_ = 0;  // the event
+  bool has_id_attr_ = false;     // else ids come from keys
   Field<uint64_t> untracked_{};
   uint64_t splits_made_ = 0;
   Split splits_[kMostSplits];
   std::unique_ptr<uint64_t[]> packets_;  // by gate number; one writer
+  size_t id_attr_ = 0;
 };
 
 }  // namespace e2

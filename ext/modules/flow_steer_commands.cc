@@ -46,6 +46,7 @@ Status FlowSteer::read_update(const Args& args, uint64_t now, Change& change) {
     Status status = change.ranges.read(ranges, "update: ranges", gate_drop_);
     if (!status.ok()) return status;
   }
+  uint64_t room = table_.capacity() - table_.size();
   std::set<uint32_t> removed;
   for (size_t i = 0; i < remove.size(); ++i) {
     const std::string where = "update: " + indexed("remove_exceptions", i);
@@ -60,6 +61,7 @@ Status FlowSteer::read_update(const Args& args, uint64_t now, Change& change) {
     if (!removed.insert(at).second) {
       return Status::invalid(where + ": is the same flow as one before it; name each once");
     }
+    room += (table_[at].state & FlowEntry::kNoId) != 0;
     change.remove.push_back(at);
   }
   std::map<FlowKey, size_t, KeyLess> added;
@@ -77,14 +79,16 @@ Status FlowSteer::read_update(const Args& args, uint64_t now, Change& change) {
       return Status::invalid(where + ".flow: is the same flow as that of " +
                              indexed("add_exceptions", same->second) + "; name each once");
     }
-    new_flows += table_.find(exception.key, table_.place(exception.key)) == FlowTable::kNone;
+    const uint32_t at = table_.find(exception.key, table_.place(exception.key));
+    new_flows += at == FlowTable::kNone ||
+                 ((table_[at].state & FlowEntry::kNoId) != 0 && removed.count(at) != 0);
     change.add.push_back(exception);
   }
-  if (table_.size() + new_flows > table_.capacity()) {
+  if (new_flows > room) {
     return Status::error(ENOSPC, "update: add_exceptions has " + std::to_string(new_flows) +
                                      " flows that are new, and the table has room for " +
-                                     std::to_string(table_.capacity() - table_.size()) +
-                                     " (max_flows is " + std::to_string(table_.capacity()) + ")");
+                                     std::to_string(room) + " (max_flows is " +
+                                     std::to_string(table_.capacity()) + ")");
   }
   return {};
 }
@@ -96,6 +100,10 @@ Status FlowSteer::update(const Args& args, Args&) {
   Status status = read_update(args, now, change);
   if (!status.ok()) return status;
   for (uint32_t at : change.remove) {
+    if ((table_[at].state & FlowEntry::kNoId) != 0) {
+      end_flow(at);  // which none of its packets began
+      continue;
+    }
     end_exception(table_[at]);
     table_[at].gate = ranges_.gate(table_.id(at));
   }
@@ -106,7 +114,11 @@ Status FlowSteer::update(const Args& args, Args&) {
   for (const Change::Exception& exception : change.add) {
     const uint64_t place = table_.place(exception.key);
     uint32_t at = table_.find(exception.key, place);
-    if (at == FlowTable::kNone) at = add(exception.key, place, exception.gate, now);
+    if (at == FlowTable::kNone) {
+      const uint32_t id = has_id_attr_ ? 0 : exception.key.id();
+      at = add(exception.key, place, id, exception.gate, now);
+      if (has_id_attr_) table_[at].state = FlowEntry::kUsed | FlowEntry::kNoId;
+    }
     FlowEntry& entry = table_[at];
     end_exception(entry);
     entry.gate = exception.gate;
@@ -275,7 +287,7 @@ Status FlowSteer::get_flows(const Args& args, Args& response) {
     if (++total > limit) return;
     Args flow;
     flow.set("flow", FlowAffinity::describe(table_.key(at)));
-    flow.set("id", static_cast<uint64_t>(table_.id(at)));
+    if ((entry.state & FlowEntry::kNoId) == 0) flow.set("id", uint64_t{table_.id(at)});
     flow.set("gate", gate_number(entry.gate));
     flow.set("exception", (entry.state & FlowEntry::kException) != 0);
     flow.set("idle_ms", (now - entry.used_ns) / kNsPerMs);

@@ -76,6 +76,8 @@ struct alignas(kCacheLineBytes / 2) FlowEntry {
   static constexpr uint8_t kUsed = 1;
   static constexpr uint8_t kException = 2;  // its gate is not, or need not be, that of its range
   static constexpr uint8_t kClosing = 4;    // its connection has ended
+  // Its first packet is yet to come, and brings its id. It is an exception then, and of no split.
+  static constexpr uint8_t kNoId = 8;
 
   uint64_t key[2];  // 0 where the entry is free: no key looks like that
   Field<uint64_t> used_ns;
@@ -151,6 +153,7 @@ class FlowTable {
   uint32_t end() const { return end_; }
   FlowEntry& operator[](uint32_t at) const { return entries_[at]; }
   uint32_t id(uint32_t at) const { return rests_[at].id; }
+  void set_id(uint32_t at, uint32_t id) { rests_[at].id = id; }
   FlowKey key(uint32_t at) const {
     FlowKey key;
     std::memcpy(key.words, entries_[at].key, sizeof entries_[at].key);
@@ -159,7 +162,7 @@ class FlowTable {
   }
 
   // The table must not be full, and not have the key.
-  uint32_t add(const FlowKey& key, uint64_t place) {
+  uint32_t add(const FlowKey& key, uint64_t place, uint32_t id) {
     uint32_t at = free_;
     if (at == kNone) {
       at = end_;
@@ -173,7 +176,7 @@ class FlowTable {
     entry.key[1] = key.words[1];
     Rest& rest = rests_[at];
     for (int w = 0; w < 3; ++w) rest.key[w] = key.ipv6() ? key.words[2 + w] : 0;
-    rest.id = key.id();
+    rest.id = id;
     for (uint32_t b = bucket_of(place);; b = after(b)) {
       Bucket& bucket = buckets_[b];
       const uint32_t room = match(bucket, 0);

@@ -156,6 +156,8 @@ std::vector<Case> cases(const EmbarkFiles& files) {
       {"FlowSteer", map({{"ranges", list(map({{"start", 0}, {"end", uint64_t{1} << 32}}))},
                          {"symmetric", true},
                          {"max_flows", 8}})},
+      {"FlowSteer",
+       map({{"ranges", list(map({{"start", 0}, {"end", uint64_t{1} << 32}}))}, {"id_attr", "id"}})},
       {"RoundRobin", map({{"gates", gates}, {"mode", "packet"}})},
       {"RandomSplit", map({{"drop_rate", 0.5}, {"gates", gates}})},
       {"Split", map({{"size", 2}, {"offset", 36}})},

@@ -33,6 +33,26 @@ Words words_of(const FlowKey& key) {
   return words;
 }
 
+uint32_t id_of(const FlowKey& key) { return ~static_cast<uint32_t>(key.words[1] + key.words[0]); }
+
+// One to add, mostly of a flow that no frame is of, and one to remove.
+Args random_exceptions(std::mt19937& random) {
+  const auto flow = [&] {
+    Args args;
+    args.set("src", "0.0.1." + std::to_string(random() % 8));
+    args.set("dst", std::string("0.1.0.0"));
+    args.set("proto", uint64_t{17});
+    return args;
+  };
+  Args exception;
+  exception.set("flow", flow());
+  exception.set("gate", static_cast<uint64_t>(random() % 4));
+  Args args;
+  if (random() % 3 != 0) args.set("add_exceptions", Args::List{exception});
+  if (random() % 3 == 0) args.set("remove_exceptions", Args::List{flow()});
+  return args;
+}
+
 }  // namespace
 
 TEST_CASE("a table of flows, against std::map") {
@@ -50,13 +70,14 @@ TEST_CASE("a table of flows, against std::map") {
       const auto known = flows.find(words_of(key));
       const uint32_t at = table.find(key, place);
       wrong += at != (known == flows.end() ? FlowTable::kNone : known->second);
+      wrong += at != FlowTable::kNone && table.id(at) != id_of(key);
       const uint32_t candidate = table.first_candidate(place);
       wrong += candidate != FlowTable::kNone && candidate >= table.end();
       wrong += table.size() != flows.size() || table.full() != (flows.size() == capacity);
       const bool grow = random() % 200 < 100 + 80 * ((step / 500) % 2);
       if (known == flows.end() && grow) {
         full += table.full();
-        if (!table.full()) flows[words_of(key)] = table.add(key, place);
+        if (!table.full()) flows[words_of(key)] = table.add(key, place, id_of(key));
       } else if (known != flows.end() && !grow) {
         table.remove(at);
         flows.erase(known);
@@ -85,7 +106,7 @@ TEST_CASE("neighbouring flows spread over the buckets") {
     key.words[0] = i | 17ULL << 32 | 4ULL << 40;
     key.words[1] = 0x0100000a0200000aULL;
     const uint64_t place = table.place(key);
-    const uint32_t at = table.add(key, place);
+    const uint32_t at = table.add(key, place, i);
     missed += table.first_candidate(place) != at;
   }
   CHECK(missed < (1 << 16) / 20);  // a few per cent are in the next bucket, or share a tag
@@ -93,7 +114,7 @@ TEST_CASE("neighbouring flows spread over the buckets") {
 
 TEST_CASE("FlowSteer under random packets, times and commands loses none and tears no flow") {
   std::mt19937 random(11);
-  for (const bool symmetric : {false, true}) {
+  for (const uint32_t kind : {0u, 1u, 2u, 3u}) {
     e2::Engine engine(2048, 2048);
     Args range;
     range.set("start", 0);
@@ -101,7 +122,8 @@ TEST_CASE("FlowSteer under random packets, times and commands loses none and tea
     range.set("gate", 0);
     Args args;
     args.set("ranges", Args::List{range});
-    args.set("symmetric", symmetric);
+    args.set("symmetric", (kind & 1) != 0);
+    args.set("id_attr", std::string((kind & 2) != 0 ? "id" : ""));
     args.set("max_flows", 64);
     args.set("timeout_ms", 100);
     args.set("linger_ms", 10);
@@ -111,6 +133,7 @@ TEST_CASE("FlowSteer under random packets, times and commands loses none and tea
     uint64_t sent = 0;
     uint64_t arrived = 0;
     uint32_t accepted = 0;
+    uint32_t updates = 0;
     for (int step = 0; step < 600; ++step) {
       std::vector<std::string> frames(random() % 100);
       for (std::string& frame : frames) {
@@ -139,6 +162,7 @@ TEST_CASE("FlowSteer under random packets, times and commands loses none and tea
       split.set("cut", static_cast<uint64_t>(random()));
       Args answer;
       accepted += engine.module_command("m", "split", split, answer).ok();
+      updates += engine.module_command("m", "update", random_exceptions(random), answer).ok();
       Args status;
       REQUIRE(engine.module_command("m", "get_status", {}, status).ok());
       CHECK(status["flows"].as_uint() <= 64);
@@ -146,5 +170,6 @@ TEST_CASE("FlowSteer under random packets, times and commands loses none and tea
     }
     CHECK(arrived == sent);
     CHECK(accepted > 50);
+    CHECK(updates > 50);
   }
 }

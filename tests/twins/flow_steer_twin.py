@@ -80,6 +80,11 @@ def flow_id(key: Tuple5) -> int:
     return headers_twin.flow_hash(row) >> 32
 
 
+def vlan_id(tci: int) -> int:
+    """The flow id that 16 bits of a VLAN tag stand for."""
+    return tci % 4096 * (END // 4096)
+
+
 class RefusedError(Exception):
     """The command has to fail, and to change nothing."""
 
@@ -88,6 +93,7 @@ class RefusedError(Exception):
 class Flow:
     gate: int
     used: int
+    id: int | None  # None: not known before the first packet
     exception: bool = False
     split: int = 0
     closing: bool = False
@@ -123,9 +129,15 @@ def whole(ranges: Sequence[Range]) -> bool:
 
 class SteerTwin:
     def __init__(
-        self, affinity: Affinity, ranges: Sequence[Range], timeout_ms: int, linger_ms: int
+        self,
+        affinity: Affinity,
+        ranges: Sequence[Range],
+        timeout_ms: int,
+        linger_ms: int,
+        ids_from_tags: bool = False,
     ) -> None:
         self.affinity = affinity
+        self.ids_from_tags = ids_from_tags
         self.ranges = merged(ranges)
         self.timeout, self.linger = timeout_ms * MS, linger_ms * MS
         self.flows: dict[Tuple5, Flow] = {}
@@ -133,8 +145,7 @@ class SteerTwin:
         self.packets: dict[int, int] = {}
         self.now = 0
 
-    def range_gate(self, key: Tuple5) -> int:
-        number = flow_id(key)
+    def range_gate(self, number: int) -> int:
         return next(gate for start, end, gate in self.ranges if start <= number < end)
 
     def expire(self) -> None:
@@ -150,12 +161,15 @@ class SteerTwin:
         for number, split in self.splits.items():
             split.told |= self.left(number) < split.threshold
 
-    def packet(self, packet: Tuple5, tcp_flags: int) -> int:
+    def packet(self, packet: Tuple5, tcp_flags: int, tci: int = 0) -> int:
         self.expire()
         self.tell()
         key, reverse = self.affinity.key(packet)
-        flow = self.flows.setdefault(key, Flow(self.range_gate(key), self.now))
+        number = vlan_id(tci) if self.ids_from_tags else flow_id(key)
+        flow = self.flows.setdefault(key, Flow(self.range_gate(number), self.now, number))
         flow.used = self.now
+        if flow.id is None:
+            flow.id = number
         if packet.proto == TCP and self.affinity.one_connection:
             if tcp_flags & SYN:
                 flow.closing, flow.ends = False, set()
@@ -188,17 +202,24 @@ class SteerTwin:
             self.tell()
             raise RefusedError
         for key in removed:
-            self.free_from_splits(self.flows[key])
-            self.flows[key].gate = self.range_gate(key)
+            number = self.flows[key].id
+            if number is None:
+                del self.flows[key]
+            else:
+                self.free_from_splits(self.flows[key])
+                self.flows[key].gate = self.range_gate(number)
         if ranges:
             self.ranges = merged(ranges)
-            for key, flow in self.flows.items():
+            for flow in self.flows.values():
+                if flow.id is None:
+                    continue
                 if not flow.exception:
-                    flow.gate = self.range_gate(key)
-                elif flow.split and flow.gate == self.range_gate(key):
+                    flow.gate = self.range_gate(flow.id)
+                elif flow.split and flow.gate == self.range_gate(flow.id):
                     self.free_from_splits(flow)
         for key, (_, gate) in zip(added, add, strict=True):
-            flow = self.flows.setdefault(key, Flow(gate, self.now))
+            new_id = None if self.ids_from_tags else flow_id(key)
+            flow = self.flows.setdefault(key, Flow(gate, self.now, new_id))
             flow.gate, flow.used, flow.exception, flow.split = gate, self.now, True, 0
         self.tell()
 
@@ -209,8 +230,8 @@ class SteerTwin:
             raise RefusedError
         start, end, _ = hit[0]
         number = len(self.splits) + 1
-        for key, flow in self.flows.items():
-            if not cut <= flow_id(key) < end:
+        for flow in self.flows.values():
+            if flow.id is None or not cut <= flow.id < end:
                 continue
             if not flow.exception:
                 flow.exception, flow.split = True, number
