@@ -49,8 +49,9 @@ def engine() -> Iterator[Engine]:
     engine.reset_modules()
 
 
-def build(engine: Engine, flows: int, steer: dict[str, Any] | None) -> None:
-    """Packets of so many flows, into FlowSteer or, without arguments for it, away."""
+def build(engine: Engine, flows: int, steer: dict[str, Any] | None, tags: bool = False) -> None:
+    """Packets of so many flows, into FlowSteer or, without arguments for it, away; with an
+    attribute that holds an id, if need be."""
     field = {"offset": 26, "size": 4, "min": 0x0A000000, "max": 0x0A000000 + flows - 1}
     engine.create_module("source", "Source", {"pkt_size": 60})
     engine.create_module("rewrite", "Rewrite", {"templates": [PACKET]})
@@ -58,10 +59,15 @@ def build(engine: Engine, flows: int, steer: dict[str, Any] | None) -> None:
     engine.connect("source", 0, "rewrite", 0)
     engine.connect("rewrite", 0, "vary", 0)
     before = "vary"
+    if tags:
+        before = "tag"
+        attr = {"name": "tag", "size": 2, "offset": 28}  # which vary between flows
+        engine.create_module("tag", "SetMetadata", {"attrs": [attr]})
+        engine.connect("vary", 0, "tag", 0)
     if steer is not None:
-        before = "steer"
         engine.create_module("steer", "FlowSteer", steer)
-        engine.connect("vary", 0, "steer", 0)
+        engine.connect(before, 0, "steer", 0)
+        before = "steer"
     for gate in range(4 if steer is not None else 1):
         engine.create_module(f"sink{gate}", "Sink", {})
         engine.connect(before, gate, f"sink{gate}", 0)
@@ -83,19 +89,21 @@ def measure(engine: Engine) -> float:
     return median(found)
 
 
-@pytest.mark.parametrize("symmetric", [False, True], ids=["", "symmetric"])
+@pytest.mark.parametrize("kind", ["", "symmetric", "id_attr"])
 @pytest.mark.parametrize("flows", [1_000, 100_000, 1_000_000])
 def test_active_flows(
-    flows: int, symmetric: bool, engine: Engine, benchmark: BenchmarkFixture, report: Report
+    flows: int, kind: str, engine: Engine, benchmark: BenchmarkFixture, report: Report
 ) -> None:
-    build(engine, flows, None)
+    tags = kind == "id_attr"
+    build(engine, flows, None, tags)
     engine.resume_all()
     time.sleep(SECONDS / 2)
     alone = measure(engine)
     engine.pause_all()
     engine.reset_modules()
-    args = {"ranges": ranges(0, 1, 2, 3), "max_flows": flows, "symmetric": symmetric}
-    build(engine, flows, args)
+    args: dict[str, Any] = {"ranges": ranges(0, 1, 2, 3), "max_flows": flows}
+    args |= {"symmetric": kind == "symmetric", "id_attr": "tag" if tags else ""}
+    build(engine, flows, args, tags)
     engine.resume_all()
     while active(engine) < flows * 0.999:
         time.sleep(0.01)
@@ -108,7 +116,7 @@ def test_active_flows(
     if flows in GOAL_MPPS:
         figures["goal_mpps"] = GOAL_MPPS[flows]
     benchmark.extra_info.update(figures)
-    report(f"{flows:,} flows{', symmetric' * symmetric}", figures, TABLE)
+    report(f"{flows:,} flows{kind and ', ' + kind}", figures, TABLE)
 
 
 @pytest.mark.parametrize("running", [False, True], ids=["idle", "worker running"])
