@@ -266,7 +266,11 @@ cdef class Search(Layout):
             self.pull[self.other[k]] += self.rate[k]
 
     cdef int attracted(self, int s) noexcept nogil:
-        """The lifted unit to which s, where it fits, matters most; -1 if none fits."""
+        """The lifted unit to which s, where it fits, matters most; -1 if none fits.
+
+        One in eight is left out by chance. Always the best would often end as it began, and with
+        never a core left over, which best placements may have.
+        """
         cdef int best = -1
         cdef int u
         cdef size_t i
@@ -274,7 +278,7 @@ cdef class Search(Layout):
         for i in range(self.lifted.size()):
             u = self.lifted[i]
             gain = 2 * self.pull[u] - self.total[u]
-            if self.size[u] <= self.free[s] and gain > most:
+            if self.size[u] <= self.free[s] and gain > most and self.below(8):
                 most = gain
                 best = <int>i
         self.work += <int64_t>self.lifted.size()
