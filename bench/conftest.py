@@ -68,6 +68,17 @@ COLUMNS = (
     ("dissertation_kb", 17, 0),
     ("dissertation_mpps", 19, 1),
     ("gbps", 8, 1),
+    ("ms", 10, 3),
+    ("dissertation_ms", 17, 1),
+    ("to_packing", 12, 3),
+    ("to_metis", 10, 3),
+    ("to_random", 11, 3),
+    ("to_swaps", 10, 3),
+    ("metis_better", 14, 0),
+    ("e2_gap_percent", 16, 2),
+    ("metis_gap_percent", 19, 2),
+    ("packing_gap_percent", 21, 2),
+    ("not_optimal", 13, 0),
 )
 DATAPLANE = "dataplane: one worker, 60-byte packets"
 NOTES = """\

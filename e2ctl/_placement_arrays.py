@@ -16,9 +16,8 @@ from e2ctl._placement import Layout, Search
 if TYPE_CHECKING:
     from e2ctl.placement import Problem
 
-__all__ = ["SLACK", "Arrays", "to_arrays"]
+__all__ = ["Arrays", "to_arrays"]
 
-SLACK = 1e-9  # of a NIC: shares of one rate may add up to a bit more than it
 _BITS = 52  # of all traffic in quanta: so whole numbers of bit/s stay what they are
 
 
@@ -101,7 +100,7 @@ def to_arrays(problem: Problem) -> Arrays:
     kinds: dict[object, int] = {}
     numbers = [kinds.setdefault(room, len(kinds)) for room in problem.servers]
     shift = _BITS - math.frexp(total)[1]
-    most = np.minimum(nics * (1 + SLACK), 2 * total)
+    most = np.minimum(nics, 2 * total)
     return Arrays(
         cores,
         ends,

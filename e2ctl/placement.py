@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from alpine.errors import SolverError
 from e2ctl._placement import Search
-from e2ctl._placement_arrays import SLACK, Arrays, to_arrays
+from e2ctl._placement_arrays import Arrays, to_arrays
 from e2ctl._placement_metis import partition
 from e2ctl._placement_milp import Numbers, best_servers, fit_sizes
 from e2ctl.pgraph import format_rate
@@ -47,6 +47,7 @@ _EXACT_UNITS = 14  # that the mixed-integer program takes some seconds for
 _WORK_PER_PAIR = 20  # links to look at, for each pair of units: 0.1 s for 1,000 units
 _LEAST_WORK = 300_000  # 1 ms
 _MOST_WORK = 2_000_000_000  # below 10 s
+_SLACK = 1e-9  # of a NIC: as much more is rounding
 
 
 class PlacementError(Exception):
@@ -204,7 +205,7 @@ def _check_nics(problem: Problem, arrays: Arrays) -> None:
             (f"any server for '{problem.names[unit]}'", outside[unit], arrays.nics.max()),
             ("all servers", outside.sum(), arrays.nics.sum()),
         ):
-            if rates > nics * (1 + SLACK):
+            if rates > nics * (1 + _SLACK):
                 raise PlacementError(
                     f"{format_rate(rates - nics)} of NIC bandwidth are missing on {where}: "
                     f"{format_rate(rates)} come {way} ports outside, {format_rate(nics)} are there"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from e2ctl.placement import (
@@ -90,8 +90,21 @@ def test_exact_is_the_best_of_all(problem: Problem) -> None:
         assert twin.cost(problem, result.servers) == twin.optimum(problem)
 
 
+# As bad for NICs either way: 2 Gbps too much for one, or 1 Gbps for each of two.
+EQUAL_EXCESS = Problem(
+    names=("u0", "u1", "u2", "u3"),
+    cores=(0, 0, 2, 0),
+    edges=((1, 2, 2.0 * GBPS), (2, 0, 6.0 * GBPS)),
+    outside=((3.0 * GBPS, 0.0), (0.0, 0.0), (0.0, 0.0), (5.0 * GBPS, 3.0 * GBPS)),
+    servers=(Room(1, 8.0 * GBPS), Room(2, 8.0 * GBPS)),
+    server_names=("s0", "s1"),
+    fixed={1: 0, 3: 1},
+)
+
+
 @settings(deadline=None, max_examples=300)
 @given(problem=problems())
+@example(problem=EQUAL_EXCESS)
 def test_search_is_between_packing_and_the_best(problem: Problem) -> None:
     result, packing = placed(problem, "e2"), placed(problem, "packing")
     if result is not None and packing is not None:
