@@ -72,12 +72,15 @@ class _Schedule:
         ]
         yield f"# The schedule, by Alpine{': ' if about else ''}{', '.join(about)}."
         wids: list[int | None] = list(self._own_workers())
-        if not wids:
-            wids = [None]
-            if plan.polling or len(plan.roots) > 1:
-                wids = list(range(len(plan.roots)))
-                yield from self._new_workers()
+        own = bool(wids)
+        if not own:
+            several = plan.polling or len(plan.roots) > 1
+            wids = list(range(len(plan.roots))) if several else [None]
+            if plan.polling:
+                yield from _POLLING.split("\n")
         for wid, root in zip(wids, plan.roots, strict=True):
+            if not own and wid is not None:
+                yield from self._new_worker(wid)
             yield from self._subtree(root, "" if wid is None else f"wid={wid}")
 
     def _own_workers(self) -> list[int]:
@@ -101,12 +104,15 @@ class _Schedule:
     def _place(self, worker: WorkerRecord) -> Place:
         return Place(self._program.path, worker.line, worker.column)
 
-    def _new_workers(self) -> Iterator[str]:
-        if self._plan.polling:
-            yield from _POLLING.split("\n")
-        scheduler = ", scheduler=polling" if self._plan.polling else ""
-        for wid in range(len(self._plan.roots)):
+    def _new_worker(self, wid: int) -> Iterator[str]:
+        """Worker 0 starts by itself: with its first class, and in bessd as soon as a connection is
+        taken apart, after which it can't be added."""
+        if wid:
+            scheduler = ", scheduler=polling" if self._plan.polling else ""
             yield f"bess.add_worker({wid}, {wid}{scheduler})"
+        elif self._plan.polling:
+            yield "if polling:"
+            yield "    bess.add_worker(0, 0, scheduler=polling)"
 
     def _subtree(self, child: TcNode | TcTask, where: str) -> Iterator[str]:
         if isinstance(child, TcTask):

@@ -310,7 +310,8 @@ def test_tree_of_one_worker(tmp_path: Path) -> None:
         "poll;",
         "# those of bessd always poll.",
         "polling = 'polling' if 'e2d ' in str(bess.get_version()) else ''",
-        "bess.add_worker(0, 0, scheduler=polling)",
+        "if polling:",
+        "    bess.add_worker(0, 0, scheduler=polling)",
         "bess.add_tc('top', 'priority', wid=0)",
         "bess.add_tc('w', 'weighted_fair', parent='top', priority=0, resource='cycle')",
         "s.attach_task(parent='w', share=3)  # s",
@@ -329,12 +330,11 @@ def test_two_workers_and_a_port_of_two_queues(tmp_path: Path) -> None:
     root = TcNode("top", "weighted_fair", "cycle", ((3, TcTask("i", "all")),))
     assert scheduled(read, root, TcTask("s", ""))[1:] == [
         "# The schedule, by Alpine: shares are ratios.",
-        "bess.add_worker(0, 0)",
-        "bess.add_worker(1, 1)",
         "bess.add_tc('top', 'weighted_fair', wid=0, resource='cycle')",
         "bess.add_tc('i_tasks', 'round_robin', parent='top', share=3)  # all",
         "for task in range(2):",
         "    i.attach_task(parent='i_tasks', module_taskid=task)",
+        "bess.add_worker(1, 1)",
         "s.attach_task(wid=1)",
         "",
     ]
