@@ -23,7 +23,7 @@ __all__ = ["Calibration", "calibrate"]
 
 _ROUNDS = 5
 _ROUND_S = 0.06
-_BATCH = 32
+_SLOW_BURST = 16  # less than the batches of any daemon
 _SOURCE, _QUEUE, _SINK, _TC = "alpine_source", "alpine_queue", "alpine_sink", "alpine_calibration"
 
 
@@ -104,14 +104,20 @@ def _build(client: Client, cores: Mapping[int, int], *, queue: bool) -> list[str
             client.attach_task(_QUEUE, _TC, share=1)
         else:
             client.attach_task(_QUEUE, wid=max(cores))
-        _set_burst(client, _BATCH // 2)
+        _set_burst(client, _SLOW_BURST)
     for before, after in pairwise(names):
         client.connect(before, after)
     client.resume()
     time.sleep(_ROUND_S)  # the queue fills up, and clocks speed up
     if queue:
-        _set_burst(client, _BATCH)
+        _set_burst(client, _batch(client))
     return names
+
+
+def _batch(client: Client) -> int:
+    """How many packets the source brings at a time: 32 in e2d, and 64 in bessd of omec-project."""
+    use = read_sample(client, []).tasks[_SOURCE]
+    return round(use.packets / use.runs)
 
 
 def _set_burst(client: Client, burst: int) -> None:
