@@ -31,7 +31,6 @@ __all__ = ["Figures", "Runner"]
 WARM_UP_S = 0.15
 LOOKS = 10  # at how full queues are, while a schedule runs
 MOST_QUEUES = 16  # that are looked at
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -207,6 +206,8 @@ def _latency(
     schedule = setup.schedule
     forest, hz = schedule.problem.forest, schedule.problem.costs.hz
     idle = {task.module: task.idle for task in reading.tasks}
+    source = grown.tasks[forest.paths[0].input]
+    batch = source.packets / source.runs  # of the daemon: 32 packets or 64
     latency = 0.0
     for path, way, rate in zip(forest.paths, forest.ways, rates, strict=True):
         own = 0.0
@@ -218,6 +219,6 @@ def _latency(
             module = wiring.modules[task.head]
             use = grown.tasks[module]
             if task.head in way and use.packets:
-                own += BATCH * use.cycles * (1 - idle[module]) / use.packets / hz
+                own += batch * use.cycles * (1 - idle[module]) / use.packets / hz
         latency += own * rate / sum(rates)
     return latency
