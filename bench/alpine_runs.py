@@ -174,7 +174,8 @@ def _evaluate(
         error = slo_error(wanted, _times_by_queue(setup, wiring, grown))
     if problem.objective.kind is Kind.THROUGHPUT:
         error = delivered
-    idle = sum(task.idle * task.part for task in reading.tasks)
+    # Parts are of a task's worker; here, of the time of all of them.
+    idle = sum(task.idle * task.part for task in reading.tasks) / sum(t.part for t in reading.tasks)
     latency = None if waiting is None else _latency(setup, wiring, grown, reading, waiting, rates)
     return _Round(total / 1e6, error, delivered, latency, idle)
 
