@@ -31,7 +31,7 @@ def steer(ranges: list[dict[str, int]] = HALVES, size: int = 2, **args: Any) -> 
     engine.create_module("set", "SetMetadata", {"attrs": attrs})
     engine.create_module("m", "FlowSteer", {"ranges": ranges, "id_attr": "tag", **args})
     engine.connect("set", 0, "m", 0)
-    engine.run_packets("m", [bytes(60)], 0, START)  # exceptions begin now
+    engine.run_packets("set", [bytes(60)], 0, START)  # exceptions begin now
     return engine
 
 
