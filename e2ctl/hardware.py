@@ -16,6 +16,7 @@ A YAML file (section 3.2.2 of the dissertation)::
     switch:
       driver: openflow          # or simulated
       bridge: br0               # of Open vSwitch
+      rundir: /var/run/openvswitch  # where its sockets are
       table: 2048               # entries of its flow table
       actions: [acl]            # what it can do for NFs
       tagged: false             # whether frames from outside may carry a VLAN tag of their own;
@@ -119,6 +120,7 @@ class Switch(BaseModel):
 
     driver: Literal["openflow", "simulated"] = "simulated"
     bridge: str = "br0"
+    rundir: str = "/var/run/openvswitch"
     table: int = Field(default=2048, ge=1)
     actions: tuple[Literal["acl"], ...] = ()
     tagged: bool = False

@@ -183,20 +183,25 @@ def build(
     counts: Mapping[str, int],
     loads: Loads,
     hashes: Mapping[str, str] | None = None,
+    running: Mapping[str, Span] | None = None,
 ) -> IGraph:
     """Divide each NF into as many instances as ``counts`` says.
 
-    ``hashes`` holds the NFs whose traffic the switch divides, and by which of its hashes.
+    ``hashes`` holds the NFs whose traffic the switch divides, and by which of its hashes. NFs that
+    have instances in ``running`` keep these and their spans, whatever ``counts`` says: to move a
+    span would move flows.
     """
+    kept = _by_nf(running or {})
     instances: dict[str, tuple[Instance, ...]] = {}
     for node in graph.nodes:
         if node.kind == "nf":
-            spans = even_spans(counts[node.name])
+            spans = kept.get(node.name) or dict(enumerate(even_spans(counts[node.name])))
             cores = catalog[node.type].cores
             instances[node.name] = tuple(
                 Instance(node.name, i, node.type, s, cores, loads.nodes[node.name] * s.share)
-                for i, s in enumerate(spans)
+                for i, s in spans.items()
             )
+    counts = {nf: len(group) for nf, group in instances.items()}
     types = {node.name: catalog[node.type] for node in graph.nodes if node.kind == "nf"}
     steering = _steering(graph, types, counts, loads, hashes or {})
     edges = [
@@ -207,6 +212,15 @@ def build(
     ports = tuple(node.name for node in graph.nodes if node.kind == "port")
     flat = tuple(instance for group in instances.values() for instance in group)
     return IGraph(ports, flat, tuple(edges), steering)
+
+
+def _by_nf(running: Mapping[str, Span]) -> dict[str, dict[int, Span]]:
+    """Spans of running instances by the number of each."""
+    found: dict[str, dict[int, Span]] = {}
+    for name, span in running.items():
+        nf, _, index = name.rpartition(".")
+        found.setdefault(nf, {})[int(index)] = span
+    return found
 
 
 def _steering(

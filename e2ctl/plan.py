@@ -14,7 +14,7 @@ from typing import Any
 
 from e2ctl import igraph as igraphs
 from e2ctl.hardware import Hardware
-from e2ctl.igraph import IGraph
+from e2ctl.igraph import IGraph, Span
 from e2ctl.layout import Layout, lay_out
 from e2ctl.nfs import Catalog
 from e2ctl.offload import offload
@@ -45,9 +45,10 @@ _FORWARD, _EGRESS, _FILTER, _TAGGED = 10, 11, 100, 60_000
 
 @dataclass(frozen=True)
 class Running:
-    """What of a running plan a new one keeps: servers of instances, and numbers of entries."""
+    """What of a running plan a new one keeps: servers and spans of instances, and entries."""
 
     servers: Mapping[str, str] = field(default_factory=dict)
+    spans: Mapping[str, Span] = field(default_factory=dict)
     entries: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -68,7 +69,8 @@ class Plan:
     def running(self) -> Running:
         """What the next plan is to keep of this one."""
         numbers = {name: number for name, _, number in self.entries}
-        return Running(self.layout.servers, numbers)
+        spans = {i.name: i.span for i in self.igraph.instances}
+        return Running(self.layout.servers, spans, numbers)
 
     def __str__(self) -> str:
         parts = [str(self.igraph), str(self.layout)]
@@ -157,7 +159,7 @@ def make_plan(
     sizes = size(pgraph, catalog, hardware, loads)
     wanted = {**sizes.counts, **{nf: n for nf, n in (counts or {}).items() if nf in sizes.counts}}
     work = switch_work(pgraph, catalog, hardware)
-    igraph = igraphs.build(pgraph, catalog, wanted, loads, work.hashes)
+    igraph = igraphs.build(pgraph, catalog, wanted, loads, work.hashes, before.spans)
     layout = lay_out(
         igraph, catalog, hardware, running=before.servers, strategy=strategy, seed=seed
     )

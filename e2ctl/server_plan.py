@@ -3,14 +3,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from e2ctl.nfs import Program
 from e2ctl.wiring import Link, ModuleSpec
 
-__all__ = ["DATAPLANE", "FLOW_ID", "Device", "EdgeTap", "ProgramSpec", "ServerPlan"]
+__all__ = [
+    "DATAPLANE",
+    "FLOW_ID",
+    "Device",
+    "EdgeTap",
+    "ProgramSpec",
+    "ServerPlan",
+    "dump_plan",
+    "empty_plan",
+    "load_plan",
+]
+
+# How JSON marks what it has no form for: bytes in hexadecimal, and mappings from numbers.
+_BYTES, _PAIRS = "bytes", "pairs"
 
 # The worker that runs all but NFs.
 DATAPLANE = "dataplane"
@@ -68,3 +84,43 @@ class ServerPlan:
         lines += [f"worker of {worker} runs {module}" for module, worker in self.tasks.items()]
         lines += [f"program {p.instance} {p.program.run or 'the kernel'}" for p in self.programs]
         return "".join(f"{self.server}: {line}\n" for line in lines)
+
+
+def empty_plan(server: str) -> ServerPlan:
+    """Nothing at all."""
+    return ServerPlan(server, (), (), (), {})
+
+
+def dump_plan(plan: ServerPlan) -> str:
+    """A plan as JSON text."""
+    return json.dumps(_encode(asdict(plan)))
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {_BYTES: value.hex()}
+    if isinstance(value, Program):
+        return value.model_dump()
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {key: _encode(item) for key, item in value.items()}
+        return {_PAIRS: [[key, _encode(item)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(found: dict[str, Any]) -> Any:
+    if found.keys() == {_BYTES}:
+        return bytes.fromhex(found[_BYTES])
+    return dict(found[_PAIRS]) if found.keys() == {_PAIRS} else found
+
+
+def load_plan(text: str) -> ServerPlan:
+    """The plan that JSON text holds; a ValueError where it holds none."""
+    try:
+        return TypeAdapter(ServerPlan).validate_python(json.loads(text, object_hook=_decode))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"not a plan for a server: {place}: {first['msg']}") from None

@@ -124,9 +124,10 @@ class _Wiring:
         role: Role,
         args: Mapping[str, Any] | None = None,
         *,
+        node: str = "",
         worker: str | None = None,
     ) -> str:
-        self.modules[name] = ModuleSpec(name, mclass, role, self.server, args or {})
+        self.modules[name] = ModuleSpec(name, mclass, role, node, args or {})
         if worker is not None:
             self.tasks[name] = worker
         return name
@@ -161,15 +162,16 @@ class _Wiring:
     def first(self, name: str) -> str:
         """Where packets for an instance on this server go."""
         instance = self.instances[name]
-        holds = self.catalog[instance.type].most_instances != 1
-        return f"hold:{name}" if holds else f"queue:{name}"
+        if self.catalog[instance.type].most_instances == 1:
+            return f"queue:{name}"
+        return _named(f"hold:{name}", self.steer_args(instance.nf))
 
     def instance(self, instance: Instance) -> None:
         name, kind = instance.name, self.catalog[instance.type]
         if kind.most_instances != 1:
             args = self.steer_args(instance.nf)
             args["ranges"] = [{"start": 0, "end": FLOW_IDS, "gate": instance.index}]
-            hold = self.add(f"hold:{name}", "FlowSteer", "classifier", args)
+            hold = self.add(self.first(name), "FlowSteer", "classifier", args, node=name)
             self.link(hold, instance.index, f"queue:{name}")
         queue = self.add(
             f"queue:{name}",
@@ -186,9 +188,9 @@ class _Wiring:
         if kind.program is not None:
             self.program(instance, kind.program, load, edges)
             return
-        mclass = self.catalog.mclass(instance.type)
-        self.add(name, mclass, "nf", kind.args_of(instance.index))
-        self.link(load, 0, name)
+        mclass, given = self.catalog.mclass(instance.type), kind.args_of(instance.index)
+        nf = self.add(_named(name, {mclass: given}), mclass, "nf", given, node=name)
+        self.link(load, 0, nf)
         for gate in kind.gates:
             out = self.add(
                 f"out:{name}:{gate}",
@@ -197,7 +199,7 @@ class _Wiring:
                 {"size": _QUEUE_PACKETS},
                 worker=DATAPLANE,
             )
-            self.link(name, gate, out)
+            self.link(nf, gate, out)
             self.leave(name, instance.nf, out, gate, edges)
 
     def program(
@@ -208,13 +210,14 @@ class _Wiring:
         self.programs.append(ProgramSpec(name, program))
         for number, device in enumerate(program.devices):
             port = f"{name}:{device}"
-            self.devices.append(Device(port, "TAPPort", {}))
+            # The kernel's names are short; the namespace gives it the right one.
+            self.devices.append(Device(port, "TAPPort", {"ifname": f"e2{_digest(port)}"}))
             if number == 0:
-                self.add(f"in:{port}", "PortOut", "nf", {"port": port})
+                self.add(f"in:{port}", "PortOut", "nf", {"port": port}, node=name)
                 self.link(load, 0, f"in:{port}")
             if number in self.catalog[instance.type].gates:
                 out = self.add(
-                    f"out:{name}:{number}", "PortInc", "nf", {"port": port}, worker=DATAPLANE
+                    f"out:{name}:{number}", "PortInc", "input", {"port": port}, worker=DATAPLANE
                 )
                 self.leave(name, instance.nf, out, number, edges)
 
@@ -271,7 +274,8 @@ class _Wiring:
         self.taps.append(EdgeTap(source, edge.target, edge.label, tap, ogate))
         if edge.target in self.igraph.ports:
             tag = {"tci": egress_tag(self.hardware, edge.target)}
-            leave = self.add(f"leave:{edge.target}", "VLANPush", "output", tag)
+            name = _named(f"leave:{edge.target}", tag)
+            leave = self.add(name, "VLANPush", "output", tag, node=edge.target)
             self.link(leave, 0, "nic_out")
             self.link(tap, ogate, leave)
         elif _direct(ends):
@@ -304,14 +308,14 @@ class _Wiring:
 
     def steer(self, nf: str) -> str:
         """The stage that divides an NF's traffic; its gates are the numbers of instances."""
-        name = f"steer:{nf}"
+        args = self.steer_args(nf)
+        name = _named(f"steer:{nf}", args)
         if name not in self.modules:
-            args = self.steer_args(nf)
             args["ranges"] = [
                 {"start": i.span.start, "end": i.span.end, "gate": i.index}
                 for i in self.igraph.of(nf)
             ]
-            self.add(name, "FlowSteer", "classifier", args)
+            self.add(name, "FlowSteer", "classifier", args, node=nf)
             for instance in self.igraph.of(nf):
                 self.link(name, instance.index, self.towards(instance.name))
         return name
@@ -325,7 +329,11 @@ def _direct(ends: Sequence[IEdge]) -> bool:
 def _named(name: str, args: Mapping[str, Any]) -> str:
     """A name that changes with the arguments: such modules are replaced, never changed."""
     text = json.dumps(args, sort_keys=True, default=lambda value: value.hex())
-    return f"{name}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{name}~{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _ancestors(graph: PGraph, nf: str) -> frozenset[str]:

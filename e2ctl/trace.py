@@ -157,14 +157,14 @@ class _Tracer:
         if spec.mclass == "TunnelEncap":
             return self.tunnel(server, spec, terms)
         if spec.role == "nf":
-            return self.nf(server, name.removeprefix("in:").partition(":")[0], terms)
-        if name.startswith("leave:"):
-            return Hop(place, name, "", (Hop("switch", f"out by port {name[6:]}"),))
+            return self.nf(server, spec.node, terms)
+        if spec.mclass == "VLANPush":
+            return Hop(place, name, "", (Hop("switch", f"out by port {spec.node}"),))
         (hop,) = self.links(server, name, 0, terms)  # passes packets on unchanged
         return hop
 
     def steer(self, server: ServerPlan, spec: ModuleSpec, terms: Terms) -> Iterable[Hop]:
-        nf = spec.name.partition(":")[2].partition(".")[0]
+        nf = spec.node.partition(".")[0]
         number = self.flow_id(nf, terms)
         if self.plan.igraph.steering[nf].switch_hash is not None:
             given = next((t for t in terms if t.field == "id"), None)

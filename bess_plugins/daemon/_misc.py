@@ -5,28 +5,18 @@
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import threading
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 from bess_plugins import _proto
 from bess_plugins._plugin_types import PluginTypeError, description_of, forget, learn
 from bess_plugins.daemon._base import RpcError, ServiceBase, require
 from bess_plugins.pb import bess_msg_pb2 as pb
+from bess_plugins.version import version
 
 log = logging.getLogger(__name__)
-
-
-@functools.cache
-def version() -> str:
-    """Return the version of the installed distribution."""
-    try:
-        return metadata.version("bess-e2")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
 
 
 def _check_types(plugin: str, name: str, info: dict[str, Any]) -> None:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The agent: one on each server, between the controller and the server's dataplane daemon."""

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The agents as the controller sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Self
+
+import grpc
+
+from bess_plugins.pb import e2_agent_pb2 as pb
+from bess_plugins.version import version
+from e2ctl.hardware import Hardware
+from e2ctl.server_plan import ServerPlan, dump_plan
+from e2ctl.tls import Identity, channel_credentials, is_local
+
+__all__ = ["Agent", "AgentError", "Agents"]
+
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["Agent"].full_name
+_CALL_S = 30.0
+_STATE_S = 1.0
+
+
+class AgentError(Exception):
+    """An agent can't be reached, or refused something; the message names it and says why."""
+
+    def __init__(self, server: str, message: str, *, unreachable: bool = False) -> None:
+        super().__init__(f"agent of {server}: {message}")
+        self.server = server
+        self.unreachable = unreachable
+
+
+class Agent:
+    """One agent."""
+
+    def __init__(self, server: str, address: str, identity: Identity | None) -> None:
+        self.server = server
+        self.address = address
+        options = (("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 200))
+        if is_local(address) and identity is None:
+            self._channel = grpc.aio.insecure_channel(address, options=options)
+        elif identity is None:
+            raise AgentError(server, f"{address} is on another machine; give --pki DIR with keys")
+        else:
+            credentials = channel_credentials(identity)
+            self._channel = grpc.aio.secure_channel(address, credentials, options=options)
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        await self._channel.close()
+
+    async def state(self) -> pb.AgentState:
+        """How it does; an `AgentError` where it doesn't say within a second."""
+        state: pb.AgentState = await self._call(
+            "GetState", pb.AgentStateRequest(), pb.AgentState, _STATE_S
+        )
+        return state
+
+    async def step(self, name: str, plan: ServerPlan) -> float:
+        """``Prepare``, ``Commit`` or ``Finish`` a plan; seconds that it took."""
+        request = pb.ServerPlanRequest(version=version(), plan=dump_plan(plan))
+        done = await self._call(name, request, pb.AgentDone, _CALL_S)
+        return float(done.seconds)
+
+    async def command(
+        self, module: str, command: str, arg_type: str, arg: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run a command of a module of the daemon."""
+        request = pb.AgentCommand(
+            module=module, command=command, arg_type=arg_type, arg=json.dumps(arg or {})
+        )
+        result = await self._call("Command", request, pb.AgentCommandResult, _CALL_S)
+        values: dict[str, Any] = json.loads(result.values)
+        return values
+
+    async def watch(self) -> AsyncIterator[pb.AgentNotice]:
+        """What happens there, until the agent goes away."""
+        method: Any = self._channel.unary_stream(
+            f"/{_SERVICE}/Watch",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=pb.AgentNotice.FromString,
+        )
+        try:
+            async for notice in method(pb.AgentWatchRequest()):
+                yield notice
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from None
+
+    async def _call(self, name: str, request: Any, reply: Any, timeout_s: float) -> Any:
+        method: Any = self._channel.unary_unary(
+            f"/{_SERVICE}/{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply.FromString,
+        )
+        try:
+            return await method(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: grpc.aio.AioRpcError) -> AgentError:
+        if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+            return AgentError(self.server, error.details() or "refused")
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            why = "does not answer" if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else ""
+            message = f"{why or 'is not there'} at {self.address}; start it with `e2ctl agent`"
+            return AgentError(self.server, message, unreachable=True)
+        return AgentError(self.server, f"{error.code().name}: {error.details()}")
+
+
+class Agents:
+    """All agents of a cluster, as a context."""
+
+    def __init__(self, hardware: Hardware, identity: Identity | None = None) -> None:
+        self._by_server = {
+            name: Agent(name, server.agent, identity) for name, server in hardware.servers.items()
+        }
+
+    def __getitem__(self, server: str) -> Agent:
+        return self._by_server[server]
+
+    def __iter__(self) -> Any:
+        return iter(self._by_server.values())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(agent.close() for agent in self._by_server.values()))
+
+    async def states(self) -> dict[str, pb.AgentState | AgentError]:
+        """What each says, or why it doesn't."""
+        found = await asyncio.gather(*(agent.state() for agent in self), return_exceptions=True)
+        states: dict[str, pb.AgentState | AgentError] = {}
+        for agent, state in zip(self, found, strict=True):
+            if isinstance(state, BaseException) and not isinstance(state, AgentError):
+                raise state
+            states[agent.server] = state
+        return states
+
+    async def step(self, name: str, plans: Mapping[str, ServerPlan]) -> dict[str, float]:
+        """One step on all servers at once; waits for all, then raises the first failure."""
+        servers = list(plans)
+        done = await asyncio.gather(
+            *(self[server].step(name, plans[server]) for server in servers), return_exceptions=True
+        )
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result
+        return {
+            server: seconds
+            for server, seconds in zip(servers, done, strict=True)
+            if isinstance(seconds, float)
+        }

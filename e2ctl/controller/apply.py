@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Carrying out a plan: all of it or nothing, and without a packet lost.
+
+1. Every agent *prepares*: modules, workers, programs, entries. Nothing leads there yet.
+2. Every agent *commits*: packets are led to the new parts, whose entries all servers have by now.
+3. The switch gets its new entries in one step.
+4. Every agent *finishes*: what nothing leads to any more goes away.
+
+Failing in the first step leaves what ran untouched; failing in the second or third leads all back
+to the plan before. The store knows which step was reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from e2ctl.controller.agents import AgentError, Agents
+from e2ctl.controller.store import Inputs, State, StoreError
+from e2ctl.controller.switches import SwitchDriver, SwitchError
+from e2ctl.plan import Plan
+from e2ctl.server_plan import ServerPlan, empty_plan
+from e2ctl.switch_rules import SwitchRule
+
+__all__ = ["ApplyError", "Store", "apply", "recover"]
+
+# Packets that left a server before the change have arrived after this.
+_IN_FLIGHT_S = 0.05
+
+Progress = Callable[[str], None]
+
+
+class ApplyError(Exception):
+    """A plan could not be carried out; what ran before runs on. The message says why."""
+
+
+class Store(Protocol):
+    """Where a controller remembers what it does."""
+
+    def read(self) -> State: ...
+
+    def write(self, state: State) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What servers and switch are to have."""
+
+    servers: Mapping[str, ServerPlan]
+    rules: tuple[SwitchRule, ...]
+
+
+def _goal(plan: Plan | None, servers: list[str]) -> _Goal:
+    if plan is None:
+        return _Goal({name: empty_plan(name) for name in servers}, ())
+    return _Goal(
+        {name: plan.servers.get(name) or empty_plan(name) for name in servers}, plan.switch
+    )
+
+
+async def apply(
+    inputs: Inputs,
+    store: Store,
+    agents: Agents,
+    switch: SwitchDriver,
+    progress: Progress = lambda step: None,
+) -> Plan:
+    """Make a cluster do what the inputs say; an `ApplyError` leaves it as it was."""
+    before = store.read()
+    if before.stage != "done":
+        raise ApplyError("an earlier change is not finished; recover first")
+    new = inputs.plan()
+    old = before.current.plan() if before.current else None
+    await check_agents(agents)
+    servers = [agent.server for agent in agents]
+    await _change(inputs, store, agents, switch, _goal(old, servers), _goal(new, servers), progress)
+    return new
+
+
+async def check_agents(agents: Agents) -> None:
+    """An `ApplyError` names the agents that don't answer."""
+    states = await agents.states()
+    missing = [str(state) for state in states.values() if isinstance(state, AgentError)]
+    if missing:
+        raise ApplyError("; ".join(missing))
+
+
+async def _change(
+    inputs: Inputs,
+    store: Store,
+    agents: Agents,
+    switch: SwitchDriver,
+    old: _Goal,
+    new: _Goal,
+    progress: Progress,
+) -> None:
+    current = store.read().current
+    store.write(State(current, inputs, "preparing"))
+    try:
+        progress("prepare")
+        await agents.step("Prepare", new.servers)
+    except (AgentError, StoreError) as error:
+        await _back(agents, switch, old, undo_commit=False)
+        store.write(State(current))
+        raise ApplyError(f"nothing changed: {error}") from None
+    store.write(State(current, inputs, "committing"))
+    try:
+        progress("commit")
+        await agents.step("Commit", new.servers)
+        progress("switch")
+        await switch.replace(new.rules)
+    except (AgentError, SwitchError) as error:
+        await _back(agents, switch, old, undo_commit=True)
+        store.write(State(current))
+        raise ApplyError(f"what ran before runs on: {error}") from None
+    progress("finish")
+    await asyncio.sleep(_IN_FLIGHT_S)
+    await agents.step("Finish", new.servers)
+    store.write(State(inputs))
+
+
+async def _back(agents: Agents, switch: SwitchDriver, old: _Goal, *, undo_commit: bool) -> None:
+    """Lead all back to what was, on every server that can be reached."""
+    if undo_commit:
+        with suppress(SwitchError):  # it still has the old entries, or none
+            await switch.replace(old.rules)
+    steps = ("Commit", "Finish") if undo_commit else ("Finish",)
+    for server, plan in old.servers.items():
+        try:
+            for step in steps:
+                await agents[server].step(step, plan)
+        except AgentError:
+            continue  # when it is back, it is brought in step
+
+
+async def recover(
+    store: Store, agents: Agents, switch: SwitchDriver, progress: Progress = lambda step: None
+) -> Plan | None:
+    """Finish or take back what a killed controller left half done; returns the plan that runs.
+
+    Also brings servers and switch in step that lost theirs. Does nothing where all is well.
+    """
+    state = store.read()
+    servers = [agent.server for agent in agents]
+    old = state.current.plan() if state.current else None
+    if state.next is not None and state.stage == "preparing":
+        progress("take back")
+        await _back(agents, switch, _goal(old, servers), undo_commit=False)
+        store.write(State(state.current))
+    elif state.next is not None:
+        new = state.next.plan()
+        goals = _goal(old, servers), _goal(new, servers)
+        await _change(state.next, store, agents, switch, *goals, progress)
+        return new
+    if old is not None:
+        goal = _goal(old, servers)
+        for step in ("Prepare", "Commit"):
+            await agents.step(step, goal.servers)
+        await switch.replace(goal.rules)
+        await agents.step("Finish", goal.servers)
+    return old

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Certificates for a cluster: an authority of its own, one for the controller, one per agent.
+
+OpenSSL's own program makes them: P-256 keys, X.509 with the names and addresses that each is
+reached by. Keys never leave the folder and only its owner can read them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from e2ctl.hardware import Hardware
+from e2ctl.tls import IdentityError
+
+__all__ = ["CONTROLLER", "make_pki"]
+
+CONTROLLER = "controller"
+_DAYS = 3650
+
+
+def make_pki(folder: Path, hardware: Hardware) -> list[str]:
+    """Make what is missing below ``folder``; returns the names that got new certificates."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    made = []
+    if not (folder / "ca.key").exists():
+        _key(folder, "ca")
+        _openssl(
+            folder,
+            ["req", "-x509", "-new", "-key", "ca.key", "-out", "ca.crt", "-days", str(_DAYS)],
+            ["-subj", "/CN=e2 cluster", "-addext", "basicConstraints=critical,CA:TRUE"],
+        )
+        made.append("ca")
+    hosts = {CONTROLLER: "127.0.0.1"}
+    for name, server in hardware.servers.items():
+        if not server.agent.startswith("unix:"):
+            hosts[name] = server.agent.rpartition(":")[0].strip("[]")
+    for name, host in hosts.items():
+        if not (folder / f"{name}.crt").exists():
+            _key(folder, name)
+            _sign(folder, name, host)
+            made.append(name)
+    return made
+
+
+def _openssl(folder: Path, *parts: Sequence[str]) -> None:
+    command = ["openssl", *(word for part in parts for word in part)]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise IdentityError("'openssl' is not installed") from None
+    except subprocess.CalledProcessError as error:
+        raise IdentityError(f"openssl: {' '.join(error.stderr.split())}") from None
+
+
+def _key(folder: Path, name: str) -> None:
+    """A new key, never readable by others."""
+    path = folder / f"{name}.key"
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
+    _openssl(folder, ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path.name])
+
+
+def _sign(folder: Path, name: str, host: str) -> None:
+    """A certificate for a key, for the name or address that its owner is reached by."""
+    try:
+        where = f"IP:{ipaddress.ip_address(host)}"
+    except ValueError:
+        where = f"DNS:{host}"
+    request, extensions = folder / f"{name}.csr", folder / f"{name}.ext"
+    extensions.write_text(
+        f"subjectAltName={where}\nextendedKeyUsage=serverAuth,clientAuth\n", encoding="ascii"
+    )
+    try:
+        _openssl(
+            folder,
+            ["req", "-new", "-key", f"{name}.key", "-out", request.name, "-subj", f"/CN={name}"],
+        )
+        _openssl(
+            folder,
+            ["x509", "-req", "-in", request.name, "-CA", "ca.crt", "-CAkey", "ca.key"],
+            ["-CAcreateserial", "-out", f"{name}.crt", "-days", str(_DAYS)],
+            ["-extfile", extensions.name],
+        )
+    finally:
+        request.unlink(missing_ok=True)
+        extensions.unlink(missing_ok=True)

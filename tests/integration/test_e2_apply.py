@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Plans carried out by real agents and daemons: all or nothing, again, and after crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from bess_plugins.client import Client
+from cluster_support import EXAMPLES, Cluster, cluster, needs_root
+from e2ctl.controller.agents import AgentError, Agents
+from e2ctl.controller.apply import ApplyError, apply, recover
+from e2ctl.controller.store import SqliteStore, State, StoreError
+from e2ctl.controller.switches import SimulatedSwitch
+from e2ctl.plan import Plan
+
+pytestmark = needs_root
+
+OFFICE = (EXAMPLES / "central_office.e2").read_text(encoding="utf-8")
+SMALL = """
+nf monitor : NetworkMonitor
+port subscribers, internet
+pipeline p { subscribers -> monitor @ 1Gbps; monitor -> internet; }
+"""
+
+
+async def no_time(seconds: float) -> None:
+    """Updates of the simulated switch take none."""
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Cluster]:
+    with cluster(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    held = SqliteStore(tmp_path / "controller.db")
+    yield held
+    held.close()
+
+
+def drive(made: Cluster, work: Callable[[Agents, SimulatedSwitch], Awaitable[None]]) -> None:
+    """Run a coroutine as a controller."""
+
+    async def main() -> None:
+        async with Agents(made.hardware) as agents:
+            await work(agents, SimulatedSwitch(made.hardware.switch.table, sleep=no_time))
+
+    asyncio.run(main())
+
+
+def modules(made: Cluster) -> dict[str, set[str]]:
+    found = {}
+    for server in made.hardware.servers:
+        with Client(f"unix:{made.folder}/d-{server}.sock") as client:
+            found[server] = {module["name"] for module in client.list_modules()}
+    return found
+
+
+def wanted(plan: Plan) -> dict[str, set[str]]:
+    return {
+        server: {module.name for module in target.modules}
+        for server, target in plan.servers.items()
+    }
+
+
+def test_apply_again_change_and_take_away(running: Cluster, store: SqliteStore) -> None:
+    async def work(agents: Agents, switch: SimulatedSwitch) -> None:
+        first = await apply(running.inputs(OFFICE), store, agents, switch)
+        assert modules(running) == wanted(first)
+        assert switch.rules == first.switch
+        updates = switch.updates
+        again = await apply(running.inputs(OFFICE, first.running), store, agents, switch)
+        assert str(again) == str(first)
+        assert switch.updates == updates
+        small = await apply(running.inputs(SMALL, again.running), store, agents, switch)
+        assert modules(running) == wanted(small)
+        assert small.layout.servers["monitor.0"] == first.layout.servers["monitor.0"]
+        assert small.running.entries["monitor.0"] == first.running.entries["monitor.0"]
+        states = await agents.states()
+        assert all(not isinstance(s, AgentError) and s.in_step for s in states.values())
+
+    drive(running, work)
+
+
+def test_a_server_that_cannot_prepare_changes_nothing(running: Cluster, store: SqliteStore) -> None:
+    async def work(agents: Agents, switch: SimulatedSwitch) -> None:
+        first = await apply(running.inputs(SMALL), store, agents, switch)
+        before = modules(running)
+        broken = OFFICE.replace("nf cache : WebCache", "nf cache : Broken")
+        inputs = running.inputs(broken, first.running)
+        text = inputs.nfs + "\nBroken: {module: IDS, args: {signatures: ['']}, scaling: servers}\n"
+        with pytest.raises(ApplyError, match=r"nothing changed: agent of s\d: module cache\.0"):
+            await apply(type(inputs)(**{**vars(inputs), "nfs": text}), store, agents, switch)
+        assert modules(running) == before
+        assert switch.rules == first.switch
+        current = store.read().current
+        assert store.read().stage == "done"
+        assert current is not None and str(current.plan()) == str(first)
+
+    drive(running, work)
+
+
+def test_a_switch_that_refuses_leads_all_back(tmp_path: Path, store: SqliteStore) -> None:
+    with cluster(tmp_path) as made:
+
+        async def work(agents: Agents, _: SimulatedSwitch) -> None:
+            switch = SimulatedSwitch(12, sleep=no_time)
+            first = await apply(made.inputs(SMALL), store, agents, switch)
+            with pytest.raises(ApplyError, match="what ran before runs on: 15 entries"):
+                await apply(made.inputs(OFFICE, first.running), store, agents, switch)
+            assert modules(made) == wanted(first)
+            assert switch.rules == first.switch
+
+        drive(made, work)
+
+
+def test_a_lost_daemon_is_back_with_its_plan_within_a_second(
+    running: Cluster, store: SqliteStore
+) -> None:
+    async def work(agents: Agents, switch: SimulatedSwitch) -> None:
+        plan = await apply(running.inputs(OFFICE), store, agents, switch)
+        told = asyncio.create_task(first_notice(agents))
+        await asyncio.sleep(0.2)
+        (lost,) = daemons(running.folder / "d-s1.sock")
+        os.kill(lost, signal.SIGKILL)
+        start = time.monotonic()
+        assert await asyncio.wait_for(told, 10) == "daemon down"
+        assert time.monotonic() - start < 1.0
+        await until(lambda: in_step(agents, "s1", restarts=1))
+        assert modules(running) == wanted(plan)
+
+    drive(running, work)
+
+
+async def first_notice(agents: Agents) -> str:
+    async for notice in agents["s1"].watch():
+        return str(notice.kind)
+    raise AssertionError("the agent went away")
+
+
+async def in_step(agents: Agents, server: str, restarts: int) -> bool:
+    state = (await agents.states())[server]
+    return not isinstance(state, AgentError) and state.restarts == restarts and state.in_step
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    deadline = time.monotonic() + 30
+    while not await condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+def daemons(socket: Path) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-f", f"unix-socket={socket}"], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+@pytest.mark.parametrize("stage", ["preparing", "committing"])
+def test_what_a_killed_controller_left_is_finished_or_taken_back(
+    running: Cluster, store: SqliteStore, stage: Literal["preparing", "committing"]
+) -> None:
+    async def work(agents: Agents, switch: SimulatedSwitch) -> None:
+        first = await apply(running.inputs(SMALL), store, agents, switch)
+        following = running.inputs(OFFICE, first.running)
+        target = following.plan()
+        await agents.step("Prepare", target.servers)
+        if stage == "committing":  # killed when only one server had done so
+            await agents["s1"].step("Commit", target.servers["s1"])
+        current = store.read().current
+        store.write(
+            State(current, following, "preparing" if stage == "preparing" else "committing")
+        )
+        plan = await recover(store, agents, switch)
+        expected = first if stage == "preparing" else target
+        assert plan is not None and str(plan) == str(expected)
+        assert modules(running) == wanted(expected)
+        assert switch.rules == expected.switch
+        assert store.read().stage == "done"
+
+    drive(running, work)
+
+
+def test_agents_that_are_not_there_are_named(running: Cluster, store: SqliteStore) -> None:
+    running.agents.pop("s2").stop()
+
+    async def work(agents: Agents, switch: SimulatedSwitch) -> None:
+        with pytest.raises(ApplyError, match=r"agent of s2: .*start it with `e2ctl agent`"):
+            await apply(running.inputs(SMALL), store, agents, switch)
+        assert switch.updates == 0
+
+    drive(running, work)
+
+
+def test_agents_refuse_plans_for_others_and_of_other_versions(running: Cluster) -> None:
+    async def work(agents: Agents, _: SimulatedSwitch) -> None:
+        plan = running.inputs(SMALL).plan()
+        with pytest.raises(AgentError, match="the plan is for s2, and this is s1"):
+            await agents["s1"].step("Prepare", plan.servers["s2"])
+
+    drive(running, work)
+
+
+def test_one_controller_at_a_time(tmp_path: Path) -> None:
+    one, other = SqliteStore(tmp_path / "c.db"), SqliteStore(tmp_path / "c.db")
+    refused = pytest.raises(StoreError, match="another controller is at work")
+    with one.only_one(), refused, other.only_one():
+        pass
+    with other.only_one():
+        pass
