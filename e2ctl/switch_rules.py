@@ -24,6 +24,7 @@ from e2ctl.igraph import ALL_IDS, SPAN_STEP, Span
 
 __all__ = [
     "CLASSIFY",
+    "ETHER_TYPES",
     "ID_BITS",
     "STEER",
     "WITH_PORTS",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 CLASSIFY, STEER = 0, 1
+# Of the versions of IP.
+ETHER_TYPES = {4: 0x0800, 6: 0x86DD}
 # TCP, UDP and SCTP.
 WITH_PORTS = (6, 17, 132)
 # Bits of a flow id that fit a VLAN tag.
@@ -108,7 +111,10 @@ def spelled_out(terms: tuple[Term, ...]) -> Iterable[tuple[Term, ...]]:
     rest = tuple(
         t for t in terms if t.field not in ("ip.version", "ip.proto" if needs_ports else "")
     )
+    ether = named.get("eth.type", Term("eth.type", 0, 0))
     for version in versions or ({4, 6} if on_ip else {0}):
+        if version and ETHER_TYPES[version] & ether.mask != ether.value:
+            continue
         for protocol in protocols:
             first = [exact("ip.version", version)] if version else []
             first += [exact("ip.proto", protocol)] if protocol is not None else []
