@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from itertools import combinations, product
 
 import pytest
 from hypothesis import example, given, settings
@@ -112,6 +114,33 @@ def test_search_is_between_packing_and_the_best(problem: Problem) -> None:
         assert best is not None
         cost = twin.cost(problem, result.servers)
         assert best <= cost <= twin.cost(problem, packing.servers)
+
+
+def steps(problem: Problem, servers: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """What one move or swap makes of a placement, where cores do."""
+    moving = [unit for unit in range(len(servers)) if unit not in problem.fixed]
+    for unit, server in product(moving, range(len(problem.servers))):
+        yield tuple(server if n == unit else at for n, at in enumerate(servers))
+    for one, other in combinations(moving, 2):
+        swapped = {one: servers[other], other: servers[one]}
+        yield tuple(swapped.get(n, at) for n, at in enumerate(servers))
+
+
+@settings(deadline=None, max_examples=1000)
+@given(problem=problems(nics=(4, 8, 12)))
+def test_relief_ends_where_no_step_relieves(problem: Problem) -> None:
+    """Without regrowing, which would find what a wrong step misses."""
+    search = problem._arrays.search(0)
+    if not (twin.optimum(problem) and search.pack()):
+        return
+    start = tuple(search.where().tolist())
+    search.relieve(10**6)
+    end = tuple(search.where().tolist())
+    assert twin.fits(problem, end)
+    excess = twin.excess(problem, end)
+    assert end == start or excess < twin.excess(problem, start)
+    for step in steps(problem, end):
+        assert not twin.fits(problem, step) or twin.excess(problem, step) >= excess
 
 
 @settings(deadline=None, max_examples=30)

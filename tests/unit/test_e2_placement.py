@@ -77,6 +77,9 @@ def test_packing_follows_the_traffic_and_fills_gaps() -> None:
     graph = problem("11311", ((0, 2, G), (2, 3, G), (0, 1, G)), (Room(4, WIDE),) * 2)
     # Depth first: a, c, d (on the second server, as a and c fill the first), b, and e beside them.
     assert place(graph, strategy="packing").servers == (0, 1, 0, 1, 1)
+    # It begins where traffic comes from outside only: b, a, c.
+    graph = problem("111", ((1, 0, G), (0, 2, G)), (Room(2, WIDE),) * 2)
+    assert place(graph, strategy="packing").servers == (0, 0, 1)
 
 
 def test_random_depends_on_the_seed_alone() -> None:
