@@ -186,13 +186,24 @@ cdef class Search(Layout):
 
     cdef void descend(self) noexcept nogil:
         """Steps of queued units and of those around what moves, until none gains."""
-        cdef size_t i = 0
-        while i < self.queue.size():
-            self.queued[self.queue[i]] = 0
-            while self.work < self.budget and self.step(self.queue[i]):
-                pass
-            i += 1
-        self.queue.clear()
+        cdef size_t i
+        cdef int s
+        cdef cbool stepped = True
+        while stepped and self.work < self.budget:
+            stepped = False
+            i = 0
+            while i < self.queue.size():
+                self.queued[self.queue[i]] = 0
+                while self.work < self.budget and self.step(self.queue[i]):
+                    stepped = True
+                i += 1
+            self.queue.clear()
+            if stepped and self.cost.excess > 0:  # what moved may have left room, however far away
+                self.work += self.servers
+                for s in range(self.servers):
+                    if self.excess(s) > 0:
+                        self.push_server(s)
+        self.forget_queue()
 
     cdef void choose(self, int s) noexcept nogil:
         cdef int v = self.head[s]

@@ -126,8 +126,21 @@ def steps(problem: Problem, servers: tuple[int, ...]) -> Iterator[tuple[int, ...
         yield tuple(swapped.get(n, at) for n, at in enumerate(servers))
 
 
+# u3 fits nowhere else until u4 has left the first server, and has no link to what moves.
+ROOM_FAR_AWAY = Problem(
+    names=tuple(f"u{n}" for n in range(6)),
+    cores=(0, 0, 0, 1, 2, 0),
+    edges=((1, 4, 5.0 * GBPS),),
+    outside=(*[(0.0, 0.0)] * 3, (0.0, 5.0 * GBPS), *[(0.0, 0.0)] * 2),
+    servers=(Room(2, 8.0 * GBPS), Room(2, 4.0 * GBPS), Room(2, 4.0 * GBPS)),
+    server_names=("s0", "s1", "s2"),
+    fixed={1: 2},
+)
+
+
 @settings(deadline=None, max_examples=1000)
 @given(problem=problems(nics=(4, 8, 12)))
+@example(problem=ROOM_FAR_AWAY)
 def test_relief_ends_where_no_step_relieves(problem: Problem) -> None:
     """Without regrowing, which would find what a wrong step misses."""
     search = problem._arrays.search(0)
