@@ -9,6 +9,7 @@ import pickle
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import e2ctl.placement
@@ -343,3 +344,18 @@ def test_one_by_one_is_the_best_of_each_step() -> None:
                 choices.append((round(twin.cross(graph, tried)), server))
         placed[unit] = place_one(graph, unit, placed)
         assert placed[unit] == min(choices)[1]
+
+
+def test_metis_is_relieved_where_nics_carry_too_much() -> None:
+    """The best cut leaves both that get 6 Gbps from outside on one server."""
+    outside = {0: (6 * G, 0.0), 1: (6 * G, 0.0)}
+    graph = problem("1111", ((0, 1, G), (2, 3, G)), (Room(2, 10 * G),) * 2, outside)
+    result = place(graph, strategy="metis")
+    assert result.servers[0] != result.servers[1] and result.saturation <= 1
+
+
+def test_fitting_a_unit_forgets_the_traffic_of_the_one_before() -> None:
+    graph = problem("111", ((0, 1, G),), (Room(3, WIDE),) * 2, fixed={0: 1})
+    search = graph._arrays.search(0)
+    assert search.fit(np.array([1, 2], np.int32))
+    assert search.where().tolist() == [1, 1, 0]
