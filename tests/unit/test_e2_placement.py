@@ -359,3 +359,13 @@ def test_fitting_a_unit_forgets_the_traffic_of_the_one_before() -> None:
     search = graph._arrays.search(0)
     assert search.fit(np.array([1, 2], np.int32))
     assert search.where().tolist() == [1, 1, 0]
+
+
+def test_empty_servers_of_every_kind_are_looked_at() -> None:
+    """The first empty one is too small, which says nothing about the other."""
+    rooms = (Room(1, 10 * G), Room(4, 10 * G), Room(3, 10 * G))
+    graph = problem("22", (), rooms, {0: (8 * G, 0.0), 1: (8 * G, 0.0)})
+    search = graph._arrays.search(0)
+    assert search.pack() and search.where().tolist() == [1, 1]
+    search.relieve(1000)
+    assert sorted(search.where().tolist()) == [1, 2]
