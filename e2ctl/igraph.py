@@ -63,6 +63,11 @@ class Span:
     end: int
 
     @property
+    def empty(self) -> bool:
+        """Whether it has no ids, as that of an instance which only gets what another passes on."""
+        return self.start >= self.end
+
+    @property
     def share(self) -> float:
         """Its part of all flow ids."""
         return (self.end - self.start) / FLOW_IDS
@@ -72,8 +77,14 @@ class Span:
         start, end = max(self.start, other.start), min(self.end, other.end)
         return Span(start, end) if start < end else None
 
+    def joined(self, other: Span) -> Span:
+        """The ids of both, which lie side by side, and those between them."""
+        if self.empty or other.empty:
+            return other if self.empty else self
+        return Span(min(self.start, other.start), max(self.end, other.end))
+
     def __str__(self) -> str:
-        return f"{self.start:#010x}-{self.end - 1:#010x}"
+        return "none" if self.empty else f"{self.start:#010x}-{self.end - 1:#010x}"
 
 
 ALL_IDS = Span(0, FLOW_IDS)
@@ -95,12 +106,17 @@ class Steering:
 
 @dataclass(frozen=True)
 class Instance:
-    """One of the instances of an NF, counted from 0; ``load_bps`` is an estimate."""
+    """One of the instances of an NF, counted from 0; ``load_bps`` is an estimate.
+
+    Flow ids of ``span`` are sent to it. Those of ``reach`` may leave it, which are more while
+    instances are split or drained (see `e2ctl.transitions`).
+    """
 
     nf: str
     index: int
     type: str
     span: Span = ALL_IDS
+    reach: Span = ALL_IDS
     cores: int = 1
     load_bps: float = 0.0
 
@@ -183,23 +199,25 @@ def build(
     counts: Mapping[str, int],
     loads: Loads,
     hashes: Mapping[str, str] | None = None,
-    running: Mapping[str, Span] | None = None,
+    running: Mapping[str, tuple[Span, Span]] | None = None,
 ) -> IGraph:
     """Divide each NF into as many instances as ``counts`` says.
 
     ``hashes`` holds the NFs whose traffic the switch divides, and by which of its hashes. NFs that
-    have instances in ``running`` keep these and their spans, whatever ``counts`` says: to move a
-    span would move flows.
+    have instances in ``running`` keep these, their spans and reach, whatever ``counts`` says: to
+    move a span would move flows.
     """
     kept = _by_nf(running or {})
     instances: dict[str, tuple[Instance, ...]] = {}
     for node in graph.nodes:
         if node.kind == "nf":
-            spans = kept.get(node.name) or dict(enumerate(even_spans(counts[node.name])))
-            cores = catalog[node.type].cores
+            spans = kept.get(node.name) or {
+                index: (span, span) for index, span in enumerate(even_spans(counts[node.name]))
+            }
+            load, cores = loads.nodes[node.name], catalog[node.type].cores
             instances[node.name] = tuple(
-                Instance(node.name, i, node.type, s, cores, loads.nodes[node.name] * s.share)
-                for i, s in spans.items()
+                Instance(node.name, i, node.type, span, reach, cores, load * span.share)
+                for i, (span, reach) in sorted(spans.items())
             )
     counts = {nf: len(group) for nf, group in instances.items()}
     types = {node.name: catalog[node.type] for node in graph.nodes if node.kind == "nf"}
@@ -214,12 +232,14 @@ def build(
     return IGraph(ports, flat, tuple(edges), steering)
 
 
-def _by_nf(running: Mapping[str, Span]) -> dict[str, dict[int, Span]]:
-    """Spans of running instances by the number of each."""
-    found: dict[str, dict[int, Span]] = {}
-    for name, span in running.items():
+def _by_nf(
+    running: Mapping[str, tuple[Span, Span]],
+) -> dict[str, dict[int, tuple[Span, Span]]]:
+    """Span and reach of running instances by the number of each."""
+    found: dict[str, dict[int, tuple[Span, Span]]] = {}
+    for name, spans in running.items():
         nf, _, index = name.rpartition(".")
-        found.setdefault(nf, {})[int(index)] = span
+        found.setdefault(nf, {})[int(index)] = spans
     return found
 
 
@@ -265,8 +285,9 @@ def _between(
 ) -> list[IEdge]:
     """Edges between the instances of both ends of an edge."""
     rate = rates[edge.source, edge.target]
-    sources = [(i.name, i.span) for i in instances.get(edge.source, ())] or [(edge.source, ALL_IDS)]
-    targets = [(i.name, i.span) for i in instances.get(edge.target, ())] or [(edge.target, ALL_IDS)]
+    sources = [(i.name, i.reach) for i in instances.get(edge.source, ())]
+    targets = [(i.name, i.span) for i in instances.get(edge.target, ()) if not i.span.empty]
+    sources, targets = sources or [(edge.source, ALL_IDS)], targets or [(edge.target, ALL_IDS)]
     same = (
         {edge.source, edge.target} <= {*types}
         and steering[edge.source] == steering[edge.target]

@@ -14,13 +14,13 @@ from typing import Any
 
 from e2ctl import igraph as igraphs
 from e2ctl.hardware import Hardware
-from e2ctl.igraph import IGraph, Span
+from e2ctl.igraph import IGraph, Instance, Span
 from e2ctl.layout import Layout, lay_out
 from e2ctl.nfs import Catalog
 from e2ctl.offload import offload
 from e2ctl.pgraph import PGraph, build
 from e2ctl.policy import Policy
-from e2ctl.routing import PlanError, Routing, egress_tag, route, switch_work
+from e2ctl.routing import PlanError, Routing, SwitchWork, egress_tag, route, switch_work
 from e2ctl.server_plan import ServerPlan
 from e2ctl.server_wiring import wire_server
 from e2ctl.sizing import estimate, size
@@ -30,6 +30,7 @@ from e2ctl.switch_rules import (
     Action,
     SwitchRule,
     exact,
+    flow_terms,
     id_terms,
     spelled_out,
 )
@@ -44,12 +45,36 @@ _FORWARD, _EGRESS, _FILTER, _TAGGED = 10, 11, 100, 60_000
 
 
 @dataclass(frozen=True)
+class Detour:
+    """New flows with ids from ``cut`` on go to ``target``: an instance passes them on itself."""
+
+    target: str
+    cut: int
+
+
+@dataclass(frozen=True)
+class FlowException:
+    """A flow that stays with ``instance`` though its id is in another's span.
+
+    ``flow`` holds what a FlowSteer calls it: src, dst, sport, dport and proto, where they count.
+    """
+
+    instance: str
+    flow: tuple[tuple[str, int | str], ...]
+
+
+@dataclass(frozen=True)
 class Running:
-    """What of a running plan a new one keeps: servers and spans of instances, and entries."""
+    """What of a running plan a new one keeps.
+
+    Servers, spans and reach of instances, numbers of entries, and splits that are under way.
+    """
 
     servers: Mapping[str, str] = field(default_factory=dict)
-    spans: Mapping[str, Span] = field(default_factory=dict)
+    spans: Mapping[str, tuple[Span, Span]] = field(default_factory=dict)
     entries: Mapping[str, int] = field(default_factory=dict)
+    detours: Mapping[str, Detour] = field(default_factory=dict)
+    exceptions: tuple[FlowException, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,18 +89,32 @@ class Plan:
     switch: tuple[SwitchRule, ...]
     offloaded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    detours: Mapping[str, Detour] = field(default_factory=dict)
+    exceptions: tuple[FlowException, ...] = ()
+
+    def instance(self, name: str) -> Instance:
+        """The instance of a name; a `PlanError` where there is none."""
+        for instance in self.igraph.instances:
+            if instance.name == name:
+                return instance
+        known = ", ".join(instance.name for instance in self.igraph.instances)
+        raise PlanError(f"there is no instance '{name}'; there are {known}")
 
     @property
     def running(self) -> Running:
         """What the next plan is to keep of this one."""
         numbers = {name: number for name, _, number in self.entries}
-        spans = {i.name: i.span for i in self.igraph.instances}
-        return Running(self.layout.servers, spans, numbers)
+        spans = {i.name: (i.span, i.reach) for i in self.igraph.instances}
+        return Running(self.layout.servers, spans, numbers, self.detours, self.exceptions)
 
     def __str__(self) -> str:
         parts = [str(self.igraph), str(self.layout)]
         parts += [f"the switch does {name}\n" for name in self.offloaded]
         parts += [f"entry {number} {name} on {server}\n" for name, server, number in self.entries]
+        parts += [
+            f"{name} passes new flows from id {detour.cut:#010x} on to {detour.target}\n"
+            for name, detour in self.detours.items()
+        ]
         parts += [f"switch: {rule}\n" for rule in self.switch]
         parts += map(str, self.servers.values())
         parts += [f"note: {note}\n" for note in self.notes]
@@ -137,6 +176,34 @@ def diff(old: Plan, new: Plan) -> tuple[str, ...]:
     return tuple(line for line in lines if line.startswith(("- ", "+ ")))
 
 
+@dataclass(frozen=True)
+class _Sized:
+    """A policy as instances that have no server yet, and what the switch does of it."""
+
+    pgraph: PGraph
+    igraph: IGraph
+    work: SwitchWork
+    offloaded: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def instances_for(
+    policy: Policy,
+    catalog: Catalog,
+    hardware: Hardware,
+    running: Running,
+    counts: Mapping[str, int] | None = None,
+) -> _Sized:
+    """How many instances of each NF there are to be, and what passes between them."""
+    pgraph, offloaded = offload(build(policy, catalog), catalog, hardware.switch)
+    loads = estimate(pgraph)
+    sizes = size(pgraph, catalog, hardware, loads)
+    wanted = {**sizes.counts, **{nf: n for nf, n in (counts or {}).items() if nf in sizes.counts}}
+    work = switch_work(pgraph, catalog, hardware)
+    igraph = igraphs.build(pgraph, catalog, wanted, loads, work.hashes, running.spans)
+    return _Sized(pgraph, igraph, work, offloaded, sizes.notes)
+
+
 def make_plan(
     policy: Policy,
     catalog: Catalog,
@@ -153,50 +220,48 @@ def make_plan(
     small, and `PlanError` where the switch can't do what it would have to.
     """
     before = running or Running()
-    whole = build(policy, catalog)
-    pgraph, offloaded = offload(whole, catalog, hardware.switch)
-    loads = estimate(pgraph)
-    sizes = size(pgraph, catalog, hardware, loads)
-    wanted = {**sizes.counts, **{nf: n for nf, n in (counts or {}).items() if nf in sizes.counts}}
-    work = switch_work(pgraph, catalog, hardware)
-    igraph = igraphs.build(pgraph, catalog, wanted, loads, work.hashes, before.spans)
+    sized = instances_for(policy, catalog, hardware, before, counts)
+    pgraph, igraph = sized.pgraph, sized.igraph
     layout = lay_out(
         igraph, catalog, hardware, running=before.servers, strategy=strategy, seed=seed
     )
-    return complete(
-        pgraph, igraph, layout, catalog, hardware, before.entries, offloaded, sizes.notes
-    )
-
-
-def complete(
-    pgraph: PGraph,
-    igraph: IGraph,
-    layout: Layout,
-    catalog: Catalog,
-    hardware: Hardware,
-    entries: Mapping[str, int],
-    offloaded: tuple[str, ...] = (),
-    notes: tuple[str, ...] = (),
-) -> Plan:
-    """Wire servers and switch for instances that have their places."""
-    work = switch_work(pgraph, catalog, hardware)
-    routing = route(pgraph, igraph, layout, work, hardware, entries)
-    rules = switch_rules(pgraph, igraph, routing, hardware)
+    routing = route(pgraph, igraph, layout, sized.work, hardware, before.entries)
+    names = {instance.name for instance in igraph.instances}
+    detours = {name: d for name, d in before.detours.items() if {name, d.target} <= names}
+    exceptions = tuple(e for e in before.exceptions if e.instance in names)
+    rules = switch_rules(pgraph, igraph, routing, hardware, catalog, exceptions)
     if len(rules) > hardware.switch.table:
         raise PlanError(
             f"the switch would need {len(rules):,} entries and has {hardware.switch.table:,}: "
             f"{len(rules) - hardware.switch.table:,} are missing; use fewer port ranges and "
             f"negations on edges that leave ports, or fewer instances behind them"
         )
+    cuts = {name: (detour.target, detour.cut) for name, detour in detours.items()}
     servers = {
-        name: wire_server(name, pgraph, igraph, layout, routing, catalog, hardware)
+        name: wire_server(name, pgraph, igraph, layout, routing, catalog, hardware, cuts)
         for name in hardware.servers
     }
-    return Plan(pgraph, igraph, layout, routing, servers, rules, offloaded, notes)
+    return Plan(
+        pgraph,
+        igraph,
+        layout,
+        routing,
+        servers,
+        rules,
+        sized.offloaded,
+        sized.notes,
+        detours,
+        exceptions,
+    )
 
 
 def switch_rules(
-    pgraph: PGraph, igraph: IGraph, routing: Routing, hardware: Hardware
+    pgraph: PGraph,
+    igraph: IGraph,
+    routing: Routing,
+    hardware: Hardware,
+    catalog: Catalog,
+    exceptions: Sequence[FlowException] = (),
 ) -> tuple[SwitchRule, ...]:
     """The switch's tables."""
     rules: list[SwitchRule] = []
@@ -235,6 +300,14 @@ def switch_rules(
         rules.append(SwitchRule(CLASSIFY, _FORWARD, (mac,), (Action("output", server.port),)))
     for nf, number in classes.items():
         rules += steer_rules(nf, number, igraph, routing, hardware)
+        grouping = catalog[igraph.of(nf)[0].type].grouping
+        for exception in exceptions:
+            if exception.instance.rpartition(".")[0] == nf:
+                actions = (Action("tag_id"), *_to_entry(exception.instance, routing, hardware))
+                rules += [
+                    SwitchRule(STEER, EXCEPTION, (exact("class", number), *terms), actions)
+                    for terms in flow_terms(exception.flow, grouping)
+                ]
     return tuple(rules)
 
 
@@ -243,6 +316,8 @@ def steer_rules(
 ) -> Iterator[SwitchRule]:
     """How the switch divides an NF's traffic among its instances."""
     for instance in igraph.of(nf):
+        if instance.span.empty:
+            continue
         actions = (Action("tag_id"), *_to_entry(instance.name, routing, hardware))
         for terms in id_terms(instance.span):
             yield SwitchRule(STEER, SPAN, (exact("class", number), *terms), actions)

@@ -54,9 +54,13 @@ def wire_server(
     routing: Routing,
     catalog: Catalog,
     hardware: Hardware,
+    detours: Mapping[str, tuple[str, int]],
 ) -> ServerPlan:
-    """Plan the dataplane of one server."""
-    return _Wiring(server, pgraph, igraph, layout, routing, catalog, hardware).plan()
+    """Plan the dataplane of one server.
+
+    ``detours`` holds the instances that pass on new flows: to which, and from which flow id on.
+    """
+    return _Wiring(server, pgraph, igraph, layout, routing, catalog, hardware, detours).plan()
 
 
 class _Wiring:
@@ -69,8 +73,10 @@ class _Wiring:
         routing: Routing,
         catalog: Catalog,
         hardware: Hardware,
+        detours: Mapping[str, tuple[str, int]],
     ) -> None:
         self.server = server
+        self.detours = detours
         self.pgraph = pgraph
         self.igraph = igraph
         self.layout = layout
@@ -170,9 +176,9 @@ class _Wiring:
         name, kind = instance.name, self.catalog[instance.type]
         if kind.most_instances != 1:
             args = self.steer_args(instance.nf)
-            args["ranges"] = [{"start": 0, "end": FLOW_IDS, "gate": instance.index}]
-            hold = self.add(self.first(name), "FlowSteer", "classifier", args, node=name)
-            self.link(hold, instance.index, f"queue:{name}")
+            hold = self.first(name)
+            args["ranges"] = self.hold(instance, hold)
+            self.add(hold, "FlowSteer", "classifier", args, node=name)
         queue = self.add(
             f"queue:{name}",
             "Queue",
@@ -201,6 +207,17 @@ class _Wiring:
             )
             self.link(nf, gate, out)
             self.leave(name, instance.nf, out, gate, edges)
+
+    def hold(self, instance: Instance, module: str) -> list[dict[str, int]]:
+        """Ranges of an instance's own FlowSteer: everything is for it, or some is passed on."""
+        self.link(module, instance.index, f"queue:{instance.name}")
+        target, cut = self.detours.get(instance.name, ("", FLOW_IDS))
+        parts = [(0, cut, instance.index)]
+        if target:
+            index = self.instances[target].index
+            self.link(module, index, self.towards(target))
+            parts.append((cut, FLOW_IDS, index))
+        return [{"start": a, "end": b, "gate": gate} for a, b, gate in parts if a < b]
 
     def program(
         self, instance: Instance, program: Program, load: str, edges: Sequence[PEdge]
@@ -314,9 +331,12 @@ class _Wiring:
             args["ranges"] = [
                 {"start": i.span.start, "end": i.span.end, "gate": i.index}
                 for i in self.igraph.of(nf)
+                if not i.span.empty
             ]
             self.add(name, "FlowSteer", "classifier", args, node=nf)
             for instance in self.igraph.of(nf):
+                if instance.span.empty:
+                    continue
                 self.link(name, instance.index, self.towards(instance.name))
         return name
 

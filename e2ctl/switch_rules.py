@@ -16,9 +16,11 @@ Spans of flow ids become matches of prefixes; exceptions are flows matched field
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
+from e2ctl.affinity import Affinity
 from e2ctl.filters import FIELD_BITS, VERSION_OF, Term, prefixes
 from e2ctl.igraph import ALL_IDS, SPAN_STEP, Span
 
@@ -31,6 +33,7 @@ __all__ = [
     "Action",
     "SwitchRule",
     "exact",
+    "flow_terms",
     "id_terms",
     "spelled_out",
 ]
@@ -38,6 +41,7 @@ __all__ = [
 CLASSIFY, STEER = 0, 1
 # Of the versions of IP.
 ETHER_TYPES = {4: 0x0800, 6: 0x86DD}
+_OPPOSITE = {"src": "dst", "dst": "src", "sport": "dport", "dport": "sport"}
 # TCP, UDP and SCTP.
 WITH_PORTS = (6, 17, 132)
 # Bits of a flow id that fit a VLAN tag.
@@ -123,6 +127,28 @@ def spelled_out(terms: tuple[Term, ...]) -> Iterable[tuple[Term, ...]]:
 
 def _full(term: Term) -> bool:
     return term.mask & (term.mask + 1) == 0
+
+
+def flow_terms(
+    flow: Sequence[tuple[str, int | str]], affinity: Affinity
+) -> Iterable[tuple[Term, ...]]:
+    """What a switch tests for a flow that a FlowSteer with this affinity describes.
+
+    One entry per IP version, protocol and direction that the flow may have.
+    """
+    masks = dict(affinity.masks)
+    for reverse in (False, True) if affinity.symmetric else (False,):
+        terms = []
+        for given, value in flow:
+            name = _OPPOSITE.get(given, given) if reverse else given
+            if name in ("src", "dst"):
+                address = ip_address(str(value))
+                field, number = f"ip{'' if address.version == 4 else 6}.{name}", int(address)
+            else:
+                field, number = "ip.proto" if name == "proto" else f"l4.{name}", int(value)
+            if masks.get(field):
+                terms.append(Term(field, number & masks[field], masks[field]))
+        yield from spelled_out(tuple(terms))
 
 
 def id_terms(span: Span) -> list[tuple[Term, ...]]:

@@ -2,7 +2,8 @@
 """Carrying out a plan: all of it or nothing, and without a packet lost.
 
 1. Every agent *prepares*: modules, workers, programs, entries. Nothing leads there yet.
-2. Every agent *commits*: packets are led to the new parts, whose entries all servers have by now.
+2. Flows that are active are told to stay (`e2ctl.controller.flows`). Then every agent *commits*:
+   packets are led to the new parts, whose entries all servers have by now.
 3. The switch gets its new entries in one step.
 4. Every agent *finishes*: what nothing leads to any more goes away.
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from e2ctl.controller.agents import AgentError, Agents
+from e2ctl.controller.flows import keep_flows
 from e2ctl.controller.store import Inputs, State, StoreError
 from e2ctl.controller.switches import SwitchDriver, SwitchError
 from e2ctl.plan import Plan
@@ -53,7 +55,8 @@ class _Goal:
     rules: tuple[SwitchRule, ...]
 
 
-def _goal(plan: Plan | None, servers: list[str]) -> _Goal:
+def _goal(plan: Plan | None, agents: Agents) -> _Goal:
+    servers = [agent.server for agent in agents]
     if plan is None:
         return _Goal({name: empty_plan(name) for name in servers}, ())
     return _Goal(
@@ -75,8 +78,7 @@ async def apply(
     new = inputs.plan()
     old = before.current.plan() if before.current else None
     await check_agents(agents)
-    servers = [agent.server for agent in agents]
-    await _change(inputs, store, agents, switch, _goal(old, servers), _goal(new, servers), progress)
+    await _change(inputs, store, agents, switch, old, new, progress)
     return new
 
 
@@ -93,10 +95,11 @@ async def _change(
     store: Store,
     agents: Agents,
     switch: SwitchDriver,
-    old: _Goal,
-    new: _Goal,
+    before: Plan | None,
+    after: Plan,
     progress: Progress,
 ) -> None:
+    old, new = _goal(before, agents), _goal(after, agents)
     current = store.read().current
     store.write(State(current, inputs, "preparing"))
     try:
@@ -109,6 +112,7 @@ async def _change(
     store.write(State(current, inputs, "committing"))
     try:
         progress("commit")
+        await keep_flows(before, after, agents)
         await agents.step("Commit", new.servers)
         progress("switch")
         await switch.replace(new.rules)
@@ -144,19 +148,17 @@ async def recover(
     Also brings servers and switch in step that lost theirs. Does nothing where all is well.
     """
     state = store.read()
-    servers = [agent.server for agent in agents]
     old = state.current.plan() if state.current else None
     if state.next is not None and state.stage == "preparing":
         progress("take back")
-        await _back(agents, switch, _goal(old, servers), undo_commit=False)
+        await _back(agents, switch, _goal(old, agents), undo_commit=False)
         store.write(State(state.current))
     elif state.next is not None:
         new = state.next.plan()
-        goals = _goal(old, servers), _goal(new, servers)
-        await _change(state.next, store, agents, switch, *goals, progress)
+        await _change(state.next, store, agents, switch, old, new, progress)
         return new
     if old is not None:
-        goal = _goal(old, servers)
+        goal = _goal(old, agents)
         for step in ("Prepare", "Commit"):
             await agents.step(step, goal.servers)
         await switch.replace(goal.rules)

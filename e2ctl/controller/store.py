@@ -7,18 +7,18 @@ the middle can be followed by another that finishes the change or takes it back.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from pydantic import TypeAdapter
 
 from e2ctl import hardware as hardwares
 from e2ctl import nfs as nf_descriptions
 from e2ctl import policy as policies
-from e2ctl.igraph import Span
 from e2ctl.plan import Plan, Running, make_plan
 from e2ctl.sources import read_source
 
@@ -68,12 +68,20 @@ class Inputs:
     def plan(self) -> Plan:
         """The plan that follows from them."""
         return make_plan(
-            policies.parse_policy(self.policy, self.policy_file),
-            nf_descriptions.loads(self.nfs, self.nfs_file),
+            self.parsed(),
+            self.catalog(),
             self.cluster(),
             running=self.running,
             counts=self.counts,
         )
+
+    def parsed(self) -> policies.Policy:
+        """The policy."""
+        return policies.parse_policy(self.policy, self.policy_file)
+
+    def catalog(self) -> nf_descriptions.Catalog:
+        """The NF descriptions."""
+        return nf_descriptions.loads(self.nfs, self.nfs_file)
 
     def cluster(self) -> hardwares.Hardware:
         """The hardware that they are about."""
@@ -89,17 +97,15 @@ class State:
     stage: Stage = "done"
 
 
-def _dump(inputs: Inputs | None) -> str | None:
-    return None if inputs is None else json.dumps(asdict(inputs))
+_INPUTS = TypeAdapter(Inputs)
 
 
-def _load(text: str | None) -> Inputs | None:
-    if text is None:
-        return None
-    found = json.loads(text)
-    running = found.pop("running")
-    spans = {name: Span(**span) for name, span in running["spans"].items()}
-    return Inputs(**found, running=Running(running["servers"], spans, running["entries"]))
+def _dump(inputs: Inputs | None) -> bytes | None:
+    return None if inputs is None else _INPUTS.dump_json(inputs)
+
+
+def _load(text: bytes | None) -> Inputs | None:
+    return None if text is None else _INPUTS.validate_json(text)
 
 
 class SqliteStore:
@@ -114,7 +120,7 @@ class SqliteStore:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS state "
-                "(id INTEGER PRIMARY KEY CHECK (id = 0), current TEXT, next TEXT, stage TEXT)"
+                "(id INTEGER PRIMARY KEY CHECK (id = 0), current BLOB, next BLOB, stage TEXT)"
             )
             self._db.execute("INSERT OR IGNORE INTO state VALUES (0, NULL, NULL, 'done')")
         except (sqlite3.Error, OSError) as error:

@@ -8,16 +8,13 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from e2ctl.openflow import SwitchError
 from e2ctl.switch_rules import SwitchRule
 
 __all__ = ["SimulatedSwitch", "SwitchDriver", "SwitchError"]
 
 # What one update took on the dissertation's switch (section 3.6.2), in seconds.
 _FASTEST_S, _SLOWEST_S, _MEAN_S = 0.001, 0.008, 0.003
-
-
-class SwitchError(Exception):
-    """A switch can't be reached or refused a change; the message says why."""
 
 
 class SwitchDriver(Protocol):

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""However instances are split and drained, a flow stays where its first packet went."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from e2ctl.affinity import FLOW_IDS
+from e2ctl.igraph import ALL_IDS, SPAN_STEP, Span
+from e2ctl.plan import FlowException, Running
+from e2ctl.transitions import TransitionError, drain, middle, push, remove, settle, split
+
+START = Running({"nf.0": "s1"}, {"nf.0": (ALL_IDS, ALL_IDS)})
+
+
+class Model:
+    """FlowSteers of instances, and upstream as it was before or is after the latest change."""
+
+    def __init__(self) -> None:
+        self.now = self.before = START
+        self.holds: dict[str, dict[int, str]] = {"nf.0": {}}  # gates of active flows
+        self.home: dict[int, str] = {}  # where each flow's first packet went
+
+    def change(self, after: Running) -> None:
+        """Apply what a transition made; holds follow as `keep_flows` and commit have it."""
+        for name in after.servers:
+            self.holds.setdefault(name, {})
+        for name in self.now.servers.keys() - after.servers.keys():
+            assert name not in self.holds.pop(name).values()
+        self.before, self.now = self.now, after
+
+    def packet(self, flow: int, *, stale: bool) -> None:
+        """A packet, led by the old or the new upstream."""
+        at = self.upstream(self.before if stale else self.now, flow)
+        for _ in range(4):
+            flows = self.holds[at]
+            gate = flows.setdefault(flow, self.range_of(at, flow))
+            if gate == at:
+                break
+            at = gate
+        else:
+            raise AssertionError("packets go in circles")
+        assert self.home.setdefault(flow, at) == at
+
+    @staticmethod
+    def upstream(running: Running, flow: int) -> str:
+        for exception in running.exceptions:
+            if exception.flow == (("sport", flow),):
+                return exception.instance
+        (name,) = [n for n, (span, _) in running.spans.items() if span.start <= flow < span.end]
+        return name
+
+    def range_of(self, name: str, flow: int) -> str:
+        detour = self.now.detours.get(name)
+        return detour.target if detour is not None and flow >= detour.cut else name
+
+    def end(self, flow: int) -> None:
+        self.home.pop(flow, None)
+        for flows in self.holds.values():
+            flows.pop(flow, None)
+
+    def kept(self, name: str) -> list[int]:
+        """Flows that a detour keeps at an instance."""
+        cut = self.now.detours[name].cut
+        return [flow for flow, gate in self.holds[name].items() if gate == name and flow >= cut]
+
+    def step(self, what: str, number: int) -> None:
+        """Try a transition of one of the instances; what can't be done now is refused."""
+        names = sorted(self.now.detours if what == "go_on" else self.now.servers)
+        if not names:
+            return
+        name = names[number % len(names)]
+        try:
+            if what == "split":
+                self.change(split(self.now, name, middle(self.now.spans[name][0]), "s2")[0])
+            elif what == "drain":
+                self.change(drain(self.now, name))
+            else:
+                self.go_on(name)
+        except TransitionError:
+            return
+
+    def go_on(self, name: str) -> None:
+        detour, (span, _) = self.now.detours[name], self.now.spans[name]
+        if detour.cut < span.end:  # upstream was not told yet
+            stays = [FlowException(name, (("sport", flow),)) for flow in self.kept(name)]
+            self.change(push(self.now, name, stays))
+        elif not self.kept(name):
+            self.change(remove(self.now, name) if span.empty else settle(self.now, name))
+        # Packets that upstream sent before have arrived by now.
+        self.before = self.now
+
+
+flows = st.integers(0, 7).map(lambda n: n * (FLOW_IDS // 8) + 5)
+steps = st.one_of(
+    st.tuples(st.just("packet"), flows, st.booleans()),
+    st.tuples(st.just("end"), flows, st.just(False)),
+    st.tuples(st.sampled_from(["split", "drain"]), st.integers(0, 3), st.just(False)),
+    st.tuples(st.just("go_on"), st.integers(0, 3), st.just(False)),
+)
+
+
+@settings(max_examples=500)
+@given(st.lists(steps, min_size=20, max_size=80))
+def test_flows_stay(script: list[tuple[str, int, bool]]) -> None:
+    model = Model()
+    for what, number, stale in script:
+        if what == "packet":
+            model.packet(number, stale=stale)
+        elif what == "end":
+            model.end(number)
+        else:
+            model.step(what, number)
+        spans = sorted(span for span, _ in model.now.spans.values() if not span.empty)
+        assert (spans[0].start, spans[-1].end) == (0, FLOW_IDS)
+        assert all(one.end == other.start for one, other in pairwise(spans))
+        for flow, home in model.home.items():
+            reach = model.now.spans[home][1]
+            assert reach.start <= flow < reach.end
+
+
+def test_messages() -> None:
+    for change, message in (
+        (lambda: split(START, "x.0", 5, "s"), "there is no instance 'x.0'; running are nf.0"),
+        (lambda: split(START, "nf.0", 5, "s"), "expected a multiple of 0x100000 within"),
+        (lambda: drain(START, "nf.0"), "nf.0 is the only instance of nf"),
+        (lambda: push(START, "nf.0", ()), "nf.0 is neither being split nor drained"),
+        (lambda: remove(START, "nf.0"), "nf.0 still has the flow ids"),
+        (lambda: middle(Span(0, SPAN_STEP)), "can't be divided any further"),
+        (
+            lambda: split(split(START, "nf.0", SPAN_STEP, "s")[0], "nf.0", 2 * SPAN_STEP, "s"),
+            "nf.0 is part of a change that is under way",
+        ),
+    ):
+        with pytest.raises(TransitionError, match=message):
+            change()
