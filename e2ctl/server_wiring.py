@@ -178,6 +178,7 @@ class _Wiring:
             args = self.steer_args(instance.nf)
             hold = self.first(name)
             args["ranges"] = self.hold(instance, hold)
+            args["other_gate"] = instance.index  # what is not IP has no flow
             self.add(hold, "FlowSteer", "classifier", args, node=name)
         queue = self.add(
             f"queue:{name}",
@@ -333,6 +334,7 @@ class _Wiring:
                 for i in self.igraph.of(nf)
                 if not i.span.empty
             ]
+            args["other_gate"] = args["ranges"][0]["gate"]
             self.add(name, "FlowSteer", "classifier", args, node=nf)
             for instance in self.igraph.of(nf):
                 if instance.span.empty:

@@ -74,7 +74,8 @@ def trace(
 
 def describe(terms: Iterable[Term]) -> str:
     """Terms as text; what says nothing about the packet itself is left out."""
-    names = [term for term in terms if term.field in FIELD_BITS or term.field.startswith("meta.")]
+    shown = {*FIELD_BITS, "id"}
+    names = [term for term in terms if term.field in shown or term.field.startswith("meta.")]
     parts = []
     for term in names:
         full = term.mask & (term.mask + 1) == 0
@@ -105,7 +106,8 @@ class _Tracer:
             yield self.act(both, rule.actions, describe(rule.terms))
             if covers(rule.terms, terms):
                 return
-        yield Hop("switch", "dropped", "no entry")
+        if table == CLASSIFY:  # spans take all flow ids
+            yield Hop("switch", "dropped", "no entry")
 
     def act(self, terms: Terms, actions: Iterable[Action], why: str) -> Hop:
         known = {term.field: term for term in terms}

@@ -24,6 +24,7 @@ from e2ctl.commands.common import (
     PolicyPath,
     one_line_errors,
 )
+from e2ctl.lab import LabFile
 from e2ctl.nfs import Catalog, NfType
 from e2ctl.pgraph import PGraph, build, format_rate
 from e2ctl.placement import STRATEGIES, PlacementError
@@ -53,6 +54,7 @@ class SchemaKind(StrEnum):
 
     NFS = "nfs"
     HARDWARE = "hardware"
+    LAB = "lab"
 
 
 def _load(policy: Path, nfs: Path) -> tuple[PGraph, Catalog]:
@@ -171,8 +173,10 @@ def schema_command(
     """Print the JSON Schema of a file, for editors."""
     if kind is SchemaKind.NFS:
         schema: dict[str, Any] = TypeAdapter(dict[str, NfType]).json_schema()
-    else:
+    elif kind is SchemaKind.HARDWARE:
         schema = hardwares.Hardware.model_json_schema()
+    else:
+        schema = LabFile.model_json_schema()
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     typer.echo(json.dumps({**draft, **schema}, indent=2))
 

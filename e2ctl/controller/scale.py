@@ -71,7 +71,7 @@ class Scaler:
 
         A drained instance goes when it has no flow left.
         """
-        drained = self._is_drained(instance)
+        drained = _is_drained(self._current()[1], instance)
         await self._until(instance, 0 if drained else few)
         inputs, plan = self._current()
         exceptions = [] if drained else await self._exceptions(plan, instance)
@@ -85,11 +85,13 @@ class Scaler:
 
     async def left(self, instance: str) -> int:
         """Flows that a split or drain of an instance still keeps there."""
-        _, plan = self._current()
+        return await self._left(self._current()[1], instance)
+
+    async def _left(self, plan: Plan, instance: str) -> int:
         gate = plan.instance(instance).index
         status = await steer(plan, self._agents, instance, *_STATUS)
         found = [g for g in status["gates"] if g["gate"] == gate]
-        key = "flows" if self._is_drained(instance) else "exceptions"
+        key = "flows" if _is_drained(plan, instance) else "exceptions"
         return sum(int(g[key]) for g in found)
 
     def _current(self) -> tuple[Inputs, Plan]:
@@ -97,14 +99,6 @@ class Scaler:
         if current is None:
             raise ApplyError("nothing runs; apply a policy first")
         return current, current.plan()
-
-    def _is_drained(self, instance: str) -> bool:
-        """Whether the detour takes all of its flow ids."""
-        _, plan = self._current()
-        detour = plan.detours.get(instance)
-        if detour is None:
-            raise TransitionError(f"{instance} is neither being split nor drained")
-        return detour.cut <= plan.instance(instance).span.start
 
     def _place(self, inputs: Inputs, plan: Plan, instance: str) -> str:
         """The server with room where a twin of an instance adds least traffic between servers."""
@@ -145,9 +139,18 @@ class Scaler:
         ]
 
     async def _until(self, instance: str, few: int) -> None:
-        while await self.left(instance) > few:
+        plan = self._current()[1]
+        while await self._left(plan, instance) > few:
             await asyncio.sleep(_POLL_S)
 
     async def _apply(self, inputs: Inputs, after: Running) -> None:
         changed = replace(inputs, running=after)
         await apply(changed, self._store, self._agents, self._switch, self._progress)
+
+
+def _is_drained(plan: Plan, instance: str) -> bool:
+    """Whether an instance passes on all of its flow ids, rather than a part."""
+    detour = plan.detours.get(instance)
+    if detour is None:
+        raise TransitionError(f"{instance} is neither being split nor drained")
+    return detour.cut <= plan.instance(instance).span.start
