@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Policies on a cluster of real daemons behind a real Open vSwitch, with traffic on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2ctl.controller.agents import Agents
+from e2ctl.controller.apply import apply
+from e2ctl.controller.scale import Scaler
+from e2ctl.controller.store import Inputs, SqliteStore
+from e2ctl.lab import Lab, lab
+from e2ctl.plan import Plan, Running
+from lab_support import EXAMPLES, Traffic, lab_file, needs_lab
+from tcp_capture import connections, write
+
+pytestmark = needs_lab
+
+DATA = Path(os.environ.get("E2_DATA", Path(__file__).parents[3] / "shared" / "data"))
+TRACES = ("bro.org.pcap", "wikipedia.pcap", "1000-requests-one-dropped-response.pcap.gz")
+FIREWALL = """
+nf fw : StatefulFirewall
+nf monitor : NetworkMonitor
+port subscribers, internet
+pipeline p { subscribers -> fw @ 1Gbps; fw -> monitor -> internet; }
+"""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with lab(lab_file(tmp_path_factory.mktemp("lab"), "e", agents=True)) as made:
+        yield made
+
+
+class Office:
+    """A controller of a lab, and the world around it."""
+
+    def __init__(self, made: Lab, folder: Path, agents: Agents) -> None:
+        self.lab = made
+        self.folder = folder
+        self.agents = agents
+        self.store = SqliteStore(made.folder / "controller.db")
+        self.traffic = Traffic(made.world)
+        self.scaler = Scaler(self.store, agents, made.switch)
+
+    async def apply(self, policy: str) -> Plan:
+        path = self.folder / "policy.e2"
+        path.write_text(policy, encoding="utf-8")
+        current = self.store.read().current
+        running = current.plan().running if current else Running()
+        hardware = self.lab.folder / "hardware.yaml"
+        inputs = Inputs.read(path, EXAMPLES / "nfs.yaml", hardware, running)
+        return await apply(inputs, self.store, self.agents, self.lab.switch)
+
+    def received(self) -> int:
+        return int(self.traffic.counts("internet").inc.packets)
+
+    async def arrivals(self, wanted: int) -> int:
+        """Packets that left the cluster, once as many as wanted did, or none comes any more."""
+        last = -1
+        while (count := self.received()) < wanted and count != last:
+            last = count
+            await asyncio.sleep(1.0)
+        return count
+
+
+def drive(made: Lab, folder: Path, work: Callable[[Office], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with Agents(made.blueprint.hardware) as agents:
+            office = Office(made, folder, agents)
+            with office.traffic.record("internet", folder / "out.pcap"):
+                await work(office)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the captures")
+def test_captures_pass_a_policy_whole(running: Lab, tmp_path: Path) -> None:
+    async def work(office: Office) -> None:
+        await office.apply((EXAMPLES / "central_office.e2").read_text(encoding="utf-8"))
+        for trace in TRACES:
+            before = office.received()
+            sent = office.traffic.replay(DATA / "traces" / trace, "subscribers")
+            assert await office.arrivals(before + sent) == before + sent
+
+    drive(running, tmp_path, work)
+
+
+def test_another_policy_under_traffic_loses_nothing(running: Lab, tmp_path: Path) -> None:
+    capture = tmp_path / "flows.pcap"
+    write(capture, connections(400, 100, 3.0, 0.2))
+    longer = FIREWALL.replace("fw -> monitor ->", "fw -> cache -> monitor ->")
+    longer = longer.replace("nf monitor", "nf cache : WebCache\nnf monitor")
+
+    async def work(office: Office) -> None:
+        await office.apply(FIREWALL)
+        before = office.received()
+        sending = asyncio.to_thread(office.traffic.replay, capture, "subscribers", timed=True)
+        task = asyncio.create_task(sending)
+        for policy in (longer, FIREWALL, longer):
+            await asyncio.sleep(1.5)
+            assert not task.done()
+            await office.apply(policy)
+        sent = await task
+        assert await office.arrivals(before + sent) == before + sent
+
+    drive(running, tmp_path, work)
+
+
+def test_flows_stay_whole_while_instances_split_and_drain(running: Lab, tmp_path: Path) -> None:
+    """Over 500 connections at a time; a firewall fails those that it sees mid-way."""
+    capture = tmp_path / "flows.pcap"
+    write(capture, connections(3200, 110, 5.0, 0.25))
+
+    async def work(office: Office) -> None:
+        await office.apply(FIREWALL)
+        before = office.received()
+        sending = asyncio.to_thread(office.traffic.replay, capture, "subscribers", timed=True)
+        task = asyncio.create_task(sending)
+        await asyncio.sleep(6)
+        first = await office.scaler.split("fw.0")
+        await asyncio.sleep(0.1)
+        assert await office.scaler.left("fw.0") > 100  # of about 550, the upper half
+        await office.scaler.finish_change("fw.0")
+        second = await office.scaler.split("fw.0", server="s2")
+        await office.scaler.finish_change("fw.0")
+        assert not task.done()
+        _, plan = office.scaler._current()
+        assert {first, second} <= {instance.name for instance in plan.igraph.of("fw")}
+        passed = {name: firewall(office.lab, plan, name) for name in ("fw.0", first, second)}
+        assert all(status["begun"] > 0 for status in passed.values())
+        await office.scaler.drain(second)
+        await office.scaler.finish_change(second)
+        assert not task.done()
+        sent = await task
+        assert await office.arrivals(before + sent) == before + sent
+        _, plan = office.scaler._current()
+        for name in ("fw.0", first):
+            assert firewall(office.lab, plan, name)["mid_connection"] == 0
+
+    drive(running, tmp_path, work)
+
+
+def firewall(made: Lab, plan: Plan, instance: str) -> dict[str, int]:
+    """What an instance's firewall says of itself."""
+    server = plan.layout.servers[instance]
+    module = next(
+        m.name for m in plan.servers[server].modules if m.role == "nf" and m.node == instance
+    )
+    status = made.client(server).run_module_command(
+        module, "get_status", "StatefulFirewallCommandGetStatusArg"
+    )
+    return {name: int(value) for name, value in status.items()}
