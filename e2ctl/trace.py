@@ -69,7 +69,7 @@ def trace(
     number = hardware.switch.ports[port][0]
     tracer = _Tracer(plan, catalog, hardware, choice, flow_id)
     hops = tracer.switch(CLASSIFY, (exact("port", number), exact("tagged", 0), *terms))
-    return Hop("switch", f"in by port {port}", "", tuple(hops))
+    return Hop("switch", f"in by port {port}", describe(terms), tuple(hops))
 
 
 def describe(terms: Iterable[Term]) -> str:

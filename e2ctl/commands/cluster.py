@@ -30,6 +30,7 @@ from e2ctl.placement import PlacementError
 from e2ctl.plan import Plan, Running
 from e2ctl.policy import parse_filter
 from e2ctl.routing import PlanError
+from e2ctl.switch_rules import spelled_out
 from e2ctl.tls import IdentityError, load_identity
 from e2ctl.trace import trace
 from e2ctl.transitions import TransitionError
@@ -254,10 +255,10 @@ def trace_command(
         policy = current.parsed()
         expr = parse_filter(packets, policy.addresses)
         plan, catalog = current.plan(), current.catalog()
-        for rule in rule_list([expr]):
-            if rule.edges:
-                for line in trace(plan, catalog, cluster, port, rule.terms).lines():
-                    typer.echo(line)
+        ways = [rule.terms for rule in rule_list([expr]) if rule.edges]
+        for terms in (each for way in ways for each in spelled_out(way)):
+            for line in trace(plan, catalog, cluster, port, terms).lines():
+                typer.echo(line)
 
 
 @app.command("status", epilog="Example: e2ctl status --lab co")

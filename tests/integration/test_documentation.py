@@ -17,6 +17,7 @@ from scapy.all import RawPcapReader
 
 from bess_plugins.client import Client
 from harness import run_program, wait_until
+from lab_support import needs_lab
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
@@ -91,6 +92,14 @@ def test_five_minutes(folder: Path) -> None:
         alike = without_numbers if command[0] == "alpine" else str.rstrip
         lines = iter([alike(line) for line in result.stdout.splitlines()])
         assert all(alike(line) in lines for line in shown if line != "..."), result.stdout
+
+
+@needs_lab
+def test_five_minutes_of_a_cluster(folder: Path) -> None:
+    for command, shown in console(ROOT / "docs" / "cluster.md"):
+        result = run(command, folder)
+        assert result.returncode == 0, result.stderr
+        assert [line.rstrip() for line in result.stdout.splitlines()] == shown
 
 
 def test_error_of_a_policy(folder: Path) -> None:
