@@ -27,6 +27,7 @@ FILES = {
     "test_load_monitor",
     "test_metadata_match",
     "test_nfs_modules",
+    "test_stateful_firewall",
     "test_tunnel_edges",
     "test_tunnel_modules",
 }

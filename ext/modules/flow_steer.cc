@@ -55,35 +55,17 @@
 // original to this project.
 #include "modules/flow_steer.h"
 
-#include <random>
-
 #include "modules/field_value.h"
 
 namespace e2 {
 namespace {
 
-constexpr uint64_t kDefaultFlows = 65536;
 constexpr uint64_t kDefaultTimeoutMs = 30'000;
-constexpr uint64_t kDefaultLingerMs = 1'000;
-constexpr uint64_t kMostTimeoutMs = 1'000ULL * 60 * 60 * 24 * 365;
-constexpr uint64_t kNsPerMs = 1'000'000;
-constexpr uint32_t kSweepStep = 16;
-constexpr uint32_t kSweepLate = 64;
-constexpr uint32_t kSweepFull = 4;
 constexpr uint32_t kVlanIds = 0xfff;
 constexpr uint32_t kVlanIdShift = 20;  // to the top of an id's 32 bits
 constexpr uint8_t kTcpFin = 0x01;
 constexpr uint8_t kTcpSyn = 0x02;
 constexpr uint8_t kTcpRst = 0x04;
-
-Status read_number(const Args& args, const std::string& name, uint64_t absent, uint64_t most,
-                   uint64_t& to) {
-  to = args[name].as_uint();
-  if (to == 0) to = absent;
-  if (to <= most) return {};
-  return Status::invalid("FlowSteer." + name + " is " + std::to_string(to) +
-                         "; must be between 1 and " + std::to_string(most));
-}
 
 }  // namespace
 
@@ -91,16 +73,8 @@ Status FlowSteer::init(Host&, const Args& args) {
   const Gate no_flow = drop_gate(add_drop_reason("no flow"));
   gate_drop_ = drop_gate(add_drop_reason("gate 8192"));
   few_exceptions_ = add_event("few_exceptions", {"split", "gate", "new_gate", "cut", "exceptions"});
-  uint64_t most_flows = 0;
-  Status status = read_number(args, "max_flows", kDefaultFlows, FlowTable::kMostFlows, most_flows);
-  if (status.ok()) {
-    status = read_number(args, "timeout_ms", kDefaultTimeoutMs, kMostTimeoutMs, timeout_ns_[0]);
-  }
-  if (status.ok()) {
-    status = read_number(args, "linger_ms", kDefaultLingerMs, kMostTimeoutMs, timeout_ns_[1]);
-  }
+  Status status = aging_.init(args, "FlowSteer", kDefaultTimeoutMs);
   if (!status.ok()) return status;
-  for (uint64_t& timeout : timeout_ns_) timeout *= kNsPerMs;
   other_gate_ = no_flow;
   if (args.has("other_gate")) {
     status = read_gate(args["other_gate"], "FlowSteer.other_gate", no_flow, other_gate_);
@@ -113,13 +87,8 @@ Status FlowSteer::init(Host&, const Args& args) {
       affinity_.init(args["affinity"].as_list(), args["symmetric"].as_bool(), "FlowSteer.affinity");
   if (!status.ok()) return status;
   status = ranges_.read(args["ranges"].as_list(), "FlowSteer.ranges", gate_drop_);
+  if (status.ok()) status = FlowAging::make_table(args, "FlowSteer", "max_flows", table_);
   if (!status.ok()) return status;
-  std::random_device random;
-  const uint64_t seed = static_cast<uint64_t>(random()) << 32 | random();
-  if (!table_.init(static_cast<uint32_t>(most_flows), seed)) {
-    return Status::error(ENOMEM, "FlowSteer.max_flows is " + std::to_string(most_flows) +
-                                     ", for which there is no memory; about 74 bytes each");
-  }
   packets_ = std::make_unique<uint64_t[]>(kMaxGates + 1);
   return {};
 }
@@ -134,9 +103,8 @@ void FlowSteer::process(Context& ctx, Batch& batch, Gate) {
 
 template <bool kSymmetric, bool kIdAttr>
 void FlowSteer::steer(Context& ctx, Batch& batch) {
-  const uint64_t now = std::max<uint64_t>(now_ns_, ctx.now_ns);
-  now_ns_ = now;
-  sweep_in_time(now);
+  const uint64_t now = aging_.advance(ctx.now_ns);
+  aging_.sweep_in_time(table_, now, [this](uint32_t at) { end_flow(at); });
 
   FlowKey keys[kMaxBatch];
   uint64_t places[kMaxBatch];
@@ -169,7 +137,7 @@ void FlowSteer::steer(Context& ctx, Batch& batch) {
       continue;
     }
     uint32_t at = found[i];
-    if (at == FlowTable::kNone || !table_.same(keys[i], at) || !alive(table_[at], now)) {
+    if (at == FlowTable::kNone || !table_.same(keys[i], at) || !aging_.alive(table_[at], now)) {
       at = find_or_add<kIdAttr>(*batch[i], keys[i], places[i], now);
     }
     if (at == FlowTable::kNone) {
@@ -207,13 +175,11 @@ uint32_t FlowSteer::find_or_add(const Packet& packet, const FlowKey& key, uint64
                                 uint64_t now) {
   const uint32_t at = table_.find(key, place);
   if (at != FlowTable::kNone) {
-    if (alive(table_[at], now)) return at;
+    if (aging_.alive(table_[at], now)) return at;
     end_flow(at);
   }
-  if (table_.full()) {
-    sweep(now, kSweepFull);
-    if (table_.full()) return FlowTable::kNone;
-  }
+  const auto end = [this](uint32_t ended) { end_flow(ended); };
+  if (!aging_.has_room(table_, now, end)) return FlowTable::kNone;
   const uint32_t id = id_of<kIdAttr>(packet, key);
   return add(key, place, id, ranges_.gate(id), now);
 }
@@ -262,24 +228,6 @@ void FlowSteer::tell(Split& split, uint64_t left) {
   if (split.told.exchange(true, std::memory_order_relaxed)) return;
   post_event(few_exceptions_,
              {split.number, gate_number(split.gate), gate_number(split.new_gate), split.cut, left});
-}
-
-void FlowSteer::sweep(uint64_t now, uint32_t count) {
-  const uint32_t end = table_.end();
-  for (uint32_t i = 0; i < std::min(count, end); ++i) {
-    if (hand_ >= end) hand_ = 0;
-    const FlowEntry& entry = table_[hand_];
-    if (entry.state != 0 && !alive(entry, now)) end_flow(hand_);
-    ++hand_;
-  }
-}
-
-void FlowSteer::sweep_in_time(uint64_t now) {
-  if (now < next_sweep_ns_ || table_.end() == 0) return;
-  const uint64_t period = std::min(timeout_ns_[0], timeout_ns_[1]) / 2;
-  const uint64_t step = std::min(period * kSweepStep / table_.end(), period / kSweepStep);
-  sweep(now, now - next_sweep_ns_ < step ? kSweepStep : kSweepLate);
-  next_sweep_ns_ = now + step;
 }
 
 std::string FlowSteer::description() const {

@@ -3,12 +3,12 @@
 // share.
 #pragma once
 
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "host/module.h"
+#include "modules/flow_aging.h"
 #include "modules/flow_ranges.h"
 #include "modules/flow_table.h"
 
@@ -58,25 +58,15 @@ class FlowSteer final : public Module {
   uint32_t add(const FlowKey& key, uint64_t place, uint32_t id, Gate gate, uint64_t now);
   void note_ends(FlowEntry& entry, uint8_t tcp_flags, bool reverse);
 
-  // The time of the latest packet, or that of the clock where it is later.
-  uint64_t now_ns() const { return std::max<uint64_t>(now_ns_, clock_ns()); }
-  bool alive(const FlowEntry& entry, uint64_t now) const {
-    const uint64_t used = entry.used_ns;
-    const uint64_t limit = timeout_ns_[(entry.state & FlowEntry::kClosing) != 0];
-    return now < used || now - used < limit;
-  }
   void end_flow(uint32_t at);
   void end_exception(FlowEntry& entry);
   void tell(Split& split, uint64_t left);
-  // Ends what has expired among the next `count` entries.
-  void sweep(uint64_t now, uint32_t count);
-  void sweep_in_time(uint64_t now);
   // Calls f(its number) for each flow that is alive, and ends the others.
   template <typename F>
   void each_flow(uint64_t now, F f) {
     for (uint32_t at = 0; at < table_.end(); ++at) {
       if (table_[at].state == 0) continue;
-      if (alive(table_[at], now)) {
+      if (aging_.alive(table_[at], now)) {
         f(at);
       } else {
         end_flow(at);
@@ -90,10 +80,7 @@ class FlowSteer final : public Module {
   FlowAffinity affinity_;
   FlowRanges ranges_;
   FlowTable table_;
-  uint64_t timeout_ns_[2] = {};  // idle, and once a connection has ended
-  Field<uint64_t> now_ns_{};     // never goes back
-  uint64_t next_sweep_ns_ = 0;
-  uint32_t hand_ = 0;
+  FlowAging aging_;
   Gate other_gate_ = 0;
   Gate gate_drop_ = 0;
   uint32_t few_exceptions_ = 0;  // the event

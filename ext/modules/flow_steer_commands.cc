@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // FlowSteer's commands. Those that change something run while no worker does; get_status only reads
 // atomic members of entries, beside a worker.
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -55,7 +56,7 @@ Status FlowSteer::read_update(const Args& args, uint64_t now, Change& change) {
     if (!status.ok()) return status;
     const uint32_t at = table_.find(key, table_.place(key));
     if (at == FlowTable::kNone || (table_[at].state & FlowEntry::kException) == 0 ||
-        !alive(table_[at], now)) {
+        !aging_.alive(table_[at], now)) {
       return Status::error(ENOENT, where + ": that flow is no exception, or it has ended");
     }
     if (!removed.insert(at).second) {
@@ -94,7 +95,7 @@ Status FlowSteer::read_update(const Args& args, uint64_t now, Change& change) {
 }
 
 Status FlowSteer::update(const Args& args, Args&) {
-  const uint64_t now = now_ns();
+  const uint64_t now = aging_.now_ns();
   each_flow(now, [](uint32_t) {});
   Change change;
   Status status = read_update(args, now, change);
@@ -172,7 +173,7 @@ Status FlowSteer::split(const Args& args, Args& response) {
                                      " ranges, and at most " +
                                      std::to_string(FlowRanges::kMostRanges) + " are possible");
   }
-  const uint64_t now = now_ns();
+  const uint64_t now = aging_.now_ns();
   each_flow(now, [](uint32_t) {});
   Split* const split =
       std::find_if(splits_, splits_ + kMostSplits, [](const Split& s) { return s.left == 0; });
@@ -218,13 +219,13 @@ Status FlowSteer::get_status(const Args&, Args& response) {
   for (uint64_t gate = 0; gate <= kMaxGates; ++gate) {
     if (packets_[gate] != 0) counts[gate];
   }
-  const uint64_t now = now_ns();
+  const uint64_t now = aging_.now_ns();
   Count all;
   uint64_t left[kMostSplits] = {};
   for (uint32_t at = 0; at < table_.end(); ++at) {
     const FlowEntry& entry = table_[at];
     const uint8_t state = entry.state;
-    if (state == 0 || !alive(entry, now)) continue;
+    if (state == 0 || !aging_.alive(entry, now)) continue;
     const uint64_t exception = (state & FlowEntry::kException) != 0;
     Count& count = counts[gate_number(entry.gate)];
     ++count.flows;
@@ -278,7 +279,7 @@ Status FlowSteer::get_flows(const Args& args, Args& response) {
   }
   uint64_t limit = args["limit"].as_uint();
   if (limit == 0) limit = kDefaultShown;
-  const uint64_t now = now_ns();
+  const uint64_t now = aging_.now_ns();
   Args::List flows;
   uint64_t total = 0;
   each_flow(now, [&](uint32_t at) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// FlowTable: the flows of a FlowSteer, each with its gate, in memory that is taken once.
+// FlowTable: the flows of a module, each with its gate, in memory that is taken once.
 //
 // An entry is half a cache line, and another half holds what packets seldom need. A bucket is half
 // of one: 7 slots, each a tag and the number of an

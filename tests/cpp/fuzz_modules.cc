@@ -145,6 +145,7 @@ std::vector<Case> cases(const EmbarkFiles& files) {
       {"TrafficNormalizer", map({{"repair", true}})},
       {"WebCache", map({{"entries", 64}})},
       {"NetworkMonitor", map({{"flows", 64}})},
+      {"StatefulFirewall", map({{"flows", 8}})},
       {"MetadataMatch", map({{"rules", named_rules(2)}})},
       {"MetadataMatch", map({{"rules", named_rules(40)}, {"meta", map({{"tag", 16}})}})},
       {"ExactMatch", map({{"fields", list(field)}})},
