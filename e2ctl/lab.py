@@ -77,6 +77,7 @@ __all__ = [
     "lab_names",
     "load",
     "loads",
+    "namespaces",
     "status",
     "up",
 ]

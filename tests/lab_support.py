@@ -20,9 +20,6 @@ from harness import wait_until
 __all__ = ["EXAMPLES", "Traffic", "lab_file", "needs_lab"]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PACE_PPS = 5000
-_PACE = "pace"
-LONG_S = 120.0  # more than any capture of the tests takes
 _PROGRAMS = ("ip", "ethtool", "ovs-vswitchd", "ovsdb-server")
 
 needs_lab = pytest.mark.skipif(
@@ -32,7 +29,7 @@ needs_lab = pytest.mark.skipif(
 
 
 def lab_file(folder: Path, letter: str = "t", *, agents: bool = False) -> Path:
-    """A description of a lab with the rack of the examples, under a name of its own."""
+    """A description of a lab with the examples' rack; its name is this process's."""
     path = folder / "lab.yaml"
     name = f"{letter}{os.getpid() % 10**7}"
     path.write_text(
@@ -49,19 +46,29 @@ class Traffic:
         self.client = client
         if not client.list_workers():
             client.add_worker(0, CORE)
-        if _PACE not in {tc["name"] for tc in client.list_tcs()}:
-            limit = {"packet": PACE_PPS}
-            client.add_tc(_PACE, "rate_limit", wid=0, resource="packet", limit=limit)
         self._ports = {port["name"] for port in client.list_ports()}
 
-    def replay(self, capture: Path, port: str, *, timed: bool = False) -> int:
+    def replay(
+        self, capture: Path, port: str, rate: int = 2000, *, timed: bool = False
+    ) -> int:
         """Send a capture out of an interface; how many packets that were.
 
-        At its own pace if ``timed``, or else `PACE_PPS`: Open vSwitch has a short queue.
+        The switch takes them from a socket whose buffer holds some 100 full frames and runs when a
+        core is free: ``rate``, in packets per second, is what it keeps up with on a busy machine.
+        With ``timed``, packets keep the times of the capture, within that rate.
         """
-        count, name = count_packets(capture), f"replay_{port}"
+        count, name, pace = count_packets(capture), f"replay_{port}", f"pace_{port}"
+        refused = self.counts(port).out.dropped
         with self._between(name, port, name, dev=str(capture), original_timing=timed):
-            wait_until(lambda: self._seen(name) >= count, LONG_S)
+            limit = {"packet": rate}
+            if pace in {tc["name"] for tc in self.client.list_tcs()}:
+                self.client.update_tc_params(pace, resource="packet", limit=limit)
+            else:
+                self.client.add_tc(pace, "rate_limit", wid=0, resource="packet", limit=limit)
+            self.client.attach_task(f"{name}_in", pace)
+            self.client.resume()
+            wait_until(lambda: self._seen(name) >= count, 60 + count / rate)
+        assert self.counts(port).out.dropped == refused
         return count
 
     @contextmanager
@@ -69,6 +76,7 @@ class Traffic:
         """Write what an interface receives into a capture, which is whole at the end."""
         name = f"record_{port}"
         with self._between(port, name, name, write_path=str(path)):
+            self.client.resume()
             yield
 
     def counts(self, port: str) -> PortStats:
@@ -87,16 +95,13 @@ class Traffic:
 
     @contextmanager
     def _between(self, source: str, sink: str, capture: str, **arg: Any) -> Iterator[None]:
-        """Packets move from one port to another; one of them is a capture's."""
+        """Packets move from one port to another, as soon as workers resume; one is a capture's."""
         self._open(source if capture == sink else sink)
         self.client.pause()
         self.client.create_port("PCAPPort", capture, **arg)
         self.client.create_module("PortInc", f"{capture}_in", port=source)
         self.client.create_module("PortOut", f"{capture}_out", port=sink)
         self.client.connect(f"{capture}_in", f"{capture}_out")
-        if source == capture:
-            self.client.attach_task(f"{capture}_in", _PACE)
-        self.client.resume()
         try:
             yield
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from e2ctl import transitions
 from e2ctl.controller.agents import Agents
@@ -15,13 +16,13 @@ from e2ctl.controller.switches import SwitchDriver
 from e2ctl.layout import problem_of
 from e2ctl.nfs import Catalog
 from e2ctl.placement import place_one
-from e2ctl.plan import FlowException, Plan, Running, instances_for
+from e2ctl.plan import Detour, FlowException, Plan, Running, instances_for
 from e2ctl.transitions import TransitionError
 
 __all__ = ["Scaler"]
 
-_POLL_S = 0.05
-_STATUS = ("get_status", "FlowSteerCommandGetStatusArg")
+# Asking stops a server's workers for 10 ns per flow.
+_POLL_S = 0.25
 _FLOWS = ("get_flows", "FlowSteerCommandGetFlowsArg")
 _MOST_FLOWS = 1 << 21
 
@@ -88,11 +89,21 @@ class Scaler:
         return await self._left(self._current()[1], instance)
 
     async def _left(self, plan: Plan, instance: str) -> int:
-        gate = plan.instance(instance).index
-        status = await steer(plan, self._agents, instance, *_STATUS)
-        found = [g for g in status["gates"] if g["gate"] == gate]
-        key = "flows" if _is_drained(plan, instance) else "exceptions"
-        return sum(int(g[key]) for g in found)
+        return len(await self._kept(plan, instance))
+
+    async def _kept(self, plan: Plan, instance: str) -> list[dict[str, Any]]:
+        """The flows that stay with an instance though new ones like them go elsewhere.
+
+        Its FlowSteer may remember others from an earlier split, which have gone on elsewhere.
+        """
+        detour, here = _detour(plan, instance), plan.instance(instance)
+        arg = {"gate": here.index, "limit": _MOST_FLOWS}
+        found = await steer(plan, self._agents, instance, *_FLOWS, arg)
+        return [
+            entry["flow"]
+            for entry in found["flows"]
+            if detour.cut <= entry.get("id", 0) < here.reach.end
+        ]
 
     def _current(self) -> tuple[Inputs, Plan]:
         current = self._store.read().current
@@ -129,13 +140,9 @@ class Scaler:
             )
 
     async def _exceptions(self, plan: Plan, instance: str) -> list[FlowException]:
-        """The flows that stay with an instance though their ids go elsewhere."""
-        arg = {"gate": plan.instance(instance).index, "limit": _MOST_FLOWS}
-        found = await steer(plan, self._agents, instance, *_FLOWS, arg)
         return [
-            FlowException(instance, tuple(sorted((k, v) for k, v in entry["flow"].items() if v)))
-            for entry in found["flows"]
-            if entry["exception"]
+            FlowException(instance, tuple(sorted((k, v) for k, v in flow.items() if v)))
+            for flow in await self._kept(plan, instance)
         ]
 
     async def _until(self, instance: str, few: int) -> None:
@@ -148,9 +155,13 @@ class Scaler:
         await apply(changed, self._store, self._agents, self._switch, self._progress)
 
 
-def _is_drained(plan: Plan, instance: str) -> bool:
-    """Whether an instance passes on all of its flow ids, rather than a part."""
+def _detour(plan: Plan, instance: str) -> Detour:
     detour = plan.detours.get(instance)
     if detour is None:
         raise TransitionError(f"{instance} is neither being split nor drained")
-    return detour.cut <= plan.instance(instance).span.start
+    return detour
+
+
+def _is_drained(plan: Plan, instance: str) -> bool:
+    """Whether an instance passes on all of its flow ids, rather than a part."""
+    return _detour(plan, instance).cut <= plan.instance(instance).span.start
