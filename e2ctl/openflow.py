@@ -4,8 +4,9 @@
 A flow id, `ID_BITS` of it, travels from the first table to the second in register 0, and the class
 in register 1. The driver has the bridge to itself: flows of others are taken away.
 
-The switch gives fragments without a transport header ports of 0, and filters give them none. So
-tests of ports that 0 passes say that such fragments don't.
+Filters find ports in the first fragment of a datagram and none in the later ones. In Open vSwitch
+no fragment has ports, unless it is told ``nx-match``: then the first has its own and the later ones
+have 0. So it is told that, and tests of ports that 0 passes say that later fragments don't.
 """
 
 from __future__ import annotations
@@ -199,6 +200,7 @@ class OpenFlowSwitch:
     async def replace(self, rules: Iterable[SwitchRule]) -> None:
         """Make these the rules, all at once; what stays the same keeps its counters."""
         text = "".join(f"{flow}\n" for flow in render(rules))
+        await self._ask("set-frags", "nx-match")
         await self._ask("--bundle", "replace-flows", "-", flows=text)
 
     async def counters(self) -> list[FlowCount]:

@@ -183,7 +183,7 @@ def test_spelled_out_leaves_out_what_the_type_of_ethernet_rules_out() -> None:
 def test_without_a_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     switch = OpenFlowSwitch(tmp_path, "br0")
     if shutil.which("ovs-ofctl") is not None:
-        with pytest.raises(SwitchError, match=r"replace-flows unix:.*br0\.mgmt: .*No such file"):
+        with pytest.raises(SwitchError, match=r"set-frags unix:.*br0\.mgmt: .*No such file"):
             asyncio.run(switch.replace([]))
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SwitchError, match="Debian's openvswitch-switch"):
