@@ -48,9 +48,7 @@ class Traffic:
             client.add_worker(0, CORE)
         self._ports = {port["name"] for port in client.list_ports()}
 
-    def replay(
-        self, capture: Path, port: str, rate: int = 2000, *, timed: bool = False
-    ) -> int:
+    def replay(self, capture: Path, port: str, rate: int = 2000, *, timed: bool = False) -> int:
         """Send a capture out of an interface; how many packets that were.
 
         The switch takes them from a socket whose buffer holds some 100 full frames and runs when a
