@@ -317,6 +317,47 @@ TEST_CASE(
   CHECK(engine.mempool()["in_use"].as_uint() == 0);
 }
 
+TEST_CASE("hostile streams through StatefulFirewall: each passes or is counted") {
+  e2::Engine engine(2048, 2048);
+  const Args few = map({{"flows", 32}, {"timeout_ms", 5}, {"linger_ms", 1}});
+  REQUIRE(engine.create_module("m", "StatefulFirewall", few).ok());
+  uint32_t state = 7;
+  const auto random = [&state](uint32_t below) {
+    state = state * 1664525 + 1013904223;
+    return (state >> 8) % below;
+  };
+  uint64_t given = 0;
+  uint64_t passed = 0;
+  uint64_t now_ns = uint64_t{1} << 61;
+  Args status;
+  for (uint32_t round = 0; round < 400; ++round) {
+    std::vector<std::string> packets;
+    for (int i = 0; i < 500; ++i) {
+      packets.push_back(segment(random(round < 200 ? 40 : 65536), 0,
+                                static_cast<uint8_t>(random(2) == 0 ? 2 : random(64)), ""));
+      if (random(9) == 0) packets.back().resize(random(55));
+    }
+    given += packets.size();
+    now_ns += random(500'000);
+    std::map<int, std::vector<std::string>> out;
+    REQUIRE(engine.run_packets("m", 0, packets, out, now_ns).ok());
+    passed += out[0].size();
+    status = {};
+    REQUIRE(engine.module_command("m", "get_status", {}, status).ok());
+    CHECK(status["connections"].as_uint() <= 32);
+  }
+  CHECK(passed > 10'000);
+  CHECK(status["begun"].as_uint() > 1000);
+  uint64_t dropped = 0;
+  for (const char* reason : {"mid_connection", "table_full", "bad_segment"}) {
+    const uint64_t packets = status[std::string(reason) + "_packets"].as_uint();
+    CHECK(packets > 1000);
+    dropped += packets;
+  }
+  CHECK(passed + dropped == given);
+  CHECK(engine.mempool()["in_use"].as_uint() == 0);
+}
+
 TEST_CASE("hostile templates for FlowGen: refused, or made into packets of their length") {
   e2::Engine host(64, 2048);
   e2::PacketPool pool(256, 2048);

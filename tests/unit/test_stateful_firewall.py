@@ -7,6 +7,7 @@ import errno
 import os
 import random
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ def firewall(**args: Any) -> Engine:
     return engine
 
 
+@cache
 def segment(flags: str, port: int = 1000, version: int = 4, data: bytes = b"") -> bytes:
     """A segment of the connection from that port; of the server's if flags begin with `<`."""
     ip, client, server = HOSTS[version]
