@@ -30,8 +30,9 @@
 // can forge a segment of a connection can close it. A connection that nobody answers has its place
 // for `timeout_ms`, too, so a flood of SYNs fills the table. Inside of tunnels, MPLS and more than
 // 8 VLAN tags nobody looks for TCP. Where both endpoints of a connection are one, FINs don't close
-// it. Method: FlowSteer's table, in which batches look up in stages with prefetch; memory is taken
-// at creation, 74 bytes per connection of `flows`. A connection that is looked up ends on time; the
+// it.
+// Method: FlowSteer's table, in which batches look up in stages with prefetch; memory is taken at
+// creation, 74 bytes per connection of `flows`. A connection that is looked up ends on time; the
 // others give back their places as FlowSteer's flows do.
 // Origin: original to this project.
 #include "host/headers.h"
