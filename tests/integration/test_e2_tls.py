@@ -82,7 +82,7 @@ def test_keys_are_made_once_and_private(keys: Path, address: str) -> None:
     assert (keys / "s1.key").read_bytes() == before
     assert {path.stat().st_mode & 0o777 for path in keys.glob("*.key")} == {0o600}
     (keys / "s1.key").chmod(0o644)
-    with pytest.raises(IdentityError, match="others can read .*chmod 600"):
+    with pytest.raises(IdentityError, match=r"others can read .*chmod 600"):
         load_identity(keys, "s1")
     with pytest.raises(IdentityError, match="`e2ctl pki` makes it"):
         load_identity(keys, "s2")
@@ -91,7 +91,7 @@ def test_keys_are_made_once_and_private(keys: Path, address: str) -> None:
 
 def test_other_machines_need_keys(tmp_path: Path) -> None:
     dataplane = Dataplane(f"unix:{tmp_path}/d.sock", own=True)
-    with pytest.raises(AgentServerError, match="0.0.0.0:1 is not on this machine"):
+    with pytest.raises(AgentServerError, match=r"0\.0\.0\.0:1 is not on this machine"):
         AgentServer("s1", dataplane, "0.0.0.0:1").start()
     with pytest.raises(AgentError, match="give --pki DIR"):
         Agent("s1", "192.0.2.1:1", None)

@@ -35,12 +35,15 @@ def test_port_ranges() -> None:
     ("text", "place", "message"),
     [
         ("{}", "1:1", "expected a mapping with servers and switch"),
-        (description(SERVER), "1:1", ""),
         (description(switch="{ports: {a: 0}}"), "3:18", "switch port 0 is not among 1 to 65279"),
         (description(switch="{ports: {a: [1, 1]}}"), "3:18", "names a switch port twice"),
         (description(switch="{ports: {a: 5-3}}"), "3:18", "a number or a range like 4-8"),
         (description(switch="{ports: {a: 9}}"), "1:1", "server s and port a share switch port 9"),
-        (description(switch="{port: {}}"), "3:10", "'port' is not known here; expected driver"),
+        (
+            description(switch="{ports: {}, prts: 1}"),
+            "3:21",
+            "'prts' is not known here; expected driver, bridge, ",
+        ),
         (description(switch="{driver: p4, ports: {}}"), "3:10", "driver: "),
         (description("s: {cores: 1}"), "2:7", "cores: "),
         (
