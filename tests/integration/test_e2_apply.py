@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.apply import ApplyError, apply, recover
 from e2ctl.controller.store import SqliteStore, State, StoreError
 from e2ctl.controller.switches import SimulatedSwitch
-from e2ctl.plan import Plan
+from e2ctl.plan import Plan, Running
 
 pytestmark = needs_root
 
@@ -101,7 +102,7 @@ def test_a_server_that_cannot_prepare_changes_nothing(running: Cluster, store: S
         inputs = running.inputs(broken, first.running)
         text = inputs.nfs + "\nBroken: {module: IDS, args: {signatures: ['']}, scaling: servers}\n"
         with pytest.raises(ApplyError, match=r"nothing changed: agent of s\d: module cache\.0"):
-            await apply(type(inputs)(**{**vars(inputs), "nfs": text}), store, agents, switch)
+            await apply(replace(inputs, nfs=text), store, agents, switch)
         assert modules(running) == before
         assert switch.rules == first.switch
         current = store.read().current
@@ -143,8 +144,8 @@ def test_a_lost_daemon_is_back_with_its_plan_within_a_second(
     drive(running, work)
 
 
-async def first_notice(agents: Agents) -> str:
-    async for notice in agents["s1"].watch():
+async def first_notice(agents: Agents, server: str = "s1") -> str:
+    async for notice in agents[server].watch():
         return str(notice.kind)
     raise AssertionError("the agent went away")
 
@@ -191,6 +192,50 @@ def test_what_a_killed_controller_left_is_finished_or_taken_back(
         assert store.read().stage == "done"
 
     drive(running, work)
+
+
+SLEEPER = """
+Sleeper:
+  kind: legacy
+  program: {devices: [left, right], run: [sleep, "1000"]}
+  outputs: [1]
+"""
+
+
+def test_a_program_that_ends_is_started_again(running: Cluster, store: SqliteStore) -> None:
+    async def work(agents: Agents, switch: SimulatedSwitch) -> None:
+        inputs = running.inputs(SMALL.replace("NetworkMonitor", "Sleeper"))
+        inputs = replace(inputs, nfs=inputs.nfs + SLEEPER)
+        plan = await apply(inputs, store, agents, switch)
+        server = plan.layout.servers["monitor.0"]
+        space = f"e2-{server}-monitor.0"
+        (lost,) = pids_in(space)
+        told = asyncio.create_task(first_notice(agents, server))
+        await asyncio.sleep(0.2)
+        os.kill(lost, signal.SIGKILL)
+        assert await asyncio.wait_for(told, 10) == "nf down"
+
+        async def back() -> bool:
+            return bool(pids_in(space)) and lost not in pids_in(space)
+
+        await until(back)
+        await until(lambda: in_step(agents, server, restarts=0))
+        await apply(running.inputs(SMALL, Running()), store, agents, switch)
+        assert (
+            space
+            not in subprocess.run(
+                ["ip", "netns", "list"], capture_output=True, text=True, check=True
+            ).stdout
+        )
+
+    drive(running, work)
+
+
+def pids_in(space: str) -> list[int]:
+    found = subprocess.run(
+        ["ip", "netns", "pids", space], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
 
 
 def test_agents_that_are_not_there_are_named(running: Cluster, store: SqliteStore) -> None:

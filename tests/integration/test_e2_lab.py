@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from scapy.all import IP, TCP, rdpcap
 
 from e2ctl.controller.agents import Agents
 from e2ctl.controller.apply import apply
@@ -19,7 +21,7 @@ from e2ctl.lab import Lab, lab
 from e2ctl.plan import Plan, Running
 from harness import run_program
 from lab_support import EXAMPLES, Traffic, lab_file, needs_lab
-from tcp_capture import connections, write
+from tcp_capture import connections, segment, write
 
 pytestmark = needs_lab
 
@@ -156,6 +158,30 @@ def test_flows_stay_whole_while_instances_split_and_drain(running: Lab, tmp_path
             assert firewall(office.lab, plan, name)["mid_connection_packets"] == 0
 
     drive(running, tmp_path, work)
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nftables")
+def test_the_kernel_as_a_nat(running: Lab, tmp_path: Path) -> None:
+    """A legacy NF: what enters by one device leaves by the other, from another address."""
+    capture = tmp_path / "syns.pcap"
+    server = bytes([198, 51, 100, 7])
+    frames = [
+        (i / 100, segment(bytes([10, 0, 0, i % 50]) + server, (2000 + i, 80), 2, i))
+        for i in range(200)
+    ]
+    write(capture, iter(frames))
+
+    async def work(office: Office) -> None:
+        await office.apply(FIREWALL.replace("fw : StatefulFirewall", "fw : LinuxNAT"))
+        office.begin()
+        await office.check_whole(office.traffic.replay(capture, "subscribers"))
+
+    drive(running, tmp_path, work)
+    packets = rdpcap(str(tmp_path / "out.pcap"))
+    found = [(p[IP].src, p[IP].dst) for p in packets if TCP in p]
+    assert len(found) == len(frames)
+    assert set(found) == {("203.0.113.9", "198.51.100.7")}
+    assert len({p[TCP].sport for p in packets if TCP in p}) == len(frames)
 
 
 def switch_drops(made: Lab) -> int:

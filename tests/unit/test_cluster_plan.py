@@ -71,7 +71,7 @@ def wide(nic_bps: float, cores: int = 4) -> hardware.Hardware:
 def test_too_small_a_cluster_says_what_is_missing() -> None:
     with pytest.raises(PlacementError, match="8 cores are missing on all servers"):
         plan_of("subscribers -> ids @ 50Gbps; ids -> internet;")
-    with pytest.raises(PlacementError, match="1.94189Gbps of NIC bandwidth are missing on any server"):
+    with pytest.raises(PlacementError, match=r"1\.94\d*Gbps of NIC bandwidth are missing"):
         plan_of("subscribers -> ids @ 50Gbps; ids -> internet;", wide(1e9, 40))
     switch = RACK.switch.model_copy(update={"table": 10})
     small = RACK.model_copy(update={"switch": switch})
