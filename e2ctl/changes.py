@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Instances of an NF and the changes among them, as values; `e2ctl.scaling` decides on changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Literal
+
+from e2ctl.filters import prefixes
+from e2ctl.igraph import ALL_IDS, SPAN_STEP, Span
+
+__all__ = [
+    "Act",
+    "Change",
+    "Decision",
+    "Group",
+    "Room",
+    "Seen",
+    "Settings",
+    "abandon",
+    "after",
+    "cut_at",
+    "ended",
+    "entries_of",
+    "finish",
+    "group_of",
+    "lost",
+    "with_change",
+]
+
+_ID_BITS = 12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Loads are parts of what an instance can carry.
+
+    Neighbours are joined whose mean load is below ``low`` for ``hold_s``. No instance changes for
+    ``rest_s`` after a change. A push leaves ``exceptions`` at most, and ``spare`` entries of the
+    switch's table to others. Instances shift load to neighbours that are below ``shift_below``.
+    """
+
+    low: float = 0.4
+    hold_s: float = 2.0
+    rest_s: float = 1.0
+    exceptions: int = 512
+    spare: int = 64
+    shift_below: float = 0.6
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An instance now: its load as a part of what it can carry, by ids too where that is known.
+
+    ``left`` is how many flows a running change that it holds still keeps. ``buckets`` is load (on
+    any scale) for each `SPAN_STEP` ids of its span.
+    """
+
+    load: float
+    flows: int
+    overloaded: bool = False
+    left: int = 0
+    buckets: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Room:
+    """What an NF may still take. ``most`` instances; None: any number.
+
+    ``entries`` are free in the switch's table, those that pushes still install counted as taken;
+    None: servers steer, whose tables have room. An exception takes ``per_exception`` of them.
+    """
+
+    cores: int
+    entries: int | None = None
+    most: int | None = None
+    per_exception: int = 1
+
+
+Kind = Literal["split", "shift", "drain", "resume"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """New flows of ``ids`` that reach ``holder`` go to ``gets``; active ones stay with ``stays``.
+
+    ``pushing``: upstream is being told.
+    """
+
+    kind: Kind
+    holder: int
+    stays: int
+    gets: int
+    ids: Span
+    began_s: float
+    pushing: bool = False
+
+    @property
+    def instances(self) -> frozenset[int]:
+        """Whom it is about."""
+        return frozenset((self.holder, self.stays, self.gets))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The instances of an NF, by number, and where upstream sends which ids."""
+
+    nf: str
+    spans: Mapping[int, Span]
+    changes: tuple[Change, ...] = ()
+    rest_until_s: Mapping[int, float] = field(default_factory=dict)
+    idle_since_s: Mapping[tuple[int, int], float] = field(default_factory=dict)
+
+    @property
+    def instances(self) -> frozenset[int]:
+        """Those that run, with or without a span."""
+        return frozenset(self.spans).union(*(change.instances for change in self.changes))
+
+    @property
+    def ordered(self) -> list[int]:
+        """Those with a span, by its start."""
+        return sorted(self.spans, key=lambda index: self.spans[index])
+
+    def change_of(self, index: int) -> Change | None:
+        """The change that an instance is in."""
+        return next((change for change in self.changes if index in change.instances), None)
+
+
+@dataclass(frozen=True)
+class Act:
+    """To be carried out: "start" or "push"."""
+
+    what: Literal["start", "push"]
+    change: Change
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The group from now on, what to do for it, and why that or nothing."""
+
+    group: Group
+    acts: tuple[Act, ...] = ()
+    events: tuple[str, ...] = ()
+
+
+def group_of(nf: str, spans: Mapping[int, Span]) -> Group:
+    """A group at rest. Raises ValueError unless spans divide all ids."""
+    ordered = sorted(spans.values())
+    borders = [0, *(span.end for span in ordered)]
+    if [span.start for span in ordered] != borders[:-1] or borders[-1] != ALL_IDS.end:
+        raise ValueError(f"{nf}: spans don't divide all flow ids: {', '.join(map(str, ordered))}")
+    return Group(nf, dict(spans))
+
+
+def entries_of(span: Span) -> int:
+    """Entries of a switch for a span."""
+    if span == ALL_IDS:
+        return 1
+    return len(prefixes(span.start // SPAN_STEP, span.end // SPAN_STEP - 1, _ID_BITS))
+
+
+def cut_at(span: Span, buckets: Sequence[float], part: float = 0.5) -> int | None:
+    """The id below which ``part`` of the load of a span is, inside of it; None: it has no inside.
+
+    Without buckets, load is taken to be even.
+    """
+    steps = (span.end - span.start) // SPAN_STEP
+    if steps < 2:
+        return None
+    total = sum(buckets) if len(buckets) == steps else 0.0
+    if total <= 0:
+        step = round(part * steps)
+    else:
+        sums = list(accumulate(buckets, initial=0.0))
+        step = min(range(1, steps), key=lambda i: abs(sums[i] - part * total))
+    return span.start + min(max(step, 1), steps - 1) * SPAN_STEP
+
+
+def after(spans: Mapping[int, Span], change: Change) -> dict[int, Span]:
+    """Spans once upstream knows of a change."""
+    result = dict(spans)
+    if change.kind == "resume":
+        return result
+    held, ids = result.pop(change.holder), change.ids
+    rest = Span(held.start, ids.start) if ids.start > held.start else Span(ids.end, held.end)
+    if rest.start < rest.end:
+        result[change.holder] = rest
+    had = result.get(change.gets, ids)
+    result[change.gets] = Span(min(had.start, ids.start), max(had.end, ids.end))
+    return result
+
+
+def finish(group: Group, change: Change, now_s: float, settings: Settings | None = None) -> Group:
+    """Upstream knows: the change is over."""
+    return replace(ended(group, change, now_s, settings), spans=after(group.spans, change))
+
+
+def abandon(group: Group, change: Change, now_s: float, settings: Settings | None = None) -> Group:
+    """A change could not start."""
+    return ended(group, change, now_s, settings)
+
+
+def ended(group: Group, change: Change, now_s: float, settings: Settings | None) -> Group:
+    until = now_s + (settings or Settings()).rest_s
+    rest = {index: end for index, end in group.rest_until_s.items() if end > now_s}
+    changes = tuple(one for one in group.changes if one.instances != change.instances)
+    return replace(
+        group, changes=changes, rest_until_s={**rest, **dict.fromkeys(change.instances, until)}
+    )
+
+
+def lost(group: Group, index: int, now_s: float) -> Decision:
+    """An instance is gone with all its flows.
+
+    Unless it was being drained, it is to be replaced under its number. A change that it held is
+    pushed at once: there is nothing left to stay, and what `gets` has needs no detour any more.
+    """
+    change = group.change_of(index)
+    if change is None or change.holder != index or change.pushing:
+        return Decision(group)
+    if change.kind == "resume":
+        return Decision(ended(group, change, now_s, None))
+    pushed = replace(change, pushing=True)
+    group = with_change(group, change, pushed)
+    text = f"{group.nf}.{index} is lost: its {change.kind} ends at once"
+    return Decision(group, (Act("push", pushed),), (text,))
+
+
+def with_change(group: Group, old: Change | None, new: Change) -> Group:
+    kept = (change for change in group.changes if change != old)
+    return replace(group, changes=(*kept, new))
