@@ -22,6 +22,7 @@ __all__ = [
     "abandon",
     "after",
     "cut_at",
+    "due",
     "ended",
     "entries_of",
     "finish",
@@ -37,17 +38,24 @@ _ID_BITS = 12
 class Settings:
     """Loads are parts of what an instance can carry.
 
-    Neighbours are joined whose mean load is below ``low`` for ``hold_s``. No instance changes for
-    ``rest_s`` after a change. A push leaves ``exceptions`` at most, and ``spare`` entries of the
-    switch's table to others. Instances shift load to neighbours that are below ``shift_below``.
+    An instance that is overloaded shifts load to one below ``shift_below`` on its server rather
+    than being split. Neighbours are joined that would be below ``joined`` together, if that lasts
+    for ``hold_s``; instances of a server also make room for that, where one fewer would have
+    ``packed`` each. No instance changes for ``rest_s`` after a change, and an overloaded one is
+    left alone for ``patience_s`` where its part of all flow ids is due less than ``due_most``: it
+    waits for flows to end that belong elsewhere by now. A push leaves ``exceptions`` at most, and
+    ``spare`` entries of the switch's table to others.
     """
 
-    low: float = 0.4
+    shift_below: float = 0.85
+    joined: float = 0.8
+    packed: float = 0.75
     hold_s: float = 2.0
     rest_s: float = 1.0
+    patience_s: float = 10.0
+    due_most: float = 0.9
     exceptions: int = 512
-    spare: int = 64
-    shift_below: float = 0.6
+    spare: int = 16
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Seen:
     """An instance now: its load as a part of what it can carry, by ids too where that is known.
 
     ``left`` is how many flows a running change that it holds still keeps. ``buckets`` is load (on
-    any scale) for each `SPAN_STEP` ids of its span.
+    any scale) for each `SPAN_STEP` ids of its span. ``server`` is any number of its own.
     """
 
     load: float
@@ -63,6 +71,7 @@ class Seen:
     overloaded: bool = False
     left: int = 0
     buckets: Sequence[float] = ()
+    server: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,7 @@ class Group:
     changes: tuple[Change, ...] = ()
     rest_until_s: Mapping[int, float] = field(default_factory=dict)
     idle_since_s: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    hot_since_s: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def instances(self) -> frozenset[int]:
@@ -190,6 +200,15 @@ def after(spans: Mapping[int, Span], change: Change) -> dict[int, Span]:
     had = result.get(change.gets, ids)
     result[change.gets] = Span(min(had.start, ids.start), max(had.end, ids.end))
     return result
+
+
+def due(group: Group, seen: Mapping[int, Seen]) -> dict[int, float]:
+    """The load of each instance once all flows are where their ids belong after all changes."""
+    spans: Mapping[int, Span] = group.spans
+    for change in group.changes:
+        spans = after(spans, change)
+    total = sum(one.load for one in seen.values())
+    return {index: total * spans[index].share if index in spans else 0.0 for index in seen}
 
 
 def finish(group: Group, change: Change, now_s: float, settings: Settings | None = None) -> Group:

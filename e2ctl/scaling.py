@@ -23,8 +23,9 @@ resume   A' was being drained and A is overloaded: A' stays     A'      A      A
 "Few" is what a push may leave: those flows become exceptions above the spans, which end as their
 flows do. On a switch that is bounded by the room in its table.
 
-Instances have at most one change at a time, on either side of it, and rest after one. A group only
-shrinks where two neighbours were idle for a while. `AlwaysMigrate` and `NeverMigrate` are what
+Instances have at most one change at a time, on either side of it, and rest after one. Load is
+shifted on one server only, so that it does not come to cross the switch. A group only shrinks where
+neighbours were idle for a while. `AlwaysMigrate` and `NeverMigrate` are what
 section 3.6.2 compares with.
 
 Whoever carries out a decision has to do these things, and tells with `finish`, `abandon` and `lost`
@@ -54,6 +55,7 @@ from e2ctl.changes import (
     abandon,
     after,
     cut_at,
+    due,
     entries_of,
     finish,
     group_of,
@@ -108,6 +110,9 @@ class _Splitting:
             return f"it rests for {group.rest_until_s[index] - now_s:.1f} s"
         return ""
 
+    def _patience(self, group: Group, index: int, seen: Mapping[int, Seen]) -> float:
+        return 0.0
+
     def _part(self, seen: Seen, room: Room) -> float:
         return 0.5
 
@@ -132,9 +137,13 @@ class _Splitting:
         """Splits of all that are overloaded, the busiest first."""
         group, acts, events = decision.group, [*decision.acts], [*decision.events]
         hot = [i for i in group.spans if i in seen and seen[i].overloaded]
+        since = {i: group.hot_since_s.get(i, now_s) for i in hot}
+        group = replace(group, hot_since_s=since)
         for index in sorted(hot, key=lambda i: (-seen[i].load, i)):
             name = f"{group.nf}.{index}"
             busy = self._busy(group, index, now_s)
+            if not busy and now_s - since[index] < self._patience(group, index, seen):
+                busy = "flows that belong elsewhere are to end"
             found: Change | str = busy
             if not busy:
                 shift = self._shift(group, index, seen, now_s)
@@ -211,51 +220,117 @@ class AvoidMigration(_Splitting):
             events.append(f"{group.nf}.{change.gets} is overloaded: {change.holder} stays")
         return Decision(group, tuple(acts), tuple(events))
 
+    def _patience(self, group: Group, index: int, seen: Mapping[int, Seen]) -> float:
+        waits = due(group, seen)[index] < self.settings.due_most
+        return self.settings.patience_s if waits else 0.0
+
     def _shift(
         self, group: Group, index: int, seen: Mapping[int, Seen], now_s: float
     ) -> Change | None:
-        """To the neighbour with less to do, so that both have as much."""
-        ordered, span, load = group.ordered, group.spans[index], seen[index].load
-        place = ordered.index(index)
-        beside = ordered[max(0, place - 1) : place] + ordered[place + 1 : place + 2]
-        idle = [
-            other
-            for other in beside
-            if other in seen
-            and seen[other].load < min(self.settings.shift_below, load)
-            and not self._busy(group, other, now_s)
-        ]
-        if not idle:
-            return None
-        other = min(idle, key=lambda one: seen[one].load)
-        part = (load - seen[other].load) / (2 * load)
-        above = group.spans[other].start >= span.end
-        cut = cut_at(span, seen[index].buckets, 1 - part if above else part)
+        """From its neighbour's neighbour on, if need be: room moves towards it step by step."""
+        run = next((run for run in self._runs(group, seen) if index in run), [index])
+        place, loads = run.index(index), due(group, seen)
+        for way in sorted((run[place::-1], run[place:]), key=len):
+            for giver, taker in pairwise(way):
+                if self._busy(group, giver, now_s) or self._busy(group, taker, now_s):
+                    break
+                most = min(self.settings.shift_below, loads[giver])
+                if max(seen[taker].load, loads[taker]) < most:
+                    part = (loads[giver] - loads[taker]) / (2 * loads[giver])
+                    return self._move(group, giver, taker, part, seen, now_s)
+        return None
+
+    def _move(
+        self,
+        group: Group,
+        giver: int,
+        taker: int,
+        part: float,
+        seen: Mapping[int, Seen],
+        now_s: float,
+    ) -> Change | None:
+        span = group.spans[giver]
+        above = group.spans[taker].start >= span.end
+        cut = cut_at(span, seen[giver].buckets, 1 - part if above else part)
         if cut is None:
             return None
         ids = Span(cut, span.end) if above else Span(span.start, cut)
-        return Change("shift", index, index, other, ids, now_s)
+        return Change("shift", giver, giver, taker, ids, now_s)
+
+    def _runs(self, group: Group, seen: Mapping[int, Seen]) -> list[list[int]]:
+        """Instances side by side on one server. What is shifted among them stays on the server."""
+        runs: list[list[int]] = []
+        for index in group.ordered:
+            if index not in seen:
+                continue
+            last = runs[-1][-1] if runs else None
+            beside = last is not None and group.spans[last].end == group.spans[index].start
+            if last is not None and beside and seen[last].server == seen[index].server:
+                runs[-1].append(index)
+            else:
+                runs.append([index])
+        return runs
 
     def _drains(self, decision: Decision, seen: Mapping[int, Seen], now_s: float) -> Decision:
         group, acts, events = decision.group, [*decision.acts], [*decision.events]
         idle: dict[tuple[int, int], float] = {}
-        for pair in pairwise(group.ordered):
-            able = all(i in seen and not self._busy(group, i, now_s) for i in pair)
-            if able and sum(seen[i].load for i in pair) < 2 * self.settings.low:
-                idle[pair] = group.idle_since_s.get(pair, now_s)
-        for pair, since in sorted(idle.items(), key=lambda one: sum(seen[i].load for i in one[0])):
-            taken = any(group.change_of(i) for i in pair)
-            if taken or now_s - since < self.settings.hold_s:
-                continue
-            goes, stays = sorted(pair, key=lambda i: (seen[i].flows, -group.spans[i].start))
-            change = Change("drain", goes, goes, stays, group.spans[goes], now_s)
-            group = with_change(group, None, change)
-            acts.append(Act("start", change))
-            events.append(
-                f"{group.nf}.{goes} and .{stays} are idle: {goes} is drained into {stays}"
-            )
+        for change in self._idle(group, seen, now_s):
+            pair = (change.holder, change.gets)
+            idle[pair] = group.idle_since_s.get(pair, now_s)
+            if now_s - idle[pair] >= self.settings.hold_s and not any(map(group.change_of, pair)):
+                group = with_change(group, None, change)
+                acts.append(Act("start", change))
+                events.append(f"{group.nf} is idle: {change.kind} of {pair[0]} to {pair[1]}")
         idle = {pair: at for pair, at in idle.items() if not any(map(group.change_of, pair))}
         return Decision(replace(group, idle_since_s=idle), tuple(acts), tuple(events))
+
+    def _idle(self, group: Group, seen: Mapping[int, Seen], now_s: float) -> Iterator[Change]:
+        """What would make the group smaller, or lead there."""
+
+        def able(*instances: int) -> bool:
+            return not any(self._busy(group, index, now_s) for index in instances)
+
+        def drain(pair: tuple[int, int]) -> Change:
+            goes, stays = sorted(pair, key=lambda i: (seen[i].flows, -group.spans[i].start))
+            return Change("drain", goes, goes, stays, group.spans[goes], now_s)
+
+        later = due(group, seen)
+        loads = {index: max(one.load, later[index]) for index, one in seen.items()}
+        runs = self._runs(group, seen)
+        for before, behind in pairwise(runs):
+            pair = (before[-1], behind[0])
+            if able(*pair) and sum(loads[i] for i in pair) < self.settings.joined / 2:
+                yield drain(pair)
+        for run in runs:
+            pairs = [pair for pair in pairwise(run) if able(*pair)]
+            if not pairs:
+                continue
+            pair = min(pairs, key=lambda two: sum(loads[i] for i in two))
+            both = sum(loads[i] for i in pair)
+            if both < self.settings.joined:
+                yield drain(pair)
+                continue
+            staying = [i for i in run if not self._leaves(group, i)]
+            if sum(later[i] for i in run) >= self.settings.packed * (len(staying) - 1):
+                continue
+            # One of the pair gives to its other neighbour as much as the pair has too much.
+            over = both - self.settings.joined * 0.95
+            place = run.index(pair[0])
+            for giver, taker in ((pair[0], place - 1), (pair[1], place + 2)):
+                if not 0 <= taker < len(run) or not able(run[taker]):
+                    continue
+                room = self.settings.shift_below - loads[run[taker]]
+                if over < min(room, loads[giver]):
+                    part = over / loads[giver]
+                    change = self._move(group, giver, run[taker], part, seen, now_s)
+                    if change is not None:
+                        yield change
+                        break
+
+    @staticmethod
+    def _leaves(group: Group, index: int) -> bool:
+        change = group.change_of(index)
+        return change is not None and change.kind == "drain" and change.holder == index
 
 
 class AlwaysMigrate(_Splitting):

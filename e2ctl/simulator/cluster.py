@@ -46,7 +46,7 @@ class Model:
     control_s: float = 0.1
     sample_s: float = 0.1
     average_s: float = 0.5
-    high: float = 0.9
+    high: float = 0.95
     replica_s: float = 0.015
     rule_s: float = 20e-6
     detect_s: float = 0.1
@@ -206,7 +206,9 @@ class Cluster:
                 inside = (ids >= 0) & (ids < high - low)
                 weights = pipeline.flows.rate_bps[mine[inside]]
                 buckets = np.bincount(ids[inside], weights, high - low).tolist()
-            result[index] = Seen(mean, int(flows[index]), hot, left, buckets)
+            result[index] = Seen(
+                mean, int(flows[index]), hot, left, buckets, self.places.server_of((p, n, index))
+            )
         self._loads[p, n] = means
         return result
 

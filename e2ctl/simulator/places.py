@@ -52,6 +52,10 @@ class Places:
             found[index] = server
         return found
 
+    def server_of(self, key: Key) -> int:
+        """The server of an instance."""
+        return self._servers[key]
+
     def stale(self) -> None:
         """Traffic is no longer what it was."""
         self._traffic = None

@@ -30,6 +30,7 @@ CARRIER = (
     Nf("vpn", 0.85e9),
 )
 NIC_BPS = 10e9
+FILL = 0.8  # of what instances carry, as a run begins
 
 
 def split_once(
@@ -46,11 +47,11 @@ def split_once(
     ``hop_s`` is what a packet's way through another server adds to its latency.
     """
     flows = generate(Workload(2000, 5.0, 1e5, duration_sigma), seconds, seed)
-    settings = Settings(exceptions=exceptions, low=0.0)
+    settings = Settings(exceptions=exceptions, joined=0.0, packed=0.0)
     model = Model(sample_s=0.1)
     switch = VirtualSwitch(seed=seed)
     pipeline = Pipeline(
-        "one", (Nf("nf", 1.1e9, 2),), flows, [group_of("nf", {0: even_spans(1)[0]})], switch
+        "one", (Nf("nf", 1e9, 2),), flows, [group_of("nf", {0: even_spans(1)[0]})], switch
     )
     cluster = Cluster(
         [pipeline],
@@ -60,7 +61,7 @@ def split_once(
         settings=settings,
         model=model,
         # The dissertation splits at this time, and once.
-        hot=lambda _, now_s: now_s >= SPLIT_S,
+        hot=lambda _, now_s: now_s >= SPLIT_S and 1 not in pipeline.groups[0].instances,
     )
     cluster.run(seconds)
     times = np.array([one["t"] for one in cluster.samples])
@@ -136,9 +137,11 @@ def dynamic_load(
     flows = generate(workload, seconds, seed, profile)
     chosen = settings or Settings()
     model = Model(sample_s=0.5)
-    counts = [int(np.ceil(low / nf.capacity_bps / model.high)) for nf in CARRIER]
+    counts = [int(np.ceil(low / nf.capacity_bps / FILL)) for nf in CARRIER]
     servers = [Room(16, NIC_BPS)] * 4
-    places = _placed([(CARRIER, counts, low)], servers, seed)
+    # Each server is left room to grow.
+    begin = [Room(-(-sum(counts) // 4) + 1, NIC_BPS)] * 4
+    places = _placed([(CARRIER, counts, low)], begin, seed)
     pipeline = _pipeline("carrier", counts, flows, VirtualSwitch(seed=seed))
     cluster = Cluster([pipeline], servers, places, settings=chosen, model=model)
     started = time.process_time()
@@ -186,10 +189,11 @@ def racks(
     profile = [(0.0, 1.0), (0.1 * seconds, 1.0), (0.6 * seconds, 2.0), (seconds, 2.0)]
     chosen = Settings()
     model = Model(control_s=0.2, sample_s=1.0)
-    counts = [int(np.ceil(start / nf.capacity_bps / model.high)) for nf in CARRIER]
+    counts = [int(np.ceil(start / nf.capacity_bps / FILL)) for nf in CARRIER]
     number = 2 * count
     began = time.process_time()
-    places = _placed([(CARRIER, counts, start)] * number, servers, seed)
+    begin = [Room(-(-sum(counts) * number // len(servers)) + 1, NIC_BPS)] * len(servers)
+    places = _placed([(CARRIER, counts, start)] * number, begin, seed)
     placement_s = time.process_time() - began
     pipelines = []
     switches = [VirtualSwitch(seed=seed + rack) for rack in range(count)]
