@@ -36,20 +36,21 @@ _ID_BITS = 12
 
 @dataclass(frozen=True)
 class Settings:
-    """Loads are parts of what an instance can carry.
+    """Loads are parts of what an instance can carry, and grow with traffic.
 
-    An instance that is overloaded shifts load to one below ``shift_below`` on its server rather
-    than being split. Neighbours are joined that would be below ``joined`` together, if that lasts
-    for ``hold_s``; instances of a server also make room for that, where one fewer would have
-    ``packed`` each. No instance changes for ``rest_s`` after a change, and an overloaded one is
-    left alone for ``patience_s`` where its part of all flow ids is due less than ``due_most``: it
-    waits for flows to end that belong elsewhere by now. A push leaves ``exceptions`` at most, and
-    ``spare`` entries of the switch's table to others.
+    An overloaded instance gives to one below ``shift_below``, on its server if there is one; it is
+    split where the mean of all is above ``full`` or none is beside it. Where one fewer would have
+    less than ``packed`` each, for ``hold_s``, two neighbours are joined that are below ``joined``
+    together, or room is made for that. No instance changes for ``rest_s`` after a change, and an
+    overloaded one is left alone for ``patience_s`` where its part of all flow ids is due less than
+    ``due_most``: it waits for flows to end that belong elsewhere by now. A push leaves
+    ``exceptions`` at most, and ``spare`` entries of the switch's table to others.
     """
 
+    full: float = 0.88
     shift_below: float = 0.85
     joined: float = 0.8
-    packed: float = 0.75
+    packed: float = 0.8
     hold_s: float = 2.0
     rest_s: float = 1.0
     patience_s: float = 10.0
@@ -120,7 +121,7 @@ class Group:
     spans: Mapping[int, Span]
     changes: tuple[Change, ...] = ()
     rest_until_s: Mapping[int, float] = field(default_factory=dict)
-    idle_since_s: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    idle_since_s: float | None = None
     hot_since_s: Mapping[int, float] = field(default_factory=dict)
 
     @property

@@ -42,8 +42,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal
 
+from e2ctl._scaling_splits import AlwaysMigrate, NeverMigrate, Policy, Splitting
 from e2ctl.changes import (
     Act,
     Change,
@@ -84,87 +85,10 @@ __all__ = [
     "lost",
 ]
 
-
-class Policy(Protocol):
-    """A way to scale. ``way`` tells how flows that are active in a change's ids are treated."""
-
-    @property
-    def way(self) -> Literal["avoid", "migrate", "entries"]: ...
-
-    def decide(
-        self, group: Group, seen: Mapping[int, Seen], room: Room, now_s: float
-    ) -> Decision: ...
+_LEAST = 0.03  # of what an instance carries: less is not worth a shift
 
 
-class _Splitting:
-    """What all policies share: splits of overloaded instances."""
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
-
-    def _busy(self, group: Group, index: int, now_s: float) -> str:
-        change = group.change_of(index)
-        if change is not None:
-            return f"a {change.kind} is {'being pushed' if change.pushing else 'running'}"
-        if group.rest_until_s.get(index, now_s) > now_s:
-            return f"it rests for {group.rest_until_s[index] - now_s:.1f} s"
-        return ""
-
-    def _patience(self, group: Group, index: int, seen: Mapping[int, Seen]) -> float:
-        return 0.0
-
-    def _part(self, seen: Seen, room: Room) -> float:
-        return 0.5
-
-    def _split(
-        self, group: Group, index: int, seen: Seen, room: Room, now_s: float
-    ) -> Change | str:
-        count = len(group.instances)
-        if room.most is not None and count >= room.most:
-            return f"its description allows {room.most} instances"
-        if room.cores < 1:
-            return "no core is free"
-        cut = cut_at(group.spans[index], seen.buckets, self._part(seen, room))
-        if cut is None:
-            return "its span can't be divided"
-        number = next(n for n in range(count + 1) if n not in group.instances)
-        ids = Span(cut, group.spans[index].end)
-        return Change("split", index, index, number, ids, now_s)
-
-    def _splits(
-        self, decision: Decision, seen: Mapping[int, Seen], room: Room, now_s: float
-    ) -> Decision:
-        """Splits of all that are overloaded, the busiest first."""
-        group, acts, events = decision.group, [*decision.acts], [*decision.events]
-        hot = [i for i in group.spans if i in seen and seen[i].overloaded]
-        since = {i: group.hot_since_s.get(i, now_s) for i in hot}
-        group = replace(group, hot_since_s=since)
-        for index in sorted(hot, key=lambda i: (-seen[i].load, i)):
-            name = f"{group.nf}.{index}"
-            busy = self._busy(group, index, now_s)
-            if not busy and now_s - since[index] < self._patience(group, index, seen):
-                busy = "flows that belong elsewhere are to end"
-            found: Change | str = busy
-            if not busy:
-                shift = self._shift(group, index, seen, now_s)
-                found = shift or self._split(group, index, seen[index], room, now_s)
-            if isinstance(found, str):
-                events.append(f"{name} is overloaded and not split: {found}")
-                continue
-            if found.kind == "split":
-                room = replace(room, cores=room.cores - 1)
-            group = with_change(group, None, found)
-            acts.append(Act("start", found))
-            events.append(f"{name} is overloaded: {found.kind} of {found.ids} to {found.gets}")
-        return Decision(group, tuple(acts), tuple(events))
-
-    def _shift(
-        self, group: Group, index: int, seen: Mapping[int, Seen], now_s: float
-    ) -> Change | None:
-        return None
-
-
-class AvoidMigration(_Splitting):
+class AvoidMigration(Splitting):
     """Flows stay until they end, by way of the FlowSteer of their instance."""
 
     way: Literal["avoid"] = "avoid"
@@ -220,6 +144,17 @@ class AvoidMigration(_Splitting):
             events.append(f"{group.nf}.{change.gets} is overloaded: {change.holder} stays")
         return Decision(group, tuple(acts), tuple(events))
 
+    def _room_beside(self, group: Group, seen: Mapping[int, Seen]) -> str:
+        """Whether shifts will do, if not just now: room moves towards who needs it."""
+        mean = sum(one.load for one in seen.values()) / self._staying(group)
+        return "others have room, and it moves up" if mean < self.settings.full else ""
+
+    @staticmethod
+    def _staying(group: Group) -> int:
+        """Instances without those that are being drained, and with those that begin."""
+        leaving = {change.holder for change in group.changes if change.kind == "drain"}
+        return len(group.instances - leaving)
+
     def _patience(self, group: Group, index: int, seen: Mapping[int, Seen]) -> float:
         waits = due(group, seen)[index] < self.settings.due_most
         return self.settings.patience_s if waits else 0.0
@@ -228,7 +163,16 @@ class AvoidMigration(_Splitting):
         self, group: Group, index: int, seen: Mapping[int, Seen], now_s: float
     ) -> Change | None:
         """From its neighbour's neighbour on, if need be: room moves towards it step by step."""
-        run = next((run for run in self._runs(group, seen) if index in run), [index])
+        for runs in (self._runs(group, seen), self._runs(group, seen, across=True)):
+            run = next((run for run in runs if index in run), [index])
+            found = self._shift_along(group, run, index, seen, now_s)
+            if found is not None:
+                return found
+        return None
+
+    def _shift_along(
+        self, group: Group, run: list[int], index: int, seen: Mapping[int, Seen], now_s: float
+    ) -> Change | None:
         place, loads = run.index(index), due(group, seen)
         for way in sorted((run[place::-1], run[place:]), key=len):
             for giver, taker in pairwise(way):
@@ -257,7 +201,9 @@ class AvoidMigration(_Splitting):
         ids = Span(cut, span.end) if above else Span(span.start, cut)
         return Change("shift", giver, giver, taker, ids, now_s)
 
-    def _runs(self, group: Group, seen: Mapping[int, Seen]) -> list[list[int]]:
+    def _runs(
+        self, group: Group, seen: Mapping[int, Seen], *, across: bool = False
+    ) -> list[list[int]]:
         """Instances side by side on one server. What is shifted among them stays on the server."""
         runs: list[list[int]] = []
         for index in group.ordered:
@@ -265,99 +211,66 @@ class AvoidMigration(_Splitting):
                 continue
             last = runs[-1][-1] if runs else None
             beside = last is not None and group.spans[last].end == group.spans[index].start
-            if last is not None and beside and seen[last].server == seen[index].server:
+            together = last is not None and (across or seen[last].server == seen[index].server)
+            if beside and together:
                 runs[-1].append(index)
             else:
                 runs.append([index])
         return runs
 
     def _drains(self, decision: Decision, seen: Mapping[int, Seen], now_s: float) -> Decision:
-        group, acts, events = decision.group, [*decision.acts], [*decision.events]
-        idle: dict[tuple[int, int], float] = {}
-        for change in self._idle(group, seen, now_s):
-            pair = (change.holder, change.gets)
-            idle[pair] = group.idle_since_s.get(pair, now_s)
-            if now_s - idle[pair] >= self.settings.hold_s and not any(map(group.change_of, pair)):
-                group = with_change(group, None, change)
-                acts.append(Act("start", change))
-                events.append(f"{group.nf} is idle: {change.kind} of {pair[0]} to {pair[1]}")
-        idle = {pair: at for pair, at in idle.items() if not any(map(group.change_of, pair))}
-        return Decision(replace(group, idle_since_s=idle), tuple(acts), tuple(events))
+        """One instance fewer, or a step towards that, where the group has been idle for long."""
+        group, count = decision.group, self._staying(decision.group)
+        total = sum(one.load for one in seen.values())
+        if count < 2 or total >= self.settings.packed * (count - 1):
+            return replace(decision, group=replace(group, idle_since_s=None))
+        since = now_s if group.idle_since_s is None else group.idle_since_s
+        group = replace(group, idle_since_s=since)
+        if now_s - since < self.settings.hold_s:
+            return replace(decision, group=group)
+        changes = self._smaller(group, seen, now_s)
+        events = [*decision.events]
+        for change in changes:
+            group = replace(with_change(group, None, change), idle_since_s=now_s)
+            events.append(f"{group.nf} is idle: {change.kind} of {change.holder} to {change.gets}")
+        acts = (*decision.acts, *(Act("start", change) for change in changes))
+        return Decision(group, acts, tuple(events))
 
-    def _idle(self, group: Group, seen: Mapping[int, Seen], now_s: float) -> Iterator[Change]:
-        """What would make the group smaller, or lead there."""
+    def _smaller(self, group: Group, seen: Mapping[int, Seen], now_s: float) -> list[Change]:
+        """Of two that are beside each other, on one server if there are such, one goes.
 
-        def able(*instances: int) -> bool:
-            return not any(self._busy(group, index, now_s) for index in instances)
-
-        def drain(pair: tuple[int, int]) -> Change:
-            goes, stays = sorted(pair, key=lambda i: (seen[i].flows, -group.spans[i].start))
-            return Change("drain", goes, goes, stays, group.spans[goes], now_s)
-
+        If they have too much for one, others make room: it moves towards the two, step by step.
+        """
         later = due(group, seen)
         loads = {index: max(one.load, later[index]) for index, one in seen.items()}
-        runs = self._runs(group, seen)
-        for before, behind in pairwise(runs):
-            pair = (before[-1], behind[0])
-            if able(*pair) and sum(loads[i] for i in pair) < self.settings.joined / 2:
-                yield drain(pair)
-        for run in runs:
-            pairs = [pair for pair in pairwise(run) if able(*pair)]
-            if not pairs:
-                continue
-            pair = min(pairs, key=lambda two: sum(loads[i] for i in two))
-            both = sum(loads[i] for i in pair)
-            if both < self.settings.joined:
-                yield drain(pair)
-                continue
-            staying = [i for i in run if not self._leaves(group, i)]
-            if sum(later[i] for i in run) >= self.settings.packed * (len(staying) - 1):
-                continue
-            # One of the pair gives to its other neighbour as much as the pair has too much.
-            over = both - self.settings.joined * 0.95
-            place = run.index(pair[0])
-            for giver, taker in ((pair[0], place - 1), (pair[1], place + 2)):
-                if not 0 <= taker < len(run) or not able(run[taker]):
-                    continue
-                room = self.settings.shift_below - loads[run[taker]]
-                if over < min(room, loads[giver]):
-                    part = over / loads[giver]
-                    change = self._move(group, giver, run[taker], part, seen, now_s)
-                    if change is not None:
-                        yield change
-                        break
-
-    @staticmethod
-    def _leaves(group: Group, index: int) -> bool:
-        change = group.change_of(index)
-        return change is not None and change.kind == "drain" and change.holder == index
-
-
-class AlwaysMigrate(_Splitting):
-    """Strawman: active flows of the ids move, each paused for ``pause_s`` (of [79])."""
-
-    way: Literal["migrate"] = "migrate"
-    pause_s = 0.005
-
-    def decide(self, group: Group, seen: Mapping[int, Seen], room: Room, now_s: float) -> Decision:
-        """Only splits; their end is when all flows have moved."""
-        return self._splits(Decision(group), seen, room, now_s)
-
-
-class NeverMigrate(_Splitting):
-    """Strawman: all active flows of the ids become entries of the switch, so that ids are few."""
-
-    way: Literal["entries"] = "entries"
-
-    def decide(self, group: Group, seen: Mapping[int, Seen], room: Room, now_s: float) -> Decision:
-        """Only splits; as large as the table allows."""
-        return self._splits(Decision(group), seen, room, now_s)
-
-    def _part(self, seen: Seen, room: Room) -> float:
-        if room.entries is None or not seen.flows:
-            return 0.5
-        free = max(0, room.entries - self.settings.spare) // room.per_exception
-        return 1 - min(0.5, free / seen.flows)
+        able = {i for i in group.spans if i in seen and not self._busy(group, i, now_s)}
+        for runs in (self._runs(group, seen), self._runs(group, seen, across=True)):
+            pairs = [
+                (loads[a] + loads[b], place, run)
+                for run in runs
+                for place, (a, b) in enumerate(pairwise(run))
+                if a in able and b in able
+            ]
+            for both, place, run in sorted(pairs):
+                pair = run[place : place + 2]
+                if both < self.settings.joined:
+                    goes, stays = sorted(pair, key=lambda i: (seen[i].flows, -i))
+                    return [Change("drain", goes, goes, stays, group.spans[goes], now_s)]
+                over = both - 0.95 * self.settings.joined
+                moves = []
+                for way in (run[place::-1], run[place + 1 :]):
+                    for giver, taker in pairwise(way):
+                        if giver not in able or taker not in able:
+                            break
+                        room = self.settings.shift_below - loads[taker]
+                        if room > _LEAST:
+                            part = min(over, room, loads[giver] / 2) / loads[giver]
+                            moves.append(self._move(group, giver, taker, part, seen, now_s))
+                            break
+                found = [change for change in moves if change is not None]
+                if found:
+                    return found
+        return []
 
 
 POLICIES: Mapping[str, type[AvoidMigration | AlwaysMigrate | NeverMigrate]] = {

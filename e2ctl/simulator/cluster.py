@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -302,9 +302,7 @@ class Cluster:
             return
         ids = Span(start, change.ids.end)
         narrowed = Change("split", change.holder, change.stays, change.gets, ids, change.began_s)
-        pipeline.groups[n] = Group(
-            group.nf, group.spans, (*others, narrowed), group.rest_until_s, group.idle_since_s
-        )
+        pipeline.groups[n] = replace(group, changes=(*others, narrowed))
         self._push(p, n, narrowed)
 
     def _push(self, p: int, n: int, change: Change) -> None:

@@ -122,6 +122,7 @@ def dynamic_load(
     seconds: float = 300.0,
     seed: int = 1,
     flow_bps: float = 1e6,
+    mean_s: float = 5.0,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Figure 3.11: 7.2 to 12.3 Gbps and back, over the carrier's pipeline, on 68 cores."""
@@ -133,7 +134,7 @@ def dynamic_load(
         (0.6 * seconds, high / low),
         (1.0 * seconds, 1.0),
     ]
-    workload = Workload(low / flow_bps / 5.0, 5.0, flow_bps)
+    workload = Workload(low / flow_bps / mean_s, mean_s, flow_bps)
     flows = generate(workload, seconds, seed, profile)
     chosen = settings or Settings()
     model = Model(sample_s=0.5)
