@@ -38,10 +38,12 @@ class Splitting:
             return f"it rests for {group.rest_until_s[index] - now_s:.1f} s"
         return ""
 
-    def _patience(self, group: Group, index: int, seen: Mapping[int, Seen]) -> float:
-        return 0.0
+    def _waits(self, group: Group, index: int, seen: Mapping[int, Seen]) -> str:
+        """Why an overloaded instance is left alone for a while."""
+        return ""
 
     def _room_beside(self, group: Group, seen: Mapping[int, Seen]) -> str:
+        """Why the group is not to grow for a while."""
         return ""
 
     def _part(self, seen: Seen, room: Room) -> float:
@@ -73,14 +75,18 @@ class Splitting:
         for index in sorted(hot, key=lambda i: (-seen[i].load, i)):
             name = f"{group.nf}.{index}"
             busy = self._busy(group, index, now_s)
-            if not busy and now_s - since[index] < self._patience(group, index, seen):
-                busy = "flows that belong elsewhere are to end"
+            patient = (
+                now_s - since[index] < self.settings.patience_s
+                and seen[index].load <= self.settings.too_much
+            )
+            if not busy and patient:
+                busy = self._waits(group, index, seen)
             found: Change | str = busy
             if not busy:
                 shift = self._shift(group, index, seen, now_s)
                 found = (
                     shift
-                    or self._room_beside(group, seen)
+                    or (self._room_beside(group, seen) if patient else "")
                     or self._split(group, index, seen[index], room, now_s)
                 )
             if isinstance(found, str):
@@ -118,9 +124,6 @@ class NeverMigrate(Splitting):
     def decide(self, group: Group, seen: Mapping[int, Seen], room: Room, now_s: float) -> Decision:
         """Only splits; as large as the table allows."""
         return self._splits(Decision(group), seen, room, now_s)
-
-    def _room_beside(self, group: Group, seen: Mapping[int, Seen]) -> str:
-        return ""
 
     def _part(self, seen: Seen, room: Room) -> float:
         if room.entries is None or not seen.flows:

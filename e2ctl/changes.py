@@ -38,13 +38,14 @@ _ID_BITS = 12
 class Settings:
     """Loads are parts of what an instance can carry, and grow with traffic.
 
-    An overloaded instance gives to one below ``shift_below``, on its server if there is one; it is
-    split where the mean of all is above ``full`` or none is beside it. Where one fewer would have
-    less than ``packed`` each, for ``hold_s``, two neighbours are joined that are below ``joined``
-    together, or room is made for that. No instance changes for ``rest_s`` after a change, and an
-    overloaded one is left alone for ``patience_s`` where its part of all flow ids is due less than
-    ``due_most``: it waits for flows to end that belong elsewhere by now. A push leaves
-    ``exceptions`` at most, and ``spare`` entries of the switch's table to others.
+    An overloaded instance gives to one below ``shift_below``, on its server if there is one. It is
+    split where the mean of all is above ``full``, or it has been overloaded for ``patience_s``.
+    Where one fewer would have less than ``packed`` each, for ``hold_s``, two neighbours are joined
+    that are below ``joined`` together, or room is made for that. No instance changes for ``rest_s``
+    after a change, and an overloaded one is left alone for ``patience_s`` where its part of all
+    flow ids is due less than ``due_most``: it waits for flows to end that belong elsewhere by now.
+    Above ``too_much`` there is no patience. A push leaves ``exceptions`` at most, and ``spare``
+    entries of the switch's table to others.
     """
 
     full: float = 0.88
@@ -55,6 +56,7 @@ class Settings:
     rest_s: float = 1.0
     patience_s: float = 10.0
     due_most: float = 0.9
+    too_much: float = 1.1
     exceptions: int = 512
     spare: int = 16
 
@@ -132,7 +134,7 @@ class Group:
     @property
     def ordered(self) -> list[int]:
         """Those with a span, by its start."""
-        return sorted(self.spans, key=lambda index: self.spans[index])
+        return sorted(self.spans, key=lambda index: self.spans[index].start)
 
     def change_of(self, index: int) -> Change | None:
         """The change that an instance is in."""
@@ -205,11 +207,14 @@ def after(spans: Mapping[int, Span], change: Change) -> dict[int, Span]:
 
 def due(group: Group, seen: Mapping[int, Seen]) -> dict[int, float]:
     """The load of each instance once all flows are where their ids belong after all changes."""
-    spans: Mapping[int, Span] = group.spans
+    ids = {index: span.end - span.start for index, span in group.spans.items()}
     for change in group.changes:
-        spans = after(spans, change)
-    total = sum(one.load for one in seen.values())
-    return {index: total * spans[index].share if index in spans else 0.0 for index in seen}
+        if change.kind != "resume":
+            moved = change.ids.end - change.ids.start
+            ids[change.holder] -= moved
+            ids[change.gets] = ids.get(change.gets, 0) + moved
+    total = sum(one.load for one in seen.values()) / ALL_IDS.end
+    return {index: total * ids.get(index, 0) for index in seen}
 
 
 def finish(group: Group, change: Change, now_s: float, settings: Settings | None = None) -> Group:

@@ -155,9 +155,9 @@ class AvoidMigration(Splitting):
         leaving = {change.holder for change in group.changes if change.kind == "drain"}
         return len(group.instances - leaving)
 
-    def _patience(self, group: Group, index: int, seen: Mapping[int, Seen]) -> float:
-        waits = due(group, seen)[index] < self.settings.due_most
-        return self.settings.patience_s if waits else 0.0
+    def _waits(self, group: Group, index: int, seen: Mapping[int, Seen]) -> str:
+        elsewhere = due(group, seen)[index] < self.settings.due_most
+        return "flows that belong elsewhere are to end" if elsewhere else ""
 
     def _shift(
         self, group: Group, index: int, seen: Mapping[int, Seen], now_s: float

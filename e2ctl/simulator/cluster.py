@@ -274,7 +274,9 @@ class Cluster:
             lacking = steering.staying(change, pipeline.alive)
             late = self.now_s - change.began_s > self.model.give_up_s
             if not len(lacking) or late or switch.free(self.now_s) <= self.settings.spare:
-                lowest = int(flows.buckets[lacking].max()) + 1 if len(lacking) else 0
+                # The newest flows are never all done, and are moved.
+                old = lacking[flows.start_s[lacking] < self.now_s - self.model.control_s]
+                lowest = int(flows.buckets[old].max()) + 1 if len(old) else 0
                 self._narrow(p, n, change, lowest << 20)
                 return
             flow = int(lacking[flows.buckets[lacking].argmax()])
@@ -310,7 +312,7 @@ class Cluster:
         pipeline = self.pipelines[p]
         steering, switch, group = pipeline.steering[n], pipeline.switch, pipeline.groups[n]
         flows = steering.staying(change, pipeline.alive)
-        if change.kind == "drain" or self.policy.way == "migrate":
+        if change.kind == "drain" or self.policy.way != "avoid":
             flows = flows[:0]
         spans = sum(map(entries_of, after(group.spans, change).values()))
         more = spans - sum(map(entries_of, group.spans.values()))

@@ -179,7 +179,7 @@ def dynamic_load(
 def racks(
     *,
     count: int = 10,
-    seconds: float = 60.0,
+    seconds: float = 120.0,
     seed: int = 1,
     failures: int = 6,
     per_rack: int = 24,
