@@ -104,9 +104,7 @@ class AvoidMigration(Splitting):
         """How many exceptions a push may leave; below 0: not even the spans have room."""
         if room.entries is None:
             return self.settings.exceptions
-        now = sum(map(entries_of, group.spans.values()))
-        then = sum(map(entries_of, after(group.spans, change).values()))
-        free = room.entries - self.settings.spare - max(0, then - now)
+        free = room.entries - self.settings.spare - _growth(group, change)
         return min(self.settings.exceptions, free // room.per_exception)
 
     def _pushes(self, group: Group, seen: Mapping[int, Seen], room: Room) -> Decision:
@@ -127,7 +125,8 @@ class AvoidMigration(Splitting):
             pushed = replace(change, pushing=True)
             group = with_change(group, change, pushed)
             if room.entries is not None:
-                room = replace(room, entries=room.entries - left * room.per_exception)
+                taken = (0 if change.kind == "drain" else left) * room.per_exception
+                room = replace(room, entries=room.entries - taken - _growth(group, change))
             acts.append(Act("push", pushed))
             events.append(f"{group.nf}.{change.holder}: {change.kind} is pushed, {left} flows left")
         return Decision(group, tuple(acts), tuple(events))
@@ -271,6 +270,12 @@ class AvoidMigration(Splitting):
                 if found:
                     return found
         return []
+
+
+def _growth(group: Group, change: Change) -> int:
+    """Entries that spans take more once upstream knows of a change."""
+    now = sum(map(entries_of, group.spans.values()))
+    return max(0, sum(map(entries_of, after(group.spans, change).values())) - now)
 
 
 POLICIES: Mapping[str, type[AvoidMigration | AlwaysMigrate | NeverMigrate]] = {
