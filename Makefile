@@ -10,7 +10,7 @@ CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'ext/*.cc
 # The bindings are mostly pybind11's code, which is not for us to mend.
 TIDY_FILES := $(filter-out ext/bindings/%,$(filter %.cc,$(CXX_FILES)))
 
-.PHONY: demo test bench bench-alpine docs lint sanitize clean
+.PHONY: demo test bench bench-alpine bench-e2 docs lint sanitize clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ bench: $(STAMP)
 # The script's own folder has what it imports.
 bench-alpine: $(STAMP)
 	$(BIN)/python bench/alpine_evaluation.py --out out
+
+bench-e2: $(STAMP)
+	$(BIN)/python bench/e2_evaluation.py --out out
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py

@@ -82,13 +82,15 @@ class Room:
     """What an NF may still take. ``most`` instances; None: any number.
 
     ``entries`` are free in the switch's table, those that pushes still install counted as taken;
-    None: servers steer, whose tables have room. An exception takes ``per_exception`` of them.
+    None: servers steer, whose tables have room. An exception takes ``per_exception`` of them. NFs
+    with the same ``switch`` share its table.
     """
 
     cores: int
     entries: int | None = None
     most: int | None = None
     per_exception: int = 1
+    switch: str = ""
 
 
 Kind = Literal["split", "shift", "drain", "resume"]

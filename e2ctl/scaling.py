@@ -125,8 +125,7 @@ class AvoidMigration(Splitting):
             pushed = replace(change, pushing=True)
             group = with_change(group, change, pushed)
             if room.entries is not None:
-                taken = (0 if change.kind == "drain" else left) * room.per_exception
-                room = replace(room, entries=room.entries - taken - _growth(group, change))
+                room = replace(room, entries=room.entries - _taken(group, change, seen, room))
             acts.append(Act("push", pushed))
             events.append(f"{group.nf}.{change.holder}: {change.kind} is pushed, {left} flows left")
         return Decision(group, tuple(acts), tuple(events))
@@ -278,6 +277,12 @@ def _growth(group: Group, change: Change) -> int:
     return max(0, sum(map(entries_of, after(group.spans, change).values())) - now)
 
 
+def _taken(group: Group, change: Change, seen: Mapping[int, Seen], room: Room) -> int:
+    """Entries that a push takes."""
+    left = 0 if change.kind == "drain" or change.holder not in seen else seen[change.holder].left
+    return left * room.per_exception + _growth(group, change)
+
+
 POLICIES: Mapping[str, type[AvoidMigration | AlwaysMigrate | NeverMigrate]] = {
     "migration avoidance": AvoidMigration,
     "always migrate": AlwaysMigrate,
@@ -293,13 +298,20 @@ def decide_all(
     cores: int,
     now_s: float,
 ) -> Iterator[Decision]:
-    """Decide for a cluster whose NFs share ``cores``: who is overloaded the most is first."""
+    """Decide for NFs that share ``cores`` and switches: who is overloaded the most is first."""
 
     def heat(nf: str) -> float:
         return max((one.load for one in seen[nf].values() if one.overloaded), default=0.0)
 
+    taken: dict[str, int] = {}
     for nf in sorted(groups, key=lambda name: (-heat(name), name)):
         room = replace(rooms[nf], cores=min(cores, rooms[nf].cores))
+        if room.entries is not None:
+            room = replace(room, entries=room.entries - taken.get(room.switch, 0))
         decision = policy.decide(groups[nf], seen[nf], room, now_s)
+        for act in decision.acts:
+            if act.what == "push" and room.entries is not None:
+                more = _taken(groups[nf], act.change, seen[nf], room)
+                taken[room.switch] = taken.get(room.switch, 0) + more
         cores -= sum(act.change.kind == "split" for act in decision.acts if act.what == "start")
         yield decision

@@ -14,7 +14,8 @@ from e2ctl.switch_rules import SwitchRule
 __all__ = ["SimulatedSwitch", "SwitchDriver", "SwitchError"]
 
 # What one update took on the dissertation's switch (section 3.6.2), in seconds.
-_FASTEST_S, _SLOWEST_S, _MEAN_S = 0.001, 0.008, 0.003
+_FASTEST_S, _SLOWEST_S = 0.001, 0.008
+_SHAPE = (2.0, 5.0)  # of a beta distribution, so that the mean is 3 ms
 
 
 class SwitchDriver(Protocol):
@@ -45,9 +46,8 @@ class SimulatedSwitch:
 
     def update_s(self) -> float:
         """How long the next update takes."""
-        return self._random.triangular(
-            _FASTEST_S, _SLOWEST_S, 3 * _MEAN_S - _FASTEST_S - _SLOWEST_S
-        )
+        part = self._random.betavariate(*_SHAPE)
+        return _FASTEST_S + part * (_SLOWEST_S - _FASTEST_S)
 
     async def replace(self, rules: Sequence[SwitchRule]) -> None:
         """Change what differs, one entry after the other."""

@@ -161,7 +161,7 @@ class Cluster:
                 groups[name] = pipeline.groups[n]
                 seen[name] = self._seen(p, n)
                 entries = pipeline.switch.free(self.now_s) if n == 0 else None
-                rooms[name] = Room(1 << 30, entries, nf.most)
+                rooms[name] = Room(1 << 30, entries, nf.most, switch=str(id(pipeline.switch)))
         started = time.process_time()
         free = self.places.free_cores
         decided = list(scaling.decide_all(self.policy, groups, seen, rooms, free, self.now_s))

@@ -164,6 +164,10 @@ def dynamic_load(
         "optimal_cores": best.tolist(),
         "cores_gap": float((cores / best - 1).mean()),
         "instances_gap": float(((cores - len(servers)) / best - 1).mean()),
+        "cores_gap_rising": float((cores / best - 1)[: 5 * len(cores) // 10].mean()),
+        "cores_gap_top": float(
+            (cores / best - 1)[5 * len(cores) // 10 : 6 * len(cores) // 10].mean()
+        ),
         "switch_gap": float((switch / load - 1).mean()),
         "most_cores": int(cores.max()),
         "most_instances": int(cores.max()) - len(servers),
