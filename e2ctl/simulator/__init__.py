@@ -20,8 +20,9 @@ same seed gives the same run; only ``controller_s``, the processor time of decis
 =============  ===================================================================================
 """
 
-from e2ctl.simulator.cluster import Cluster, Model, Nf, Pipeline
+from e2ctl.simulator.cluster import Cluster
 from e2ctl.simulator.flows import Flows, Workload, generate
+from e2ctl.simulator.model import Model, Nf, Pipeline
 from e2ctl.simulator.scenarios import dynamic_load, racks, split_once
 from e2ctl.simulator.steering import Steering
 from e2ctl.simulator.switch import VirtualSwitch

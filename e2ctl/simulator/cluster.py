@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -19,66 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2ctl import scaling
-from e2ctl.changes import Change, Group, Room, Seen, abandon, after, entries_of, finish
+from e2ctl.changes import Change, Room, Seen, abandon, after, entries_of, finish
 from e2ctl.igraph import Span
 from e2ctl.placement import PlacementError
 from e2ctl.placement import Room as ServerRoom
 from e2ctl.scaling import AvoidMigration, Policy, Settings
-from e2ctl.simulator.flows import Flows
+from e2ctl.simulator.model import Model, Pipeline
 from e2ctl.simulator.places import Places
-from e2ctl.simulator.steering import NONE, Steering
-from e2ctl.simulator.switch import VirtualSwitch
+from e2ctl.simulator.steering import NONE
 
-__all__ = ["Cluster", "Model", "Nf", "Pipeline"]
+__all__ = ["Cluster"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Model:
-    """What is assumed. Times of replicas and of servers' rules are the dissertation's.
-
-    ``high`` is the load from which a queue counts as filling up; loads are averaged over
-    ``average_s``, as LoadMonitor's.
-    """
-
-    control_s: float = 0.1
-    sample_s: float = 0.1
-    average_s: float = 0.5
-    high: float = 0.95
-    replica_s: float = 0.015
-    rule_s: float = 20e-6
-    detect_s: float = 0.1
-    give_up_s: float = 10.0  # after which never-migrate takes what it has
-
-
-@dataclass(frozen=True)
-class Nf:
-    """An NF: what one instance carries, and how many there can be."""
-
-    name: str
-    capacity_bps: float
-    most: int | None = None
-
-
-@dataclass(eq=False)
-class Pipeline:
-    """NFs in a row, the spans that they begin with, and their flows."""
-
-    name: str
-    nfs: tuple[Nf, ...]
-    flows: Flows
-    groups: list[Group]
-    switch: VirtualSwitch
-    steering: list[Steering] = field(default_factory=list)
-    alive: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    begun: int = 0
-
-    def __post_init__(self) -> None:
-        self.steering = [Steering(group, self.flows) for group in self.groups]
-        first = sum(entries_of(span) for span in self.groups[0].spans.values())
-        self.switch.set_spans(0.0, first)
 
 
 class Cluster:

@@ -13,8 +13,9 @@ from e2ctl.changes import Settings, group_of
 from e2ctl.igraph import Span, even_spans
 from e2ctl.placement import Problem, Room, place
 from e2ctl.scaling import POLICIES
-from e2ctl.simulator.cluster import Cluster, Model, Nf, Pipeline
+from e2ctl.simulator.cluster import Cluster
 from e2ctl.simulator.flows import Workload, generate
+from e2ctl.simulator.model import Model, Nf, Pipeline
 from e2ctl.simulator.switch import VirtualSwitch
 
 __all__ = ["CARRIER", "dynamic_load", "racks", "split_once"]
