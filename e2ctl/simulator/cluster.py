@@ -26,6 +26,7 @@ from e2ctl.placement import Room as ServerRoom
 from e2ctl.scaling import AvoidMigration, Policy, Settings
 from e2ctl.simulator.model import Model, Pipeline
 from e2ctl.simulator.places import Places
+from e2ctl.simulator.samples import sample
 from e2ctl.simulator.steering import NONE
 
 __all__ = ["Cluster"]
@@ -64,7 +65,7 @@ class Cluster:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._number = count()
         self._loads: dict[tuple[int, int], dict[int, float]] = {}
-        self._down: set[tuple[int, int, int]] = set()
+        self.down: set[tuple[int, int, int]] = set()
         for pipeline in self.pipelines:
             self._begin_flows(pipeline)
 
@@ -76,7 +77,7 @@ class Cluster:
         """Let time pass."""
         end = self.now_s + seconds
         self._every(self.model.control_s, self._control, end)
-        self._every(self.model.sample_s, self._sample, end)
+        self._every(self.model.sample_s, lambda: self.samples.append(sample(self)), end)
         while self._queue and self._queue[0][0] <= end:
             when, _, what = heapq.heappop(self._queue)
             self._advance(when)
@@ -141,7 +142,7 @@ class Cluster:
         weight = min(1.0, self.model.control_s / self.model.average_s)
         result, means = {}, {}
         for index in group.instances:
-            if (p, n, index) in self._down:
+            if (p, n, index) in self.down:
                 continue
             now = float(loads[index])
             mean = means[index] = kept.get(index, now) + weight * (now - kept.get(index, now))
@@ -296,6 +297,7 @@ class Cluster:
         steering.push(change, group, pipeline.alive)
         if change.kind == "drain":
             self.places.remove((p, n, change.holder))
+            self._up((p, n, change.holder))
         self.places.stale()
 
     # Servers that fail.
@@ -303,7 +305,7 @@ class Cluster:
     def fail(self, server: int) -> None:
         """A server is lost, with all that runs there; the controller notices a little later."""
         gone = self.places.fail(server)
-        self._down.update(gone)
+        self.down.update(gone)
         for p, n, index in gone:
             pipeline = self.pipelines[p]
             self.flows_lost += pipeline.steering[n].lose(index, pipeline.alive)
@@ -341,57 +343,18 @@ class Cluster:
             entries = entries_of(pipeline.groups[n].spans[index])
             ready = max(ready, pipeline.switch.update(self.now_s, entries))
 
-        def up() -> None:
-            self._down.discard(key)
-            pipeline.steering[n].restart(pipeline.alive)
-            if not self._down:
+        self.at(ready, lambda: self._up(key))
+
+    def _up(self, key: tuple[int, int, int]) -> None:
+        """An instance runs again, or will not be missed any more."""
+        p, n, index = key
+        steering = self.pipelines[p].steering[n]
+        steering.down.discard(index)
+        steering.restart(self.pipelines[p].alive)
+        if key in self.down:
+            self.down.discard(key)
+            if not self.down:
                 self.events.append((self.now_s, "all instances run again"))
-
-        self.at(ready, up)
-
-    # What is written down.
-
-    def _sample(self) -> None:
-        sample: dict[str, Any] = {"t": round(self.now_s, 9)}
-        load = switch = detour = dropped = entries = 0.0
-        best = 0
-        for p, pipeline in enumerate(self.pipelines):
-            alive, rates = pipeline.alive, pipeline.flows.rate_bps[pipeline.alive]
-            total = float(rates.sum())
-            load += total
-            entries += pipeline.switch.used(self.now_s)
-            before: Ints | None = None
-            for n, (nf, steering) in enumerate(zip(pipeline.nfs, pipeline.steering, strict=True)):
-                best += int(np.ceil(total / nf.capacity_bps - 1e-9))
-                servers = self.places.servers_of(p, n)
-                owner, first = steering.owner[alive], steering.first(alive)
-                here, there = servers[owner], servers[first]
-                if before is not None:
-                    switch += float(rates[before != there].sum())
-                else:
-                    switch += total
-                round_about = float(rates[there != here].sum())
-                switch += round_about
-                detour += round_about
-                before = here
-                loads = np.bincount(owner + 1, rates, len(servers) + 1)[1:]
-                down = [i for q, m, i in self._down if (q, m) == (p, n)]
-                loads_up = np.delete(loads, down) if down else loads
-                dropped += float(np.maximum(loads_up - nf.capacity_bps, 0.0).sum())
-                dropped += float(rates[owner == NONE].sum())
-                if len(self.pipelines) == 1:
-                    sample[f"loads_{nf.name}"] = loads.tolist()
-        sample |= {
-            "load_bps": load,
-            "switch_bps": switch,
-            "detour_bps": detour,
-            "dropped_bps": dropped,
-            "entries": int(entries),
-            "instances": self.places.count,
-            "optimal": best,
-            "changes": sum(len(g.changes) for one in self.pipelines for g in one.groups),
-        }
-        self.samples.append(sample)
 
     @property
     def broken(self) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a simulated cluster is made of, and what is assumed of it."""
+"""What a simulated cluster consists of, and what is assumed of it."""
 
 from __future__ import annotations
 

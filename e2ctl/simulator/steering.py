@@ -35,12 +35,13 @@ class Steering:
         self.owner = np.full(len(flows), NONE, np.int64)
         self.exception = np.full(len(flows), NONE, np.int64)
         self.broken = 0
+        self.down: set[int] = set()
         self._holds: dict[int, Ints] = {}
         self.table = self.upstream.copy()
 
     def begin(self, first: int, end: int) -> None:
         """Flows of these numbers begin."""
-        self.owner[first:end] = self.table[self.flows.buckets[first:end]]
+        self.owner[first:end] = self._new(np.arange(first, end))
 
     def start(self, change: Change) -> None:
         """The holder sends new flows of the change's ids on."""
@@ -80,7 +81,11 @@ class Steering:
         return found
 
     def lose(self, index: int, alive: Ints) -> int:
-        """An instance's server is gone, with what its FlowSteer knew; how many flows it had."""
+        """An instance's server is gone, with what its FlowSteer knew; how many flows it had.
+
+        While it is ``down``, flows that would be its are nowhere.
+        """
+        self.down.add(index)
         self._holds.pop(index, None)
         self._compose()
         flows = alive[self.owner[alive] == index]
@@ -91,7 +96,11 @@ class Steering:
     def restart(self, alive: Ints) -> None:
         """Flows that are nowhere begin once more."""
         flows = alive[self.owner[alive] == NONE]
-        self.owner[flows] = self.table[self.flows.buckets[flows]]
+        self.owner[flows] = self._new(flows)
+
+    def _new(self, flows: Ints) -> Ints:
+        found: Ints = self.table[self.flows.buckets[flows]]
+        return np.where(np.isin(found, list(self.down)), NONE, found) if self.down else found
 
     def _compose(self) -> None:
         self.table = self.upstream.copy()
