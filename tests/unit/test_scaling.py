@@ -214,3 +214,9 @@ def test_nfs_of_one_switch_share_its_table() -> None:
         rooms = {nf: Room(0, 15, switch=s) for nf, s in zip(at, switches, strict=True)}
         decisions = decide_all(POLICY, at, dict.fromkeys(at, seen), rooms, 0, 1.0)
         assert sum(len(pushed(decision)) for decision in decisions) == most
+
+
+def test_a_drain_that_is_being_pushed_is_not_resumed() -> None:
+    begun = idle(group(2), {0: Seen(0.3, 30), 1: Seen(0.3, 20)})
+    told = decide(begun.group, {0: Seen(0.5, 49), 1: Seen(0.0, 0)}, 4.0)
+    assert not decide(told.group, {0: hot(), 1: Seen(0.0, 0)}, 5.0).acts
