@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import time
-from collections import defaultdict
 from typing import Any
 
 from bess_plugins import _proto
@@ -28,12 +27,11 @@ _INITIAL_ARG = "get_initial_arg"
 def _fill_gate(
     target: pb.GetModuleInfoResponse.IGate | pb.GetModuleInfoResponse.OGate,
     gate: dict[str, Any],
-    hooks: list[dict[str, Any]],
     now: float,
 ) -> None:
-    for hook in hooks:
-        target.gatehooks.add(class_name=hook["class_name"], hook_name=hook["hook_name"])
-    if any(hook["class_name"] == _TRACK for hook in hooks):
+    for class_name, hook_name in gate["hooks"]:
+        target.gatehooks.add(class_name=class_name, hook_name=hook_name)
+    if any(class_name == _TRACK for class_name, _ in gate["hooks"]):
         target.cnt = gate["cnt"]
         target.pkts = gate["pkts"]
         target.bytes = gate["bytes"]
@@ -76,10 +74,10 @@ class ModuleCalls(ServiceBase):
     ) -> None:
         mclass = require(request.mclass, "Missing 'mclass' field")
         info = lookup(self.engine.module_classes(), mclass, f"No mclass '{mclass}' found")
-        taken = {module["name"] for module in self.engine.modules()}
-        if request.name in taken:
-            raise RpcError(errno.EEXIST, f"Module '{request.name}' already exists")
-        name = request.name or default_name(mclass, info.get("name_template") or "", taken)
+        name = request.name
+        if not name:
+            taken = {module["name"] for module in self.engine.modules()}
+            name = default_name(mclass, info.get("name_template") or "", taken)
         args = unpack_arg(request.arg, info["arg_type"], mclass)
         self.engine.create_module(name, mclass, args)
         self.module_args[name] = request.arg
@@ -94,10 +92,6 @@ class ModuleCalls(ServiceBase):
     ) -> None:
         info = self.engine.module_info(require(request.name, _NO_NAME))
         now = time.time()
-        hooks: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-        for hook in self.engine.hooks():
-            if hook["module_name"] == request.name:
-                hooks[hook["direction"], hook["gate"]].append(hook)
         response.name = info["name"]
         response.mclass = info["mclass"]
         response.desc = info["desc"]
@@ -105,10 +99,10 @@ class ModuleCalls(ServiceBase):
             igate = response.igates.add(igate=gate["igate"])
             for upstream in gate["ogates"]:
                 igate.ogates.add(ogate=upstream["ogate"], name=upstream["name"])
-            _fill_gate(igate, gate, hooks["igate", gate["igate"]], now)
+            _fill_gate(igate, gate, now)
         for gate in info["ogates"]:
             ogate = response.ogates.add(ogate=gate["ogate"], name=gate["name"], igate=gate["igate"])
-            _fill_gate(ogate, gate, hooks["ogate", gate["ogate"]], now)
+            _fill_gate(ogate, gate, now)
         for attr in info["metadata"]:
             response.metadata.add(
                 name=attr["name"], size=attr["size"], mode=attr["mode"], offset=attr["offset"]
@@ -129,7 +123,7 @@ class ModuleCalls(ServiceBase):
 
     def ModuleCommand(self, request: pb.CommandRequest, response: pb.CommandResponse) -> None:
         name = require(request.name, "Missing module name field 'name'")
-        mclass = self._class_of(name)
+        mclass = self.engine.class_of(name)
         commands = {
             command["name"]: command for command in self.engine.module_classes()[mclass]["commands"]
         }
@@ -145,12 +139,6 @@ class ModuleCalls(ServiceBase):
         kind = command["response_type"]
         if kind and kind != "EmptyArg":
             response.data.Pack(_proto.from_dict(kind, result or {}))
-
-    def _class_of(self, name: str) -> str:
-        for module in self.engine.modules():
-            if module["name"] == name:
-                return str(module["mclass"])
-        raise RpcError(errno.ENOENT, f"No module '{name}' found")
 
 
 def _hook_gate(info: pb.GateHookInfo) -> tuple[str, int]:

@@ -76,7 +76,7 @@ class RecordingService(ControlService):
         self._recorder = engine
 
     def ModuleCommand(self, request: pb.CommandRequest, response: pb.CommandResponse) -> None:
-        self._class_of(request.name)
+        self._recorder.class_of(request.name)
 
     def SetPortConf(self, request: pb.SetPortConfRequest, response: pb.CommandResponse) -> None:
         self._recorder.existing_port(request.name)
@@ -118,7 +118,12 @@ class RecordingEngine:
             for record in self.made_modules.values()
         ]
 
+    def class_of(self, name: str) -> str:
+        return self._existing(name).mclass
+
     def create_module(self, name: str, mclass: str, args: dict[str, Any]) -> None:
+        if name in self.made_modules:
+            raise RpcError(errno.EEXIST, f"Module '{name}' already exists")
         tasks = 1 if mclass in _ONE_TASK else 0
         if mclass in ("PortInc", "PortOut", "QueueInc", "QueueOut"):
             port = self.existing_port(args.get("port", ""))

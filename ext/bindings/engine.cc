@@ -217,6 +217,12 @@ PYBIND11_MODULE(_engine, m) {
       .def("destroy_module",
            [](Engine& e, const std::string& name) { run([&] { return e.destroy_module(name); }); })
       .def("modules", [](Engine& e) { return read([&] { return e.modules(); }); })
+      .def("class_of",
+           [](Engine& e, const std::string& name) {
+             std::string mclass;
+             run([&] { return e.class_of(name, mclass); });
+             return mclass;
+           })
       .def("module_info",
            [](Engine& e, const std::string& name) {
              return query([&](Args& out) { return e.module_info(name, out); });

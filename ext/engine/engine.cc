@@ -36,14 +36,18 @@ void add_counts(Args& to, const GateCount& count) {
   to.set("bytes", count.bytes);
 }
 
-Args hook_list(const std::vector<std::unique_ptr<GateHook>>& hooks) {
+void add_hook(Args::List& list, const std::string& class_name, const std::string& name) {
+  Args::List names;
+  names.emplace_back(class_name);
+  names.emplace_back(name);
+  list.emplace_back(std::move(names));
+}
+
+// Class and name of each hook at a gate; `counts`: it counts what crosses it.
+Args hook_list(const std::vector<std::unique_ptr<GateHook>>& hooks, bool counts) {
   Args::List list;
-  for (const auto& hook : hooks) {
-    Args::List names;
-    names.emplace_back(hook->class_name);
-    names.emplace_back(hook->name);
-    list.emplace_back(std::move(names));
-  }
+  if (counts) add_hook(list, kTrack, find_gate_hook_class(kTrack)->hook_name);
+  for (const auto& hook : hooks) add_hook(list, hook->class_name, hook->name);
   return list;
 }
 
@@ -173,6 +177,14 @@ Args Engine::modules() {
   return list;
 }
 
+Status Engine::class_of(const std::string& name, std::string& mclass) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const Module* module = graph_.find(name);
+  if (module == nullptr) return Status::error(ENOENT, "No module '" + name + "' found");
+  mclass = module->module_class().name;
+  return {};
+}
+
 Status Engine::module_info(const std::string& name, Args& info) {
   std::lock_guard<std::mutex> lock(mutex_);
   const Module* module = graph_.find(name);
@@ -200,7 +212,7 @@ Status Engine::module_info(const std::string& name, Args& info) {
     }
     entry.set("ogates", std::move(sources));
     add_counts(entry, sum);
-    entry.set("hooks", hook_list(gate->hooks));
+    entry.set("hooks", hook_list(gate->hooks, false));
     igates.push_back(std::move(entry));
   }
   info.set("igates", std::move(igates));
@@ -213,7 +225,7 @@ Status Engine::module_info(const std::string& name, Args& info) {
     entry.set("igate", static_cast<uint64_t>(gate->in->index));
     entry.set("name", gate->next->name());
     add_counts(entry, total(*gate));
-    entry.set("hooks", hook_list(gate->hooks));
+    entry.set("hooks", hook_list(gate->hooks, gate->count_packets));
     ogates.push_back(std::move(entry));
   }
   info.set("ogates", std::move(ogates));

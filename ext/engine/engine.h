@@ -43,6 +43,7 @@ class Engine : public Host {
   // What every module answers besides its own commands; run by the engine itself.
   static std::vector<Command> common_commands();
   Args modules();
+  Status class_of(const std::string& name, std::string& mclass);
   Status module_info(const std::string& name, Args& info);
   // `now_ns` is the time that the module sees; 0: that of the clock.
   Status run_packets(const std::string& name, Gate in_gate, const std::vector<std::string>& packets,

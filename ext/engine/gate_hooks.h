@@ -11,6 +11,8 @@
 
 namespace e2 {
 
+constexpr const char* kTrack = "Track";
+
 struct HookCommand {
   const char* name;
   const char* arg_type;

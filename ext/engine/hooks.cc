@@ -9,7 +9,6 @@
 namespace e2 {
 namespace {
 
-constexpr const char* kTrack = "Track";
 constexpr const char* kReset = "reset";
 
 bool is_output(const Args& hook) { return hook["direction"].as_string() != "igate"; }

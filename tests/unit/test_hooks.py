@@ -69,6 +69,8 @@ def test_tcpdump_writes_pcap_to_whoever_reads(engine: Engine, fifo: Path, tmp_pa
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     name = install(engine, "TcpDump", fifo=str(fifo))
     assert name == "tcpdump"
+    (gate,) = engine.module_info("m")["ogates"]
+    assert gate["hooks"] == [["Track", "track"], ["TcpDump", "tcpdump"]]
     send(engine, 100)
     assert stats(engine, name) == {"packets": 100, "lost_packets": 0}
     (tmp_path / "x.pcap").write_bytes(drain(reader))
