@@ -148,7 +148,7 @@ def _check_result(program: Program, plan: Plan, result: str) -> None:
             f"{error.message}; keep what the pipeline needs apart from what Alpine needs"
         ) from None
     wanted, found = _expected(program, plan), _wiring(after)
-    modules = [name for name in _names(after) if name not in _names(program.recording)]
+    modules = _names(after) - _names(program.recording)
     attached = {task.module for task in after.tasks} - {t.module for t in program.recording.tasks}
     if attached != {task.module for root in plan.roots for task in tasks_of(root)}:
         raise AlpineError(

@@ -194,14 +194,14 @@ def read_off(
         )
         for number, (path, bound) in enumerate(zip(forest.paths, bounds, strict=True))
     )
+    busy: dict[tuple[int, int], float] = {}
+    for task, use in zip(schedule.tasks, uses, strict=True):
+        level = (task.worker, task.level)
+        busy[level] = busy.get(level, 0.0) + use.cycles
     tasks = []
     for task, use, would in zip(schedule.tasks, uses, expected, strict=True):
         module = wiring.modules[task.head]
-        peers = sum(
-            other.cycles
-            for peer, other in zip(schedule.tasks, uses, strict=True)
-            if (peer.worker, peer.level) == (task.worker, task.level)
-        )
+        peers = busy[task.worker, task.level]
         predicted = sum(would.values()) / (offered.arrived[task.head] or 1.0)
         idle, cost = _idle(task, use, grown.modules.get(module), predicted)
         part = use.cycles / peers if peers else 0.0
@@ -247,19 +247,16 @@ def _latency_bounds(
 ) -> list[float]:
     """For each path, how long it takes to empty the queues on it at the rates measured."""
     forest = schedule.problem.forest
-    bounds = []
-    for way in forest.ways:
-        bound = 0.0
-        for task, use in zip(schedule.tasks, uses, strict=True):
-            # A task below a merge has further heads, behind the same queue.
-            node = forest.nodes[task.head]
-            edge = node.edge
-            if edge is None or all(forest.nodes[n].edge is not edge for n in way):
-                continue
-            size = queue_packets.get(wiring.modules[task.head], QUEUE_PACKETS)
-            bound += size / use.packets if use.packets else float("inf")
-        bounds.append(bound)
-    return bounds
+    # By edge: a task below a merge has further heads, behind the same queue.
+    waits: dict[Key, float] = {}
+    for task, use in zip(schedule.tasks, uses, strict=True):
+        edge = forest.nodes[task.head].edge
+        if edge is None:
+            continue
+        size = queue_packets.get(wiring.modules[task.head], QUEUE_PACKETS)
+        wait = size / use.packets if use.packets else float("inf")
+        waits[edge.key] = waits.get(edge.key, 0.0) + wait
+    return [sum(waits.get(edge.key, 0.0) for edge in path.edges) for path in forest.paths]
 
 
 def _policies(

@@ -81,9 +81,8 @@ def verify(
     time: dict[Kind, dict[int, float]] = {Kind.CPU_TIME: {}, Kind.THROUGHPUT: {}}
     useful: dict[int, float] = {}
     for path, task in last.items():
-        own = {
-            n: t for n, t in tasks.items() if importance[n] == importance[task] and path in t.cycles
-        }
+        on_way = dict.fromkeys(name for name, _ in ways[path])
+        own = {n: tasks[n] for n in on_way if importance[n] == importance[task]}
         time[Kind.CPU_TIME][path] = sum(t.cycles[path] * runs[n] for n, t in own.items())
         useful[path] = sum(t.cycles[path] * passes[n] for n, t in own.items())
         time[Kind.THROUGHPUT][path] = shares[path] * passes[task]
@@ -274,10 +273,12 @@ def _check_priorities(
                 f"{program.path}: the task of '{name}' mixes modules of different importance"
             )
         importance[name] = needed.pop()
+    alike: dict[tuple[int, Importance, tuple[int, ...]], str] = {}
     for name, task in tasks.items():
-        for other, entry in tasks.items():
-            more = importance[name] > importance[other]
-            if more and not task.rank < entry.rank and task.wid == entry.wid:
+        alike.setdefault((task.wid, importance[name], task.rank), name)
+    for (wid, important, rank), name in alike.items():
+        for (other_wid, less, other_rank), other in alike.items():
+            if wid == other_wid and important > less and not rank < other_rank:
                 raise AlpineError(
                     f"{program.path}: the task of '{other}' would not wait for that of '{name}', "
                     "which is more important"
