@@ -50,7 +50,8 @@ def cut_for_fewest(level: Level) -> frozenset[int]:
         last = min(classes, key=lambda c: rest[c] / level.rates[c])
         way = level.way(last)
         way = way[way.index(head) :]
-        runs = rest[last] / sum(level.part(last, n) for n in way)
+        spent = sum(level.part(last, n) for n in way)
+        runs = rest[last] / spent if spent else 0.0  # what costs nothing gets no time
         on_way = frozenset(way)
         for path in classes:
             shared = [n for n in level.way(path) if n in on_way]

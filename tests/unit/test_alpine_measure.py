@@ -69,6 +69,15 @@ def read(kind: Kind = Kind.CPU_TIME, *, useful: bool = False, grown: int = 100) 
     return read_off(schedule, wiring, between(first, second), {"q0": 512})
 
 
+def test_a_branch_that_costs_nothing_gets_the_time_of_its_queue() -> None:
+    program = fork()
+    assert program.objective is not None
+    costs = replace(COSTS, module={**COSTS.module, "a": 0.0, "a_out": 0.0})
+    forest = build_forest(program.graph, program.paths)
+    found = solve(Problem(forest, (1.0, 1.0), costs, program.objective), solver="tree")
+    assert found.time[0] / sum(found.time) == pytest.approx(0.75)
+
+
 def test_error_as_in_the_dissertation() -> None:
     assert slo_error([0.7, 0.3], [0.5, 0.5]) == pytest.approx(0.4)
     assert slo_error([3, 1], [30, 10]) == 0
