@@ -41,12 +41,16 @@ def _s(value: float | None, unit: float = 1.0, digits: int = 1) -> str:
 def tables(result: dict[str, Any]) -> Iterator[Table]:
     """What there is."""
     if found := result.get("placement"):
-        table = _table("Time to place, ms (measured)", "instances", "ours", "aim", "dissertation")
+        table = _table(
+            "Time to place, ms (measured)",
+            *("instances", "ours", "of a core", "aim", "dissertation"),
+        )
         for units, one in found.items():
             theirs = THEIR_PLACEMENT_S.get(units)
             table.add_row(
                 f"{int(units):,}",
                 f"{one['seconds'] * 1e3:,.1f}",
+                f"{one['cpu_s'] * 1e3:,.1f}",
                 f"{AIMS_S[units] * 1e3:,.0f}",
                 f"{theirs * 1e3:.1f}" if theirs else "",
             )
@@ -54,13 +58,15 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
     if found := result.get("decisions"):
         table = _table(
             "Split decisions, 68 in a row, ms (measured)",
-            *("servers", "median", "99 %", "aim", "dissertation"),
+            *("servers", "median", "99 %", "of a core, median", "99 %", "aim", "dissertation"),
         )
         for servers, one in found.items():
             table.add_row(
                 servers,
                 f"{one['median_s'] * 1e3:.3f}",
                 f"{one['p99_s'] * 1e3:.3f}",
+                f"{one['cpu_s'] * 1e3:.3f}",
+                f"{one['p99_cpu_s'] * 1e3:.3f}",
                 f"{AIM_DECISION_S * 1e3:.1f}",
                 f"{THEIR_DECISION_S * 1e3:.2f}",
             )
