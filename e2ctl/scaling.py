@@ -24,15 +24,17 @@ resume   A' was being drained and A is overloaded: A' stays     A'      A      A
 flows do. On a switch that is bounded by the room in its table.
 
 Instances have at most one change at a time, on either side of it, and rest after one. Load is
-shifted on one server only, so that it does not come to cross the switch. A group only shrinks where
-neighbours were idle for a while. `AlwaysMigrate` and `NeverMigrate` are what
-section 3.6.2 compares with.
+shifted on one server where that helps, for then it does not come to cross the switch, and to other
+servers otherwise. A group grows where its instances are full on average, or one of them can't wait,
+and only shrinks where it was idle for a while. `AlwaysMigrate` and `NeverMigrate` are what section
+3.6.2 compares with.
 
 Whoever carries out a decision has to do these things, and tells with `finish`, `abandon` and `lost`
 how it went:
 
 * start: place and start `gets` if it is new (`split_server`); have the FlowSteer of `holder` send
-  new flows of `ids` to `gets`;
+  new flows of `ids` to `gets`; its `split` does that for the upper part of a range, and twice for
+  a lower part: all to `gets`, and the rest back;
 * push: exceptions upstream first, then spans, so that no packet finds neither; then the FlowSteer
   of `holder` sends all to itself again; an instance that was drained goes.
 """
