@@ -32,7 +32,7 @@ and only shrinks where it was idle for a while. `AlwaysMigrate` and `NeverMigrat
 Whoever carries out a decision has to do these things, and tells with `finish`, `abandon` and `lost`
 how it went:
 
-* start: place and start `gets` if it is new (`split_server`); have the FlowSteer of `holder` send
+* start: place and start `gets` if it is new (`e2ctl.replicas`); have the FlowSteer of `holder` send
   new flows of `ids` to `gets`; its `split` does that for the upper part of a range, and twice for
   a lower part: all to `gets`, and the rest back;
 * push: exceptions upstream first, then spans, so that no packet finds neither; then the FlowSteer
