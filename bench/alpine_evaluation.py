@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import alpine_plots as plots
+from alpine.errors import AlpineError
 from alpine.graph import build_forest
 from alpine.objectives import Kind
 from alpine.profile import even_profile
@@ -205,7 +206,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="repetitions; medians are shown")
     parser.add_argument("--seconds", type=float, default=0.4, help="of each measurement")
     parser.add_argument("--seed", type=int, default=SEED, help="of the random ratios")
-    parser.add_argument("--depth", type=int, default=9, help="of the deepest tree that runs")
+    parser.add_argument("--depth", type=int, default=10, help="of the deepest tree that runs")
     parser.add_argument("--only", choices=PARTS, action="append", help="some parts; else all")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -227,7 +228,7 @@ def main() -> None:
         for part in args.only or PARTS:
             try:
                 getattr(evaluation, part)()
-            except BessError as error:
+            except (AlpineError, BessError) as error:
                 raise SystemExit(f"{part}: {error}") from None
         version = client.version()
     result = {
