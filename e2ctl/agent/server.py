@@ -105,6 +105,11 @@ class AgentServer:
         """Block until stopped."""
         self._stopped.wait()
 
+    @property
+    def watchers(self) -> int:
+        """How many are told what happens."""
+        return len(self._watchers)
+
     # What the controller asks.
 
     def get_state(self, request: pb.AgentStateRequest) -> pb.AgentState:

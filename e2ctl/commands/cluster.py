@@ -35,12 +35,12 @@ from e2ctl.tls import IdentityError, load_identity
 from e2ctl.trace import trace
 from e2ctl.transitions import TransitionError
 
-__all__ = ["app"]
+__all__ = ["FAILURES", "ClusterHardware", "LabName", "PkiPath", "agents_of", "app", "places"]
 
 app = typer.Typer()
 T = TypeVar("T")
 
-_FAILURES = (
+FAILURES = (
     ApplyError,
     AgentError,
     IdentityError,
@@ -72,7 +72,7 @@ def _state_folder() -> Path:
     return Path(base) / "e2ctl"
 
 
-def _places(hardware: Path | None, lab: str | None, store: Path | None) -> tuple[Path, Path]:
+def places(hardware: Path | None, lab: str | None, store: Path | None) -> tuple[Path, Path]:
     """Where the hardware description and the store are."""
     if (hardware is None) == (lab is None):
         raise typer.BadParameter("give one of them", param_hint="--hardware, --lab")
@@ -92,12 +92,12 @@ def make_switch(hardware: Hardware) -> SwitchDriver:
     return OpenFlowSwitch(Path(hardware.switch.rundir), hardware.switch.bridge)
 
 
-def _agents(hardware: Hardware, pki: Path | None) -> Agents:
+def agents_of(hardware: Hardware, pki: Path | None) -> Agents:
     return Agents(hardware, None if pki is None else load_identity(pki, CONTROLLER))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    with one_line_errors(*_FAILURES):
+    with one_line_errors(*FAILURES):
         return asyncio.run(work)
 
 
@@ -115,13 +115,17 @@ def apply_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a cluster do what a policy says: all of it or nothing, and without a packet lost."""
-    hardware_path, store_path = _places(hardware, lab, store)
+    hardware_path, store_path = places(hardware, lab, store)
+
+    simulated = False
 
     async def work() -> tuple[Plan, bool]:
+        nonlocal simulated
         held = SqliteStore(store_path)
         with held.only_one():
             cluster = hardwares.load(hardware_path)
-            async with _agents(cluster, pki) as agents:
+            async with agents_of(cluster, pki) as agents:
+                simulated = cluster.switch.driver == "simulated"
                 switch = make_switch(cluster)
                 if held.read().stage != "done":
                     await recover(held, agents, switch, _say)
@@ -144,6 +148,8 @@ def apply_command(
     )
     for note in plan.notes:
         typer.echo(f"note: {note}")
+    if simulated:
+        typer.echo("note: the switch is simulated; nothing brings packets to the servers")
 
 
 def _say(step: str) -> None:
@@ -222,13 +228,13 @@ def _scale(
     pki: Path | None,
 ) -> str:
     """Do something with a cluster's instances as its one controller."""
-    hardware_path, store_path = _places(hardware, lab, store)
+    hardware_path, store_path = places(hardware, lab, store)
 
     async def main() -> str:
         held = SqliteStore(store_path)
         cluster = hardwares.load(hardware_path)
         with held.only_one():
-            async with _agents(cluster, pki) as agents:
+            async with agents_of(cluster, pki) as agents:
                 return await work(Scaler(held, agents, make_switch(cluster), _say))
 
     return _run(main())
@@ -243,8 +249,8 @@ def trace_command(
     store: StorePath = None,
 ) -> None:
     """Show the way of packets through what runs: rules, instances and servers, and why."""
-    hardware_path, store_path = _places(hardware, lab, store)
-    with one_line_errors(*_FAILURES, FilterError):
+    hardware_path, store_path = places(hardware, lab, store)
+    with one_line_errors(*FAILURES, FilterError):
         current = SqliteStore(store_path).read().current
         if current is None:
             raise ApplyError("nothing runs; apply a policy first")
@@ -270,12 +276,12 @@ def status_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Show how servers do, and what runs where. Exit status 3: not all is as it should be."""
-    hardware_path, store_path = _places(hardware, lab, store)
+    hardware_path, store_path = places(hardware, lab, store)
 
     async def work() -> tuple[dict[str, pb.AgentState | AgentError], Plan | None]:
         held = SqliteStore(store_path)
         current = held.read().current
-        async with _agents(hardwares.load(hardware_path), pki) as agents:
+        async with agents_of(hardwares.load(hardware_path), pki) as agents:
             return await agents.states(), current.plan() if current else None
 
     states, plan = _run(work())

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -22,6 +24,7 @@ from e2ctl.controller.apply import ApplyError, apply, recover
 from e2ctl.controller.store import SqliteStore, State, StoreError
 from e2ctl.controller.switches import SimulatedSwitch
 from e2ctl.plan import Plan, Running
+from harness import wait_until
 
 pytestmark = needs_root
 
@@ -236,6 +239,28 @@ def pids_in(space: str) -> list[int]:
         ["ip", "netns", "pids", space], capture_output=True, text=True, check=False
     )
     return [int(word) for word in found.stdout.split()]
+
+
+def test_events_are_printed_as_they_happen(running: Cluster) -> None:
+    words = ["events", "--hardware", str(running.path), "--count", "3", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "e2ctl.cli", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as events:
+        wait_until(lambda: all(agent.watchers for agent in running.agents.values()), 20)
+        (lost,) = daemons(running.folder / "d-s2.sock")
+        os.kill(lost, signal.SIGKILL)
+        assert events.stdout is not None
+        lines = [json.loads(events.stdout.readline()) for _ in range(2)]
+        assert [(line["server"], line["kind"]) for line in lines] == [
+            ("s2", "daemon down"),
+            ("s2", "daemon up"),
+        ]
+        running.agents.pop("s1").stop()
+        assert json.loads(events.stdout.readline())["kind"] == "agent down"
+        assert events.wait(10) == 0
 
 
 def test_agents_that_are_not_there_are_named(running: Cluster, store: SqliteStore) -> None:
