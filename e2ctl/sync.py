@@ -38,11 +38,12 @@ class SyncError(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """What a daemon runs: classes of modules, links, ports, and workers by what they run."""
+    """What a daemon runs: classes of modules, links, ports, workers by module and by label."""
 
     modules: Mapping[str, str]
     links: frozenset[Link]
     ports: frozenset[str]
+    tasks: Mapping[str, int]
     workers: Mapping[str, int]
 
 
@@ -55,14 +56,14 @@ def read(client: Client) -> Found:
         for gate in client.module_info(name)["ogates"]
     ]
     ports = frozenset(port["name"] for port in client.list_ports())
-    workers = {}
-    for tc in client.list_tcs():
-        module = tc["leaf_module_name"]
-        if module == "nic_in":
-            workers[DATAPLANE] = tc["wid"]
-        elif module.startswith("queue:") and tc["wid"] != workers.get(DATAPLANE):
-            workers[module.removeprefix("queue:")] = tc["wid"]
-    return Found(modules, frozenset(links), ports, workers)
+    tasks = {
+        tc["leaf_module_name"]: tc["wid"] for tc in client.list_tcs() if tc["leaf_module_name"]
+    }
+    workers = {DATAPLANE: tasks["nic_in"]} if "nic_in" in tasks else {}
+    for module, wid in tasks.items():
+        if module.startswith("queue:") and wid != workers.get(DATAPLANE):
+            workers[module.removeprefix("queue:")] = wid
+    return Found(modules, frozenset(links), ports, tasks, workers)
 
 
 def is_done(found: Found, plan: ServerPlan) -> bool:
@@ -89,7 +90,7 @@ def prepare(client: Client, plan: ServerPlan) -> None:
         _make(client, plan, found)
     except BaseException:
         with suppress(BessError):
-            _remove(client, read(client), found.modules, found.ports, found.workers)
+            _remove(client, read(client), found.modules, found.ports, frozenset(found.workers))
             client.resume()
         raise
 
@@ -164,6 +165,11 @@ def commit(client: Client, plan: ServerPlan) -> None:
             if module.name in found.modules:
                 with _refusals(f"module {module.name}"):
                     _update(client, module.mclass, module.name, module.args)
+        workers = _add_workers(client, plan, found)
+        for name, label in plan.tasks.items():
+            if found.tasks.get(name) != workers[label]:
+                with _refusals(f"task of {name}"):
+                    client.attach_task(name, wid=workers[label])
     finally:
         with _refusals("resume"):
             client.resume()
@@ -191,9 +197,8 @@ def finish(client: Client, plan: ServerPlan) -> None:
                 break
             time.sleep(_POLL_S)
     with _refusals("old parts"):
-        devices = {device.name: device.driver for device in plan.devices}
-        labels = {label: found.workers.get(label, -1) for label in plan.tasks.values()}
-        _remove(client, found, modules, frozenset(devices), labels)
+        devices = {device.name for device in plan.devices}
+        _remove(client, found, modules, frozenset(devices), frozenset(plan.tasks.values()))
 
 
 def _filled(client: Client, queue: str) -> bool:
@@ -206,14 +211,15 @@ def _remove(
     found: Found,
     modules: Mapping[str, str],
     ports: frozenset[str],
-    workers: Mapping[str, int],
+    workers: frozenset[str],
 ) -> None:
-    """Remove all but these."""
+    """Remove all but these; workers are named by label."""
     for name in found.modules:
         if name not in modules:
             client.destroy_module(name)
     for port in found.ports - ports:
         client.destroy_port(port)
-    for label, wid in found.workers.items():
-        if label not in workers:
-            client.destroy_worker(wid)
+    kept = {found.workers[label] for label in workers if label in found.workers}
+    for worker in client.list_workers():
+        if worker["wid"] not in kept:
+            client.destroy_worker(worker["wid"])

@@ -23,7 +23,7 @@ from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.apply import ApplyError, apply, recover
 from e2ctl.controller.store import SqliteStore, State, StoreError
 from e2ctl.controller.switches import SimulatedSwitch
-from e2ctl.plan import Plan, Running
+from e2ctl.plan import Plan
 from harness import wait_until
 
 pytestmark = needs_root
@@ -207,7 +207,8 @@ Sleeper:
 
 def test_a_program_that_ends_is_started_again(running: Cluster, store: SqliteStore) -> None:
     async def work(agents: Agents, switch: SimulatedSwitch) -> None:
-        inputs = running.inputs(SMALL.replace("NetworkMonitor", "Sleeper"))
+        native = await apply(running.inputs(SMALL), store, agents, switch)
+        inputs = running.inputs(SMALL.replace("NetworkMonitor", "Sleeper"), native.running)
         inputs = replace(inputs, nfs=inputs.nfs + SLEEPER)
         plan = await apply(inputs, store, agents, switch)
         server = plan.layout.servers["monitor.0"]
