@@ -224,13 +224,9 @@ def test_a_program_that_ends_is_started_again(running: Cluster, store: SqliteSto
 
         await until(back)
         await until(lambda: in_step(agents, server, restarts=0))
-        await apply(running.inputs(SMALL, Running()), store, agents, switch)
-        assert (
-            space
-            not in subprocess.run(
-                ["ip", "netns", "list"], capture_output=True, text=True, check=True
-            ).stdout
-        )
+        again = await apply(running.inputs(SMALL, plan.running), store, agents, switch)
+        assert modules(running) == wanted(again)
+        assert not pids_in(space)
 
     drive(running, work)
 
