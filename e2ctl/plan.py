@@ -67,7 +67,7 @@ class FlowException:
 class Running:
     """What of a running plan a new one keeps.
 
-    Servers, spans and reach of instances, numbers of entries, and splits that are under way.
+    Servers, types, spans and reach of instances, numbers of entries, and splits that are under way.
     """
 
     servers: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +75,15 @@ class Running:
     entries: Mapping[str, int] = field(default_factory=dict)
     detours: Mapping[str, Detour] = field(default_factory=dict)
     exceptions: tuple[FlowException, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
+
+    def spans_for(self, policy: Policy) -> dict[str, tuple[Span, Span]]:
+        """Span and reach of the instances whose NF has still the type that it had."""
+        return {
+            name: spans
+            for name, spans in self.spans.items()
+            if policy.nfs.get(name.rpartition(".")[0]) == self.types[name]
+        }
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ class Plan:
         """What the next plan is to keep of this one."""
         numbers = {name: number for name, _, number in self.entries}
         spans = {i.name: (i.span, i.reach) for i in self.igraph.instances}
-        return Running(self.layout.servers, spans, numbers, self.detours, self.exceptions)
+        types = {i.name: i.type for i in self.igraph.instances}
+        return Running(self.layout.servers, spans, numbers, self.detours, self.exceptions, types)
 
     def __str__(self) -> str:
         parts = [str(self.igraph), str(self.layout)]
@@ -200,7 +210,7 @@ def instances_for(
     sizes = size(pgraph, catalog, hardware, loads)
     wanted = {**sizes.counts, **{nf: n for nf, n in (counts or {}).items() if nf in sizes.counts}}
     work = switch_work(pgraph, catalog, hardware)
-    igraph = igraphs.build(pgraph, catalog, wanted, loads, work.hashes, running.spans)
+    igraph = igraphs.build(pgraph, catalog, wanted, loads, work.hashes, running.spans_for(policy))
     return _Sized(pgraph, igraph, work, offloaded, sizes.notes)
 
 
@@ -226,7 +236,7 @@ def make_plan(
         igraph, catalog, hardware, running=before.servers, strategy=strategy, seed=seed
     )
     routing = route(pgraph, igraph, layout, sized.work, hardware, before.entries)
-    names = {instance.name for instance in igraph.instances}
+    names = before.spans_for(policy).keys()
     detours = {name: d for name, d in before.detours.items() if {name, d.target} <= names}
     exceptions = tuple(e for e in before.exceptions if e.instance in names)
     rules = switch_rules(pgraph, igraph, routing, hardware, catalog, exceptions)

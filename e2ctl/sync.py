@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -171,7 +171,19 @@ def commit(client: Client, plan: ServerPlan) -> None:
                 with _refusals(f"task of {name}"):
                     client.attach_task(name, wid=workers[label])
     finally:
+        _resume(client, [name for name in found.modules if name not in sources])
+
+
+def _resume(client: Client, going: Sequence[str]) -> None:
+    """Let workers run on. What is about to go may read metadata that nobody writes any more: then
+    it goes at once, with what waits in its queues.
+    """
+    try:
+        client.resume()
+    except BessError:
         with _refusals("resume"):
+            for name in going:
+                client.destroy_module(name)
             client.resume()
 
 

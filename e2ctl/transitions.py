@@ -60,6 +60,7 @@ def split(running: Running, instance: str, cut: int, server: str) -> tuple[Runni
             servers={**running.servers, name: server},
             spans=spans,
             detours={**running.detours, instance: Detour(name, cut)},
+            types={**running.types, name: running.types[instance]},
         ),
         name,
     )

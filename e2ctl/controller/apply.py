@@ -131,7 +131,7 @@ async def _back(agents: Agents, switch: SwitchDriver, old: _Goal, *, undo_commit
     if undo_commit:
         with suppress(SwitchError):  # it still has the old entries, or none
             await switch.replace(old.rules)
-    steps = ("Commit", "Finish") if undo_commit else ("Finish",)
+    steps = ("Prepare", "Commit", "Finish") if undo_commit else ("Finish",)
     for server, plan in old.servers.items():
         try:
             for step in steps:

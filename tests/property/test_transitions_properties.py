@@ -14,7 +14,7 @@ from e2ctl.igraph import ALL_IDS, SPAN_STEP, Span
 from e2ctl.plan import FlowException, Running
 from e2ctl.transitions import TransitionError, drain, middle, push, remove, settle, split
 
-START = Running({"nf.0": "s1"}, {"nf.0": (ALL_IDS, ALL_IDS)})
+START = Running({"nf.0": "s1"}, {"nf.0": (ALL_IDS, ALL_IDS)}, types={"nf.0": "T"})
 
 
 class Model:

@@ -115,6 +115,15 @@ def test_a_new_plan_keeps_what_runs() -> None:
     assert all(more.running.entries[n] == numbers[n] for n in ("ids.0", "ids.1"))
 
 
+def test_another_type_begins_anew() -> None:
+    body = "subscribers -> nf @ 6Gbps; nf -> internet; }"
+    head = "port subscribers, internet\npipeline p { "
+    first = make_plan(parse_policy(f"nf nf : IDS\n{head}{body}"), CATALOG, RACK)
+    assert counts(first) == {"nf": 2}
+    policy = parse_policy(f"nf nf : LinuxNAT\n{head}{body}")
+    assert counts(make_plan(policy, CATALOG, RACK, running=first.running)) == {"nf": 1}
+
+
 def test_exceptions_are_above_spans() -> None:
     first = make_plan(OFFICE, CATALOG, RACK)
     cut = middle(first.running.spans["ids.0"][0])
