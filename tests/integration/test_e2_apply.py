@@ -241,7 +241,7 @@ def pids_in(space: str) -> list[int]:
 def test_events_are_printed_as_they_happen(running: Cluster) -> None:
     words = ["events", "--hardware", str(running.path), "--count", "3", "--json"]
     with subprocess.Popen(
-        [sys.executable, "-m", "e2ctl.cli", *words],
+        [sys.executable, "-P", "-m", "e2ctl.cli", *words],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
