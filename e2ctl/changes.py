@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Literal
 
-from e2ctl.filters import prefixes
 from e2ctl.igraph import ALL_IDS, SPAN_STEP, Span
+from e2ctl.switch_rules import id_terms
 
 __all__ = [
     "Act",
@@ -30,8 +30,6 @@ __all__ = [
     "lost",
     "with_change",
 ]
-
-_ID_BITS = 12
 
 
 @dataclass(frozen=True)
@@ -171,9 +169,7 @@ def group_of(nf: str, spans: Mapping[int, Span]) -> Group:
 
 def entries_of(span: Span) -> int:
     """Entries of a switch for a span."""
-    if span == ALL_IDS:
-        return 1
-    return len(prefixes(span.start // SPAN_STEP, span.end // SPAN_STEP - 1, _ID_BITS))
+    return len(id_terms(span))
 
 
 def cut_at(span: Span, buckets: Sequence[float], part: float = 0.5) -> int | None:
@@ -202,8 +198,7 @@ def after(spans: Mapping[int, Span], change: Change) -> dict[int, Span]:
     rest = Span(held.start, ids.start) if ids.start > held.start else Span(ids.end, held.end)
     if rest.start < rest.end:
         result[change.holder] = rest
-    had = result.get(change.gets, ids)
-    result[change.gets] = Span(min(had.start, ids.start), max(had.end, ids.end))
+    result[change.gets] = result.get(change.gets, ids).joined(ids)
     return result
 
 

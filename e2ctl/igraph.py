@@ -251,11 +251,8 @@ def _steering(
     hashes: Mapping[str, str],
 ) -> dict[str, Steering]:
     """How each NF tells flows apart, in the order of the graph."""
-    nfs: nx.DiGraph[str] = nx.DiGraph()
-    nfs.add_nodes_from(types)
-    nfs.add_edges_from((e.source, e.target) for e in graph.edges if {e.source, e.target} <= {*nfs})
     steering: dict[str, Steering] = {}
-    for name in nx.topological_sort(nfs):
+    for name in nx.topological_sort(graph.nfs):
         if name in hashes:
             steering[name] = Steering(SWITCH_HASHES[hashes[name]], hashes[name])
             continue

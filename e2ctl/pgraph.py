@@ -87,6 +87,19 @@ class PGraph:
         frozen: nx.DiGraph[str] = nx.freeze(graph)
         return frozen
 
+    @cached_property
+    def nfs(self) -> nx.DiGraph[str]:
+        """Its NFs alone, which have no cycle, in the order of the graph."""
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        graph.add_nodes_from(node.name for node in self.nodes if node.kind == "nf")
+        graph.add_edges_from(
+            (edge.source, edge.target)
+            for edge in self.edges
+            if edge.source in graph and edge.target in graph
+        )
+        frozen: nx.DiGraph[str] = nx.freeze(graph)
+        return frozen
+
     def node(self, name: str) -> PNode:
         """The node of a name."""
         found: Any = self.digraph.nodes[name]["node"]

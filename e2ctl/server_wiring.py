@@ -308,7 +308,7 @@ class _Wiring:
             return self.first(name)
         here, there = self.hardware.servers[self.server], self.hardware.servers[server]
         nf = self.instances[name].nf
-        carried = _ancestors(self.pgraph, nf)
+        carried = nx.ancestors(self.pgraph.nfs, nf)
         options = [option for option, nfs in self.options.values() if nfs & carried]
         if self.igraph.steering[nf].switch_hash is not None:
             options.append(_ID_OPTION)
@@ -356,11 +356,6 @@ def _named(name: str, args: Mapping[str, Any]) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _ancestors(graph: PGraph, nf: str) -> frozenset[str]:
-    nfs = {node.name for node in graph.nodes if node.kind == "nf"}
-    return frozenset(nx.ancestors(graph.digraph.subgraph(nfs), nf))
 
 
 def _options(

@@ -46,15 +46,12 @@ def estimate(graph: PGraph) -> Loads:
     edges: dict[tuple[str, str], float] = {}
     nodes: dict[str, float] = {}
     known: set[str] = set()
-    nfs: nx.DiGraph[str] = nx.DiGraph()
-    nfs.add_nodes_from(node.name for node in graph.nodes if node.kind == "nf")
-    nfs.add_edges_from((e.source, e.target) for e in graph.edges if {e.source, e.target} <= {*nfs})
     ports = [node.name for node in graph.nodes if node.kind == "port"]
-    for name in (*ports, *nx.topological_sort(nfs)):
+    for name in (*ports, *nx.topological_sort(graph.nfs)):
         leaving = graph.edges_from(name)
         rated = sum(edge.rate or 0.0 for edge in leaving)
         share = UNKNOWN_BPS
-        if name in nfs:
+        if name in graph.nfs:
             entering = [(edge.source, name) for edge in graph.edges_to(name)]
             nodes[name] = sum(edges[pair] for pair in entering)
             unrated = sum(edge.rate is None for edge in leaving)

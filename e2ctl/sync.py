@@ -209,8 +209,8 @@ def finish(client: Client, plan: ServerPlan) -> None:
                 break
             time.sleep(_POLL_S)
     with _refusals("old parts"):
-        devices = {device.name for device in plan.devices}
-        _remove(client, found, modules, frozenset(devices), frozenset(plan.tasks.values()))
+        devices = frozenset(device.name for device in plan.devices)
+        _remove(client, found, modules, devices, frozenset(plan.tasks.values()))
 
 
 def _filled(client: Client, queue: str) -> bool:

@@ -130,9 +130,9 @@ def apply_command(
                 if held.read().stage != "done":
                     await recover(held, agents, switch, _say)
                 current = held.read().current
-                running = current.plan().running if current else Running()
-                inputs = Inputs.read(policy, nfs, hardware_path, running)
                 before = None if current is None else current.plan()
+                running = Running() if before is None else before.running
+                inputs = Inputs.read(policy, nfs, hardware_path, running)
                 plan = await apply(inputs, held, agents, switch, _say)
                 return plan, before is not None and str(before) == str(plan)
 

@@ -86,10 +86,7 @@ class Scaler:
 
     async def left(self, instance: str) -> int:
         """Flows that a split or drain of an instance still keeps there."""
-        return await self._left(self._current()[1], instance)
-
-    async def _left(self, plan: Plan, instance: str) -> int:
-        return len(await self._kept(plan, instance))
+        return len(await self._kept(self._current()[1], instance))
 
     async def _kept(self, plan: Plan, instance: str) -> list[dict[str, Any]]:
         """The flows that stay with an instance though new ones like them go elsewhere.
@@ -147,7 +144,7 @@ class Scaler:
 
     async def _until(self, instance: str, few: int) -> None:
         plan = self._current()[1]
-        while await self._left(plan, instance) > few:
+        while len(await self._kept(plan, instance)) > few:
             await asyncio.sleep(_POLL_S)
 
     async def _apply(self, inputs: Inputs, after: Running) -> None:
