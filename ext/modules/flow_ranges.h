@@ -78,8 +78,8 @@ class FlowRanges {
   Gate gate(uint32_t id) const { return at(id).gate; }
   const std::vector<Range>& list() const { return ranges_; }
 
-  // The same, but that [cut, end of the range of `cut`) belongs to `gate`.
-  FlowRanges split(uint32_t cut, Gate gate) const {
+  // The same, but that [cut, end), a part of one range, belongs to `gate`.
+  FlowRanges split(uint64_t cut, uint64_t end, Gate gate) const {
     std::vector<Range> ranges;
     for (const Range& range : ranges_) {
       if (cut < range.start || cut >= range.end) {
@@ -87,7 +87,8 @@ class FlowRanges {
         continue;
       }
       if (cut > range.start) append(ranges, {range.start, cut, range.gate});
-      append(ranges, {cut, range.end, gate});
+      append(ranges, {cut, end, gate});
+      if (end < range.end) append(ranges, {end, range.end, range.gate});
     }
     FlowRanges result;
     result.set(std::move(ranges));

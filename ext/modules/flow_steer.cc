@@ -8,8 +8,8 @@
 // connection has ended (RST, or FIN in both directions; without `symmetric`, where a flow is one
 // direction, one FIN). Ends of connections count only where the affinity is the whole 5-tuple.
 //
-// `split` gives the upper part of a range to another gate without moving a flow: those that are
-// active become exceptions, which keep their gate above the range. As flows end, so do their
+// `split` gives a part of a range to another gate without moving a flow: those that are active
+// become exceptions, which keep their gate above the range. As flows end, so do their
 // exceptions; an event tells when few are left, so that the rest fits a hardware switch. A cut at
 // the start of a range drains it. `update` does move flows: all that are no exceptions follow the
 // new ranges. Exceptions that `update` adds last as long as their flows do, too, and begin now.
@@ -31,7 +31,7 @@
 // Arguments: FlowSteerArg
 // Commands:
 //   update      changes ranges and exceptions in one step, all or nothing
-//   split       gives the upper part of a range to another gate; active flows stay
+//   split       gives a part of a range to another gate; active flows stay
 //   get_status  what each gate has, exactly; a batch in flight may be missing
 //   get_flows   flows one by one
 // Metadata: reads `id_attr` (2 bytes, network order), if it is set. Where no module upstream writes

@@ -34,6 +34,7 @@ class FlowSteer final : public Module {
     Gate gate = 0;
     Gate new_gate = 0;
     uint32_t cut = 0;
+    uint64_t end = 0;
     uint64_t threshold = 0;
     Field<uint64_t> left{};  // exceptions; 0: free for another split
     std::atomic<bool> told{false};

@@ -166,8 +166,14 @@ Status FlowSteer::split(const Args& args, Args& response) {
                            "gate " +
                            std::to_string(gate_number(gate)));
   }
-  const uint64_t end = ranges_.at(static_cast<uint32_t>(cut)).end;
-  FlowRanges changed = ranges_.split(static_cast<uint32_t>(cut), new_gate);
+  const uint64_t range_end = ranges_.at(static_cast<uint32_t>(cut)).end;
+  const uint64_t end = args["end"].as_uint() == 0 ? range_end : args["end"].as_uint();
+  if (end <= cut || end > range_end) {
+    return Status::invalid("split: end " + std::to_string(end) + " must be above cut, " +
+                           std::to_string(cut) + ", and at most " + std::to_string(range_end) +
+                           ", the end of its range");
+  }
+  FlowRanges changed = ranges_.split(cut, end, new_gate);
   if (changed.list().size() > FlowRanges::kMostRanges) {
     return Status::error(ENOSPC, "split: there are " + std::to_string(ranges.size()) +
                                      " ranges, and at most " +
@@ -186,6 +192,7 @@ Status FlowSteer::split(const Args& args, Args& response) {
   split->gate = gate;
   split->new_gate = new_gate;
   split->cut = static_cast<uint32_t>(cut);
+  split->end = end;
   split->threshold = std::max<uint64_t>(1, args["threshold"].as_uint());
   split->told = false;
   uint64_t left = 0;
@@ -256,6 +263,7 @@ Status FlowSteer::get_status(const Args&, Args& response) {
     entry.set("gate", gate_number(split.gate));
     entry.set("new_gate", gate_number(split.new_gate));
     entry.set("cut", static_cast<uint64_t>(split.cut));
+    entry.set("end", split.end);
     entry.set("exceptions", left[i]);
     entry.set("threshold", split.threshold);
     splits.push_back(std::move(entry));
@@ -277,6 +285,13 @@ Status FlowSteer::get_flows(const Args& args, Args& response) {
     Status status = read_gate(args["gate"], "get_flows: gate", gate_drop_, gate);
     if (!status.ok()) return status;
   }
+  const uint64_t start = args["start"].as_uint();
+  const uint64_t end = args["end"].as_uint() == 0 ? FlowRanges::kEnd : args["end"].as_uint();
+  const bool every_id = start == 0 && end == FlowRanges::kEnd;
+  if (start >= end || end > FlowRanges::kEnd) {
+    return Status::invalid("get_flows: start " + std::to_string(start) + " must be below end, " +
+                           std::to_string(end) + ", and that at most 4294967296");
+  }
   uint64_t limit = args["limit"].as_uint();
   if (limit == 0) limit = kDefaultShown;
   const uint64_t now = aging_.now_ns();
@@ -285,6 +300,10 @@ Status FlowSteer::get_flows(const Args& args, Args& response) {
   each_flow(now, [&](uint32_t at) {
     const FlowEntry& entry = table_[at];
     if (!all && entry.gate != gate) return;
+    if (!every_id &&
+        ((entry.state & FlowEntry::kNoId) != 0 || table_.id(at) < start || table_.id(at) >= end)) {
+      return;
+    }
     if (++total > limit) return;
     Args flow;
     flow.set("flow", FlowAffinity::describe(table_.key(at)));

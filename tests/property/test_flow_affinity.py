@@ -181,10 +181,10 @@ class Steered:
         }
         self.command("update", args, refused)
 
-    def split(self, gate: int, new_gate: int, cut: int, threshold: int) -> None:
-        args = {"gate": gate, "new_gate": new_gate, "cut": cut, "threshold": threshold}
+    def split(self, gate: int, new_gate: int, cut: int, threshold: int, last: int) -> None:
+        args = {"gate": gate, "new_gate": new_gate, "cut": cut, "threshold": threshold, "end": last}
         try:
-            exceptions = self.twin.split(gate, new_gate, cut, threshold)
+            exceptions = self.twin.split(gate, new_gate, cut, threshold, last)
         except RefusedError:
             self.command("split", args, refused=True)
             return
@@ -252,6 +252,7 @@ def test_flows_stay_where_they_began(data: st.DataObject) -> None:
                 data.draw(st.integers(0, 5)),
                 data.draw(st.sampled_from(cuts)),
                 data.draw(st.integers(0, 3)),
+                data.draw(st.sampled_from([0, 0, end, *cuts])),
             )
         else:
             ranges = st.one_of(st.just([]), partitions()) if step == "update" else broken()

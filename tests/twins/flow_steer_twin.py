@@ -223,12 +223,15 @@ class SteerTwin:
             flow.gate, flow.used, flow.exception, flow.split = gate, self.now, True, 0
         self.tell()
 
-    def split(self, gate: int, new_gate: int, cut: int, threshold: int) -> int:
+    def split(self, gate: int, new_gate: int, cut: int, threshold: int, end: int = 0) -> int:
         self.expire()
         hit = [r for r in self.ranges if r[0] <= cut < r[1] and r[2] == gate]
         if not hit or gate == new_gate:
             raise RefusedError
-        start, end, _ = hit[0]
+        start, last, _ = hit[0]
+        end = end or last
+        if not cut < end <= last:
+            raise RefusedError
         number = len(self.splits) + 1
         for flow in self.flows.values():
             if flow.id is None or not cut <= flow.id < end:
@@ -239,6 +242,7 @@ class SteerTwin:
                 self.free_from_splits(flow)
         parts = [(start, cut, gate)] if start < cut else []
         rest = [r for r in self.ranges if r != hit[0]]
+        parts += [(end, last, gate)] if end < last else []
         self.ranges = merged([*rest, *parts, (cut, end, new_gate)])
         self.splits[number] = Split(max(1, threshold))
         self.tell()

@@ -167,7 +167,11 @@ FLOW = udp(0)._asdict()
         ("split", {"gate": 1, "new_gate": 1, "cut": 5}, r"new_gate is 1, as gate is; must be"),
         ("split", {"gate": 1, "new_gate": 3, "cut": HALF}, r"cut 2147483648 is outside of the"),
         ("split", {"gate": 2, "new_gate": 3, "cut": END}, r"cut 4294967296 is outside of the"),
+        ("split", {"gate": 1, "new_gate": 3, "cut": 9, "end": 9}, r"end 9 must be above cut, 9, and"),
+        ("split", {"gate": 1, "new_gate": 3, "cut": 9, "end": END}, r"at most 2147483648, the end"),
         ("get_flows", {"gate": 9000}, r"get_flows: gate: not a gate"),
+        ("get_flows", {"start": 9, "end": 9}, r"get_flows: start 9 must be below end, 9, and"),
+        ("get_flows", {"end": END + 1}, r"end, 4294967297, and that at most 4294967296"),
     ],
 )
 def test_commands_that_are_refused_change_nothing(
@@ -183,6 +187,24 @@ def test_commands_that_are_refused_change_nothing(
     assert (status(engine), engine.module_command("m", "get_flows", {})) == before
     assert [gate(engine, udp(n)) for n in range(4)] == gates
     assert gate(engine, udp(7)) == 5
+
+
+def test_a_part_in_the_middle_is_split_off() -> None:
+    engine = steer(WHOLE)
+    flows = sorted((udp(n) for n in range(8)), key=flow_id)
+    old, fresh = flows[::2], flows[1::2]
+    for flow in old:
+        gate(engine, flow)
+    args = {"gate": 1, "new_gate": 2, "cut": flow_id(flows[2]), "end": flow_id(flows[5])}
+    assert engine.module_command("m", "split", args) == {"split": 1, "exceptions": 2}
+    (split,) = status(engine)["splits"]
+    assert (split["cut"], split["end"]) == (args["cut"], args["end"])
+    assert [gate(engine, flow) for flow in old] == [1] * 4
+    assert [gate(engine, flow) for flow in fresh] == [1, 2, 1, 1]
+    part = {"start": args["cut"], "end": args["end"]}
+    found = engine.module_command("m", "get_flows", part)
+    assert {entry["id"] for entry in found["flows"]} == {flow_id(flow) for flow in flows[2:5]}
+    assert engine.module_command("m", "get_flows", {**part, "gate": 1})["total"] == 2
 
 
 def test_too_many_splits_at_a_time() -> None:
