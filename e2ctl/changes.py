@@ -16,6 +16,7 @@ __all__ = [
     "Change",
     "Decision",
     "Group",
+    "Kind",
     "Room",
     "Seen",
     "Settings",

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -155,6 +155,11 @@ class Hardware(BaseModel):
         if len({ipaddress.ip_address(server.ip).version for server in self.servers.values()}) > 1:
             raise ValueError("tunnels lead from IPv4 to IPv4 or from IPv6 to IPv6; the servers mix")
         return self
+
+    def without(self, names: Collection[str]) -> Hardware:
+        """The cluster without some of its servers."""
+        left = {name: server for name, server in self.servers.items() if name not in names}
+        return self.model_copy(update={"servers": left})
 
     @property
     def slowest_ghz(self) -> float:

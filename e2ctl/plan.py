@@ -13,6 +13,7 @@ from difflib import ndiff
 from typing import Any
 
 from e2ctl import igraph as igraphs
+from e2ctl.changes import Kind
 from e2ctl.hardware import Hardware
 from e2ctl.igraph import IGraph, Instance, Span
 from e2ctl.layout import Layout, lay_out
@@ -35,7 +36,7 @@ from e2ctl.switch_rules import (
     spelled_out,
 )
 
-__all__ = ["Plan", "Running", "diff", "make_plan", "switch_rules"]
+__all__ = ["Detour", "FlowException", "Plan", "Running", "diff", "make_plan", "switch_rules"]
 
 # Types of VLAN tags.
 TAGS = (0x8100, 0x88A8)
@@ -46,10 +47,14 @@ _FORWARD, _EGRESS, _FILTER, _TAGGED = 10, 11, 100, 60_000
 
 @dataclass(frozen=True)
 class Detour:
-    """New flows with ids from ``cut`` on go to ``target``: an instance passes them on itself."""
+    """New flows of ``ids`` go on to ``target``: an instance's own FlowSteer passes them on.
 
+    Not any more where a drain is taken back ("resume"); then active ones still do.
+    """
+
+    kind: Kind
     target: str
-    cut: int
+    ids: Span
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ class Plan:
         parts += [f"the switch does {name}\n" for name in self.offloaded]
         parts += [f"entry {number} {name} on {server}\n" for name, server, number in self.entries]
         parts += [
-            f"{name} passes new flows from id {detour.cut:#010x} on to {detour.target}\n"
+            f"{name} passes new flows of {detour.ids} on to {detour.target}: {detour.kind}\n"
             for name, detour in self.detours.items()
         ]
         parts += [f"switch: {rule}\n" for rule in self.switch]
@@ -246,9 +251,11 @@ def make_plan(
             f"{len(rules) - hardware.switch.table:,} are missing; use fewer port ranges and "
             f"negations on edges that leave ports, or fewer instances behind them"
         )
-    cuts = {name: (detour.target, detour.cut) for name, detour in detours.items()}
+    changes = {
+        name: (d.target, None if d.kind == "resume" else d.ids) for name, d in detours.items()
+    }
     servers = {
-        name: wire_server(name, pgraph, igraph, layout, routing, catalog, hardware, cuts)
+        name: wire_server(name, pgraph, igraph, layout, routing, catalog, hardware, changes)
         for name in hardware.servers
     }
     return Plan(

@@ -28,7 +28,7 @@ import networkx as nx
 from e2ctl.affinity import FLOW_IDS
 from e2ctl.filters import FilterError, rule_list
 from e2ctl.hardware import Hardware
-from e2ctl.igraph import IEdge, IGraph, Instance
+from e2ctl.igraph import IEdge, IGraph, Instance, Span
 from e2ctl.layout import Layout
 from e2ctl.nfs import Catalog, Program
 from e2ctl.pgraph import PEdge, PGraph, bound_filters
@@ -54,11 +54,11 @@ def wire_server(
     routing: Routing,
     catalog: Catalog,
     hardware: Hardware,
-    detours: Mapping[str, tuple[str, int]],
+    detours: Mapping[str, tuple[str, Span | None]],
 ) -> ServerPlan:
     """Plan the dataplane of one server.
 
-    ``detours`` holds the instances that pass on new flows: to which, and from which flow id on.
+    ``detours`` holds the instances that pass on flows: to which, and new ones of which ids.
     """
     return _Wiring(server, pgraph, igraph, layout, routing, catalog, hardware, detours).plan()
 
@@ -73,7 +73,7 @@ class _Wiring:
         routing: Routing,
         catalog: Catalog,
         hardware: Hardware,
-        detours: Mapping[str, tuple[str, int]],
+        detours: Mapping[str, tuple[str, Span | None]],
     ) -> None:
         self.server = server
         self.detours = detours
@@ -212,12 +212,14 @@ class _Wiring:
     def hold(self, instance: Instance, module: str) -> list[dict[str, int]]:
         """Ranges of an instance's own FlowSteer: everything is for it, or some is passed on."""
         self.link(module, instance.index, f"queue:{instance.name}")
-        target, cut = self.detours.get(instance.name, ("", FLOW_IDS))
-        parts = [(0, cut, instance.index)]
-        if target:
+        parts = [(0, FLOW_IDS, instance.index)]
+        if instance.name in self.detours:
+            target, ids = self.detours[instance.name]
             index = self.instances[target].index
             self.link(module, index, self.towards(target))
-            parts.append((cut, FLOW_IDS, index))
+            if ids is not None:
+                above = (ids.end, FLOW_IDS, instance.index)
+                parts = [(0, ids.start, instance.index), (ids.start, ids.end, index), above]
         return [{"start": a, "end": b, "gate": gate} for a, b, gate in parts if a < b]
 
     def program(

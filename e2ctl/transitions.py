@@ -3,35 +3,53 @@
 
 Migration avoidance (section 3.4.4 of the dissertation), in steps that are each a plan to apply:
 
-1. `split`: a new instance gets the upper part of another's flow ids, but upstream knows nothing
-   of it: the old instance's own FlowSteer passes new flows on (a detour), and active ones stay.
-2. `push`: once few of these are left, upstream gets the new spans, and those few as exceptions.
-3. `settle`: once none is left, exceptions and detour go.
+1. A *change* begins: an instance's own FlowSteer passes new flows of some ids on to another (a
+   detour), and active ones stay. Upstream knows nothing of it. `split` gives them to a new
+   instance, `shift` and `drain` to a neighbour, and `resume` takes back what `drain` gave away.
+2. `push`: once few flows are left that stay, upstream gets the new spans, and these few as
+   exceptions.
+3. `settle`: the detour goes, for upstream knows by now; `remove` takes an instance away whose
+   span another has. As flows end, `forget` takes away the exceptions that kept them.
 
-Draining is the same the other way: `drain` has an instance pass on all new flows to the one whose
-span is next to its own; `push` gives that one the span; `remove` takes the empty instance away.
 Upstream, old spans and detours lead a flow to the same instance as new spans and exceptions do, so
 that it does not matter in which order servers and switch change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from e2ctl.igraph import SPAN_STEP, Span
 from e2ctl.plan import Detour, FlowException, Running
 
-__all__ = ["TransitionError", "drain", "middle", "new_name", "push", "remove", "settle", "split"]
+__all__ = [
+    "TransitionError",
+    "drain",
+    "forget",
+    "is_pushed",
+    "middle",
+    "new_name",
+    "push",
+    "remove",
+    "resume",
+    "settle",
+    "shift",
+    "split",
+]
+
+
+T = TypeVar("T")
 
 
 class TransitionError(Exception):
-    """An instance can't be split or drained now; the message says why."""
+    """An instance can't be changed so now; the message says why."""
 
 
 def new_name(running: Running, nf: str) -> str:
     """The name of an NF's next instance: with the lowest number that is free."""
-    taken = {name for name in running.servers if name.rpartition(".")[0] == nf}
+    taken = {name for name in running.servers if _nf(name) == nf}
     return next(name for i in range(len(taken) + 1) if (name := f"{nf}.{i}") not in taken)
 
 
@@ -46,83 +64,140 @@ def middle(span: Span) -> int:
 def split(running: Running, instance: str, cut: int, server: str) -> tuple[Running, str]:
     """Give new flows from ``cut`` on to a new instance on ``server``; returns its name, too."""
     span = _span(running, instance)
-    if cut % SPAN_STEP or not span.start < cut < span.end:
-        raise TransitionError(
-            f"{instance} can't be cut at {cut:#x}; expected a multiple of {SPAN_STEP:#x} within "
-            f"its flow ids {span}"
-        )
+    _check_cut(instance, span, cut)
     _check_free(running, instance)
-    name = new_name(running, instance.rpartition(".")[0])
-    spans = {**running.spans, name: (Span(cut, cut), Span(cut, span.end))}
-    return (
-        replace(
-            running,
-            servers={**running.servers, name: server},
-            spans=spans,
-            detours={**running.detours, instance: Detour(name, cut)},
-            types={**running.types, name: running.types[instance]},
-        ),
-        name,
+    name = new_name(running, _nf(instance))
+    ids = Span(cut, span.end)
+    after = replace(
+        running,
+        servers={**running.servers, name: server},
+        spans={**running.spans, name: (Span(cut, cut), ids)},
+        types={**running.types, name: running.types[instance]},
     )
+    return _with_detour(after, instance, Detour("split", name, ids)), name
 
 
-def drain(running: Running, instance: str) -> Running:
+def shift(running: Running, instance: str, target: str, ids: Span) -> Running:
+    """Give new flows of ``ids``, at one end of a span, to the instance that has what is next."""
+    span, other = _span(running, instance), _span(running, target)
+    at_end = ids.start == other.end == span.start or ids.end == other.start == span.end
+    if _nf(instance) != _nf(target) or not at_end or other.empty:
+        raise TransitionError(
+            f"{instance} can't give {ids} of {span} to {target}, which has {other}"
+        )
+    _check_cut(instance, span, ids.end if ids.start == span.start else ids.start)
+    _check_free(running, instance, target)
+    return _with_detour(running, instance, Detour("shift", target, ids))
+
+
+def drain(running: Running, instance: str, target: str | None = None) -> Running:
     """Have an instance pass on all new flows to a neighbour of its NF."""
     span = _span(running, instance)
     _check_free(running, instance)
-    nf = instance.rpartition(".")[0]
-    for name, (other, reach) in running.spans.items():
-        is_next = other.end == span.start or other.start == span.end
-        if name.rpartition(".")[0] == nf and name != instance and is_next and not span.empty:
+    for name, (other, _) in running.spans.items():
+        is_next = (other.end == span.start or other.start == span.end) and not other.empty
+        if _nf(name) == _nf(instance) and name != instance and is_next and target in (None, name):
             _check_free(running, name)
-            return replace(
-                running,
-                spans={**running.spans, name: (other, reach.joined(span))},
-                detours={**running.detours, instance: Detour(name, span.start)},
-            )
-    raise TransitionError(f"{instance} is the only instance of {nf}; a policy without it ends it")
+            return _with_detour(running, instance, Detour("drain", name, span))
+    if target is not None:
+        raise TransitionError(f"{instance} and {target} have no flow ids that are next to another")
+    raise TransitionError(
+        f"{instance} is the only instance of {_nf(instance)}; it can't be drained"
+    )
+
+
+def resume(running: Running, instance: str) -> Running:
+    """Have an instance that is being drained take new flows again.
+
+    Those that its neighbour got meanwhile stay there.
+    """
+    detour = _detour(running, instance)
+    if detour.kind != "drain" or is_pushed(running, instance):
+        raise TransitionError(f"{instance} is not being drained, or its flow ids are gone already")
+    return _with_detour(running, instance, replace(detour, kind="resume"))
+
+
+def is_pushed(running: Running, instance: str) -> bool:
+    """Whether upstream knows of the change that an instance is in."""
+    detour = _detour(running, instance)
+    return detour.kind != "resume" and running.spans[instance][0].meets(detour.ids) is None
 
 
 def push(running: Running, instance: str, exceptions: Iterable[FlowException]) -> Running:
-    """Tell upstream of a split or a drain, and which flows stay with ``instance``."""
+    """Tell upstream of a change, and which flows stay though their ids are another's."""
     detour = _detour(running, instance)
-    span, reach = running.spans[instance]
-    other, other_reach = running.spans[detour.target]
-    moved = Span(max(detour.cut, span.start), span.end)
-    joined = other.joined(moved)
-    spans = {
-        **running.spans,
-        instance: (Span(span.start, moved.start), reach),
-        detour.target: (joined, other_reach.joined(joined)),
-    }
-    return replace(running, spans=spans, exceptions=(*running.exceptions, *exceptions))
+    spans = dict(running.spans)
+    if detour.kind != "resume" and not is_pushed(running, instance):
+        (span, reach), (other, far) = spans[instance], spans[detour.target]
+        below = detour.ids.start > span.start
+        rest = Span(span.start, detour.ids.start) if below else Span(detour.ids.end, span.end)
+        spans[instance] = (rest, reach)
+        spans[detour.target] = (other.joined(detour.ids), far)
+    return replace(
+        running,
+        spans=spans,
+        exceptions=tuple(dict.fromkeys((*running.exceptions, *exceptions))),
+    )
 
 
 def settle(running: Running, instance: str) -> Running:
-    """End a detour that nothing needs any more, after `push`."""
-    _detour(running, instance)
-    detours = {name: d for name, d in running.detours.items() if name != instance}
-    span, _ = running.spans[instance]
-    return replace(
-        running,
-        spans={**running.spans, instance: (span, span)},
-        detours=detours,
-        exceptions=tuple(e for e in running.exceptions if e.instance != instance),
-    )
+    """End the detour of a change that upstream knows of."""
+    detour = _detour(running, instance)
+    after = replace(running, detours=_without(running.detours, instance))
+    return _within_reach(after, {instance, detour.target})
+
+
+def forget(running: Running, ended: Collection[FlowException]) -> Running:
+    """Take away the exceptions of flows that have ended."""
+    left = tuple(e for e in running.exceptions if e not in ended)
+    return _within_reach(replace(running, exceptions=left), {e.instance for e in ended})
 
 
 def remove(running: Running, instance: str) -> Running:
-    """Take away an instance that was drained and has no span left."""
-    span, _ = running.spans[instance]
+    """Take away an instance that was drained, once another has its span."""
+    span = _span(running, instance)
     if not span.empty:
         raise TransitionError(f"{instance} still has the flow ids {span}; drain it first")
     after = settle(running, instance)
-
     return replace(
         after,
-        servers={name: server for name, server in after.servers.items() if name != instance},
-        spans={name: spans for name, spans in after.spans.items() if name != instance},
+        servers=_without(after.servers, instance),
+        spans=_without(after.spans, instance),
+        types=_without(after.types, instance),
+        exceptions=tuple(e for e in after.exceptions if e.instance != instance),
     )
+
+
+def _nf(instance: str) -> str:
+    return instance.rpartition(".")[0]
+
+
+def _without(values: Mapping[str, T], instance: str) -> dict[str, T]:
+    return {name: value for name, value in values.items() if name != instance}
+
+
+def _with_detour(running: Running, instance: str, detour: Detour) -> Running:
+    """With a change of ``instance``; flows of its ids may be at both ends from now on."""
+    span, reach = running.spans[detour.target]
+    return replace(
+        running,
+        spans={**running.spans, detour.target: (span, reach.joined(detour.ids))},
+        detours={**running.detours, instance: detour},
+    )
+
+
+def _within_reach(running: Running, names: Collection[str]) -> Running:
+    """Flows of other ids than an instance's own are there only while changes or exceptions last."""
+    kept = {exception.instance for exception in running.exceptions}
+    spans = dict(running.spans)
+    for name in names:
+        if name not in kept and name in spans:
+            reach = spans[name][0]
+            for holder, detour in running.detours.items():
+                if name in (holder, detour.target):
+                    reach = reach.joined(detour.ids)
+            spans[name] = (spans[name][0], reach)
+    return replace(running, spans=spans)
 
 
 def _span(running: Running, instance: str) -> Span:
@@ -134,15 +209,24 @@ def _span(running: Running, instance: str) -> Span:
 
 def _detour(running: Running, instance: str) -> Detour:
     if instance not in running.detours:
-        raise TransitionError(f"{instance} is neither being split nor drained")
+        raise TransitionError(f"{instance} is not part of a change that goes out from it")
     return running.detours[instance]
 
 
-def _check_free(running: Running, instance: str) -> None:
+def _check_cut(instance: str, span: Span, cut: int) -> None:
+    if cut % SPAN_STEP or not span.start < cut < span.end:
+        raise TransitionError(
+            f"{instance} can't be cut at {cut:#x}; expected a multiple of {SPAN_STEP:#x} within "
+            f"its flow ids {span}"
+        )
+
+
+def _check_free(running: Running, *instances: str) -> None:
     """One change of an instance at a time."""
     for name, detour in running.detours.items():
-        if instance in (name, detour.target):
-            raise TransitionError(
-                f"{instance} is part of a change that is under way: {name} passes new flows on to "
-                f"{detour.target}; wait until it has settled"
-            )
+        for instance in instances:
+            if instance in (name, detour.target):
+                raise TransitionError(
+                    f"{instance} is part of a change that is under way: {name} passes new flows "
+                    f"on to {detour.target}; wait until it has settled"
+                )

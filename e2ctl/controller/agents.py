@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, Self
 
 import grpc
@@ -121,7 +121,7 @@ class Agents:
     def __getitem__(self, server: str) -> Agent:
         return self._by_server[server]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Agent]:
         return iter(self._by_server.values())
 
     async def __aenter__(self) -> Self:
@@ -130,11 +130,12 @@ class Agents:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(agent.close() for agent in self._by_server.values()))
 
-    async def states(self) -> dict[str, pb.AgentState | AgentError]:
-        """What each says, or why it doesn't."""
-        found = await asyncio.gather(*(agent.state() for agent in self), return_exceptions=True)
+    async def states(self, but: Collection[str] = ()) -> dict[str, pb.AgentState | AgentError]:
+        """What each says, or why it doesn't; nobody asks those ``but``."""
+        asked = [agent for agent in self if agent.server not in but]
+        found = await asyncio.gather(*(agent.state() for agent in asked), return_exceptions=True)
         states: dict[str, pb.AgentState | AgentError] = {}
-        for agent, state in zip(self, found, strict=True):
+        for agent, state in zip(asked, found, strict=True):
             if isinstance(state, BaseException) and not isinstance(state, AgentError):
                 raise state
             states[agent.server] = state

@@ -14,7 +14,7 @@ to the plan before. The store knows which step was reached.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -55,8 +55,8 @@ class _Goal:
     rules: tuple[SwitchRule, ...]
 
 
-def _goal(plan: Plan | None, agents: Agents) -> _Goal:
-    servers = [agent.server for agent in agents]
+def _goal(plan: Plan | None, agents: Agents, lost: Collection[str] = ()) -> _Goal:
+    servers = [agent.server for agent in agents if agent.server not in lost]
     if plan is None:
         return _Goal({name: empty_plan(name) for name in servers}, ())
     return _Goal(
@@ -77,14 +77,14 @@ async def apply(
         raise ApplyError("an earlier change is not finished; recover first")
     new = inputs.plan()
     old = before.current.plan() if before.current else None
-    await check_agents(agents)
+    await check_agents(agents, inputs.lost)
     await _change(inputs, store, agents, switch, old, new, progress)
     return new
 
 
-async def check_agents(agents: Agents) -> None:
-    """An `ApplyError` names the agents that don't answer."""
-    states = await agents.states()
+async def check_agents(agents: Agents, lost: Collection[str] = ()) -> None:
+    """An `ApplyError` names the agents that don't answer, but for those of lost servers."""
+    states = await agents.states(lost)
     missing = [str(state) for state in states.values() if isinstance(state, AgentError)]
     if missing:
         raise ApplyError("; ".join(missing))
@@ -99,7 +99,7 @@ async def _change(
     after: Plan,
     progress: Progress,
 ) -> None:
-    old, new = _goal(before, agents), _goal(after, agents)
+    old, new = (_goal(plan, agents, inputs.lost) for plan in (before, after))
     current = store.read().current
     store.write(State(current, inputs, "preparing"))
     try:
@@ -151,14 +151,15 @@ async def recover(
     old = state.current.plan() if state.current else None
     if state.next is not None and state.stage == "preparing":
         progress("take back")
-        await _back(agents, switch, _goal(old, agents), undo_commit=False)
+        goal = _goal(old, agents, state.next.lost)
+        await _back(agents, switch, goal, undo_commit=False)
         store.write(State(state.current))
     elif state.next is not None:
         new = state.next.plan()
         await _change(state.next, store, agents, switch, old, new, progress)
         return new
-    if old is not None:
-        goal = _goal(old, agents)
+    if old is not None and state.current is not None:
+        goal = _goal(old, agents, state.current.lost)
         for step in ("Prepare", "Commit"):
             await agents.step(step, goal.servers)
         await switch.replace(goal.rules)

@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What keeps flows with their instances when a plan changes, between prepare and commit.
+"""Flows of instances: what keeps them where they are when a plan changes, and which are left.
 
-New ranges alone would move active flows. So an instance that begins to pass new flows on is told
-to `split`, which makes exceptions of active ones, and stages upstream get new ranges together with
-the exceptions that go with them. Both can be repeated: a controller may be killed in between.
+New ranges alone would move active flows. So between prepare and commit an instance that begins to
+pass new flows on is told to `split`, which makes exceptions of active ones, and stages upstream get
+new ranges together with the exceptions that go with them. Both can be repeated: a controller may be
+killed in between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from e2ctl.controller.agents import Agents
-from e2ctl.plan import Detour, Plan
+from e2ctl.igraph import Span
+from e2ctl.plan import Detour, FlowException, Plan
+from e2ctl.transitions import TransitionError
 from e2ctl.wiring import ModuleSpec
 
-__all__ = ["FEW", "hold_of", "keep_flows", "steer"]
+__all__ = ["FEW", "active", "ended", "hold_of", "keep_flows", "left", "status_of", "staying"]
 
 # Flows that may stay with an instance when upstream is told of its split.
 FEW = 64
+_MOST_FLOWS = 1 << 21
+_Flow = tuple[tuple[str, int | str], ...]
 
 
 async def keep_flows(old: Plan | None, new: Plan, agents: Agents) -> None:
@@ -26,35 +32,45 @@ async def keep_flows(old: Plan | None, new: Plan, agents: Agents) -> None:
         return
     for instance, detour in new.detours.items():
         if old.detours.get(instance) != detour:
-            await _split(new, agents, instance, detour)
-    fresh = [exception for exception in new.exceptions if exception not in old.exceptions]
-    for nf in dict.fromkeys(exception.instance.rpartition(".")[0] for exception in fresh):
-        added = [
-            {"flow": dict(e.flow), "gate": new.instance(e.instance).index}
-            for e in fresh
-            if e.instance.rpartition(".")[0] == nf
-        ]
-        for server, plan in new.servers.items():
-            for module in plan.modules:
-                if module.mclass == "FlowSteer" and module.node == nf:
-                    arg = {"ranges": module.args["ranges"], "add_exceptions": added}
-                    await agents[server].command(
-                        module.name, "update", "FlowSteerCommandUpdateArg", arg
-                    )
+            await _begin(new, agents, instance, detour)
+    for server, plan in new.servers.items():
+        before = (
+            {module.name for module in old.servers[server].modules}
+            if server in old.servers
+            else set()
+        )
+        for module in plan.modules:
+            if module.mclass != "FlowSteer" or module.node not in new.igraph.steering:
+                continue
+            added = [
+                {"flow": dict(e.flow), "gate": new.instance(e.instance).index}
+                for e in new.exceptions
+                if e.instance.rpartition(".")[0] == module.node
+                and (e not in old.exceptions or module.name not in before)
+            ]
+            if added:
+                arg = {"ranges": module.args["ranges"], "add_exceptions": added}
+                await agents[server].command(
+                    module.name, "update", "FlowSteerCommandUpdateArg", arg
+                )
 
 
-async def _split(plan: Plan, agents: Agents, instance: str, detour: Detour) -> None:
-    status = await steer(plan, agents, instance, "get_status", "FlowSteerCommandGetStatusArg")
-    target = plan.instance(detour.target).index
-    if any(part["gate"] == target for part in status["ranges"]):
+async def _begin(plan: Plan, agents: Agents, instance: str, detour: Detour) -> None:
+    """Have an instance pass on new flows, and keep active ones."""
+    here, there = plan.instance(instance).index, plan.instance(detour.target).index
+    gate, new_gate = (there, here) if detour.kind == "resume" else (here, there)
+    status = await status_of(plan, agents, instance)
+    ids = detour.ids
+    if any(r["gate"] == new_gate and r["start"] <= ids.start < r["end"] for r in status["ranges"]):
         return  # it was told already
     arg = {
-        "gate": plan.instance(instance).index,
-        "new_gate": target,
-        "cut": detour.cut,
+        "gate": gate,
+        "new_gate": new_gate,
+        "cut": ids.start,
+        "end": ids.end,
         "threshold": FEW,
     }
-    await steer(plan, agents, instance, "split", "FlowSteerCommandSplitArg", arg)
+    await _steer(plan, agents, instance, "split", "FlowSteerCommandSplitArg", arg)
 
 
 def hold_of(plan: Plan, instance: str) -> ModuleSpec | None:
@@ -66,7 +82,83 @@ def hold_of(plan: Plan, instance: str) -> ModuleSpec | None:
     return None
 
 
-async def steer(
+async def status_of(plan: Plan, agents: Agents, instance: str) -> dict[str, Any]:
+    """What an instance's own FlowSteer says of its gates, ranges and splits."""
+    arg_type = "FlowSteerCommandGetStatusArg"
+    return await _steer(plan, agents, instance, "get_status", arg_type)
+
+
+def left(plan: Plan, instance: str, status: dict[str, Any]) -> int:
+    """Flows that the change of an instance still keeps from where new ones go.
+
+    Of one that is being drained, all that are there.
+    """
+    detour = _detour(plan, instance)
+    here, there = plan.instance(instance).index, plan.instance(detour.target).index
+    if detour.kind == "drain":
+        return sum(int(gate["flows"]) for gate in status["gates"] if gate["gate"] == here)
+    ways = (there, here) if detour.kind == "resume" else (here, there)
+    return sum(
+        int(split["exceptions"])
+        for split in status["splits"]
+        if (split["gate"], split["new_gate"]) == ways and split["cut"] == detour.ids.start
+    )
+
+
+async def staying(plan: Plan, agents: Agents, instance: str) -> list[FlowException]:
+    """The flows that stay, though new ones like them go elsewhere, as exceptions for upstream."""
+    detour = _detour(plan, instance)
+    stays = detour.target if detour.kind == "resume" else instance
+    found = await _flows(plan, agents, instance, plan.instance(stays).index, detour.ids)
+    return [FlowException(stays, flow) for flow in found]
+
+
+async def active(plan: Plan, agents: Agents, instance: str, ids: Span | None = None) -> list[int]:
+    """Ids of the active flows that an instance has, those of a span only if one is given."""
+    arg = _part(plan.instance(instance).index, ids)
+    found = await _steer(plan, agents, instance, *_GET_FLOWS, arg)
+    return [entry["id"] for entry in found["flows"] if "id" in entry]
+
+
+async def ended(
+    plan: Plan, agents: Agents, exceptions: Iterable[FlowException]
+) -> list[FlowException]:
+    """Those of a plan's exceptions whose flows have ended."""
+    gone = []
+    wanted = list(exceptions)
+    for instance in dict.fromkeys(exception.instance for exception in wanted):
+        alive = await _flows(plan, agents, instance, plan.instance(instance).index, None)
+        gone += [e for e in wanted if e.instance == instance and e.flow not in alive]
+    return gone
+
+
+_GET_FLOWS = ("get_flows", "FlowSteerCommandGetFlowsArg")
+
+
+def _part(gate: int, ids: Span | None) -> dict[str, int]:
+    arg = {"gate": gate, "limit": _MOST_FLOWS}
+    return arg if ids is None else {**arg, "start": ids.start, "end": ids.end}
+
+
+async def _flows(
+    plan: Plan, agents: Agents, instance: str, gate: int, ids: Span | None
+) -> dict[_Flow, None]:
+    """Flows that an instance's own FlowSteer sends to a gate, in its order."""
+    found = await _steer(plan, agents, instance, *_GET_FLOWS, _part(gate, ids))
+    return {
+        tuple(sorted((k, v) for k, v in entry["flow"].items() if v)): None
+        for entry in found["flows"]
+    }
+
+
+def _detour(plan: Plan, instance: str) -> Detour:
+    detour = plan.detours.get(instance)
+    if detour is None:
+        raise TransitionError(f"{instance} is not part of a change that goes out from it")
+    return detour
+
+
+async def _steer(
     plan: Plan,
     agents: Agents,
     instance: str,

@@ -4,31 +4,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from e2ctl import transitions
+from e2ctl.controller import flows
 from e2ctl.controller.agents import Agents
 from e2ctl.controller.apply import ApplyError, Progress, Store, apply
-from e2ctl.controller.flows import FEW, hold_of, steer
+from e2ctl.controller.flows import FEW, hold_of
 from e2ctl.controller.store import Inputs
 from e2ctl.controller.switches import SwitchDriver
-from e2ctl.layout import problem_of
-from e2ctl.nfs import Catalog
-from e2ctl.placement import place_one
-from e2ctl.plan import Detour, FlowException, Plan, Running, instances_for
+from e2ctl.igraph import Span
+from e2ctl.plan import Plan, Running
+from e2ctl.replicas import split_decision, traffic_of
 from e2ctl.transitions import TransitionError
 
 __all__ = ["Scaler"]
 
-# Asking stops a server's workers for 10 ns per flow.
 _POLL_S = 0.25
-_FLOWS = ("get_flows", "FlowSteerCommandGetFlowsArg")
-_MOST_FLOWS = 1 << 21
 
 
 class Scaler:
-    """Changes how many instances there are, with everything else as it is."""
+    """Changes how many instances there are, with everything else as it is.
+
+    One change at a time; ``changing`` is held meanwhile, by others as well that change the cluster.
+    """
 
     def __init__(
         self,
@@ -37,70 +37,92 @@ class Scaler:
         switch: SwitchDriver,
         progress: Progress = lambda step: None,
     ) -> None:
+        self.changing = asyncio.Lock()
         self._store = store
         self._agents = agents
         self._switch = switch
         self._progress = progress
 
     async def split(
-        self, instance: str, *, cut: int | None = None, server: str | None = None
+        self,
+        instance: str,
+        *,
+        cut: int | None = None,
+        server: str | None = None,
+        buckets: Sequence[float] = (),
     ) -> str:
-        """Give half of an instance's flow ids to a new one; returns the new one's name.
+        """Give flow ids of an instance to a new one; returns the new one's name.
 
-        New flows go there at once. Upstream is told when `finish_change` is called.
+        Those from ``cut`` on: by default half of them, or half of the load that ``buckets`` tells
+        per `SPAN_STEP` ids. New flows go there at once, and upstream is told by `push`.
         """
-        inputs, plan = self._current()
-        span = plan.running.spans.get(instance, (None, None))[0]
-        if cut is None and span is not None:
-            cut = transitions.middle(span)
-        where = server or self._place(inputs, plan, instance)
-        after, name = transitions.split(plan.running, instance, cut or 0, where)
-        self._check_limit(inputs, instance, after)
-        self._check_scales(plan, instance)
-        await self._apply(inputs, after)
-        return name
+        made = ""
 
-    async def drain(self, instance: str) -> str:
+        def change(inputs: Inputs, plan: Plan) -> Running:
+            nonlocal made
+            self._check_scales(inputs, plan, instance)
+            place, at = self._decide(inputs, plan, instance, buckets, cut)
+            after, made = transitions.split(plan.running, instance, at, server or place)
+            return after
+
+        await self._change(change)
+        return made
+
+    async def shift(self, instance: str, target: str, ids: Span) -> None:
+        """Have an instance give new flows of ``ids`` to the one that has what is next to them."""
+        await self._change(lambda _, plan: transitions.shift(plan.running, instance, target, ids))
+
+    async def drain(self, instance: str, target: str | None = None) -> str:
         """Have an instance get no new flows; returns the name of the one that gets them."""
-        inputs, plan = self._current()
-        after = transitions.drain(plan.running, instance)
-        await self._apply(inputs, after)
-        return after.detours[instance].target
+        plan = await self._change(lambda _, plan: transitions.drain(plan.running, instance, target))
+        return plan.detours[instance].target
+
+    async def resume(self, instance: str) -> None:
+        """Have an instance that is being drained stay."""
+        await self._change(lambda _, plan: transitions.resume(plan.running, instance))
+
+    async def left(self, instance: str) -> int:
+        """Flows that the change of an instance still keeps from where new ones go."""
+        plan = self._current()[1]
+        return flows.left(plan, instance, await flows.status_of(plan, self._agents, instance))
+
+    async def push(self, instance: str) -> None:
+        """Tell upstream of a change, with the flows that stay; a drained instance goes."""
+        async with self.changing:
+            inputs, plan = self._current()
+            stays = await flows.staying(plan, self._agents, instance)
+            drained = plan.running.detours[instance].kind == "drain"
+            plan = await self._apply(
+                inputs, transitions.push(plan.running, instance, () if drained else stays)
+            )
+            end = transitions.remove if drained else transitions.settle
+            await self._apply(inputs, end(plan.running, instance))
+
+    async def forget(self) -> int:
+        """Take away exceptions whose flows have ended; returns how many are left."""
+        async with self.changing:
+            inputs, plan = self._current()
+            ended = await flows.ended(plan, self._agents, plan.exceptions)
+            if ended:
+                await self._apply(inputs, transitions.forget(plan.running, ended))
+            return len(plan.exceptions) - len(ended)
 
     async def finish_change(self, instance: str, few: int = FEW) -> None:
-        """Wait until few flows are left that a split or drain keeps, tell upstream, and settle.
+        """Wait until few flows are left, `push`, and wait until the exceptions for them go.
 
         A drained instance goes when it has no flow left.
         """
-        drained = _is_drained(self._current()[1], instance)
-        await self._until(instance, 0 if drained else few)
-        inputs, plan = self._current()
-        exceptions = [] if drained else await self._exceptions(plan, instance)
-        await self._apply(inputs, transitions.push(plan.running, instance, exceptions))
-        await self._until(instance, 0)
-        inputs, plan = self._current()
-        if drained:
-            await self._apply(inputs, transitions.remove(plan.running, instance))
-        else:
-            await self._apply(inputs, transitions.settle(plan.running, instance))
-
-    async def left(self, instance: str) -> int:
-        """Flows that a split or drain of an instance still keeps there."""
-        return len(await self._kept(self._current()[1], instance))
-
-    async def _kept(self, plan: Plan, instance: str) -> list[dict[str, Any]]:
-        """The flows that stay with an instance though new ones like them go elsewhere.
-
-        Its FlowSteer may remember others from an earlier split, which have gone on elsewhere.
-        """
-        detour, here = _detour(plan, instance), plan.instance(instance)
-        arg = {"gate": here.index, "limit": _MOST_FLOWS}
-        found = await steer(plan, self._agents, instance, *_FLOWS, arg)
-        return [
-            entry["flow"]
-            for entry in found["flows"]
-            if detour.cut <= entry.get("id", 0) < here.reach.end
-        ]
+        plan = self._current()[1]
+        if instance in plan.detours:
+            drained = plan.detours[instance].kind == "drain"
+            while await self.left(instance) > (0 if drained else few):
+                await asyncio.sleep(_POLL_S)
+            await self.push(instance)
+        elif not any(exception.instance == instance for exception in plan.exceptions):
+            raise TransitionError(f"{instance} is neither being split nor drained")
+        while any(e.instance == instance for e in self._current()[1].exceptions):
+            await self.forget()
+            await asyncio.sleep(_POLL_S)
 
     def _current(self) -> tuple[Inputs, Plan]:
         current = self._store.read().current
@@ -108,57 +130,41 @@ class Scaler:
             raise ApplyError("nothing runs; apply a policy first")
         return current, current.plan()
 
-    def _place(self, inputs: Inputs, plan: Plan, instance: str) -> str:
-        """The server with room where a twin of an instance adds least traffic between servers."""
-        cluster, catalog = inputs.cluster(), inputs.catalog()
-        after, name = transitions.split(
-            plan.running, instance, transitions.middle(plan.instance(instance).span), ""
-        )
-        graph = instances_for(inputs.parsed(), catalog, cluster, after).igraph
-        problem, units = problem_of(graph, catalog, cluster, plan.layout.servers)
-        number = next(i for i, unit in enumerate(units) if name in {one.name for one in unit})
-        placed = [problem.fixed.get(i, -1) for i in range(len(units))]
-        return problem.server_names[place_one(problem, number, placed)]
+    @staticmethod
+    def _decide(
+        inputs: Inputs, plan: Plan, instance: str, buckets: Sequence[float], cut: int | None
+    ) -> tuple[str, int]:
+        """The server where a new instance adds least traffic between servers, and where to cut."""
+        span = plan.instance(instance).span
+        if cut is None and not buckets:
+            cut = transitions.middle(span)
+        cluster, kind = inputs.cluster(), inputs.catalog()[plan.instance(instance).type]
+        traffic, number = traffic_of(plan.igraph, cluster, plan.layout.servers)
+        found = split_decision(traffic, number[instance], buckets, cut=cut)
+        place = traffic.names[found.server]
+        if kind.scaling == "cores":
+            place = plan.layout.servers[instance]
+            if traffic.free[traffic.names.index(place)] < kind.cores:
+                raise TransitionError(
+                    f"{instance} scales over cores of {place}, which are all taken"
+                )
+        return place, found.span.start
 
     @staticmethod
-    def _check_scales(plan: Plan, instance: str) -> None:
+    def _check_scales(inputs: Inputs, plan: Plan, instance: str) -> None:
+        nf = plan.instance(instance).nf
+        most = inputs.catalog()[plan.instance(instance).type].most_instances
         if hold_of(plan, instance) is None:
             raise TransitionError(f"{instance} can't be split: its type does not scale")
+        count = len(plan.igraph.of(nf))
+        if most is not None and count >= most:
+            raise TransitionError(f"{nf} has {count} instances, and its description allows no more")
 
-    @staticmethod
-    def _check_limit(inputs: Inputs, instance: str, after: Running) -> None:
-        catalog: Catalog = inputs.catalog()
-        nf = instance.rpartition(".")[0]
-        kind = catalog[inputs.parsed().nfs[nf]]
-        count = sum(name.rpartition(".")[0] == nf for name in after.servers)
-        if kind.most_instances is not None and count > kind.most_instances:
-            raise TransitionError(
-                f"{nf} has {count - 1} instances, and its description allows no more"
-            )
+    async def _change(self, change: Callable[[Inputs, Plan], Running]) -> Plan:
+        async with self.changing:
+            inputs, plan = self._current()
+            return await self._apply(inputs, change(inputs, plan))
 
-    async def _exceptions(self, plan: Plan, instance: str) -> list[FlowException]:
-        return [
-            FlowException(instance, tuple(sorted((k, v) for k, v in flow.items() if v)))
-            for flow in await self._kept(plan, instance)
-        ]
-
-    async def _until(self, instance: str, few: int) -> None:
-        plan = self._current()[1]
-        while len(await self._kept(plan, instance)) > few:
-            await asyncio.sleep(_POLL_S)
-
-    async def _apply(self, inputs: Inputs, after: Running) -> None:
+    async def _apply(self, inputs: Inputs, after: Running) -> Plan:
         changed = replace(inputs, running=after)
-        await apply(changed, self._store, self._agents, self._switch, self._progress)
-
-
-def _detour(plan: Plan, instance: str) -> Detour:
-    detour = plan.detours.get(instance)
-    if detour is None:
-        raise TransitionError(f"{instance} is neither being split nor drained")
-    return detour
-
-
-def _is_drained(plan: Plan, instance: str) -> bool:
-    """Whether an instance passes on all of its flow ids, rather than a part."""
-    return _detour(plan, instance).cut <= plan.instance(instance).span.start
+        return await apply(changed, self._store, self._agents, self._switch, self._progress)

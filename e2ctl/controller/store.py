@@ -20,6 +20,7 @@ from e2ctl import hardware as hardwares
 from e2ctl import nfs as nf_descriptions
 from e2ctl import policy as policies
 from e2ctl.plan import Plan, Running, make_plan
+from e2ctl.routing import PlanError
 from e2ctl.sources import read_source
 
 __all__ = ["Inputs", "SqliteStore", "State", "StoreError"]
@@ -43,6 +44,7 @@ class Inputs:
     hardware_file: str
     running: Running
     counts: dict[str, int]
+    lost: tuple[str, ...] = ()  # servers that nothing can be had from
 
     @classmethod
     def read(
@@ -84,8 +86,11 @@ class Inputs:
         return nf_descriptions.loads(self.nfs, self.nfs_file)
 
     def cluster(self) -> hardwares.Hardware:
-        """The hardware that they are about."""
-        return hardwares.loads(self.hardware, self.hardware_file)
+        """The hardware that they are about, but for servers that are lost."""
+        left = hardwares.loads(self.hardware, self.hardware_file).without(self.lost)
+        if not left.servers:
+            raise PlanError(f"all servers are lost: {', '.join(self.lost)}")
+        return left
 
 
 @dataclass(frozen=True)

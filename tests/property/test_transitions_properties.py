@@ -12,9 +12,24 @@ from hypothesis import strategies as st
 from e2ctl.affinity import FLOW_IDS
 from e2ctl.igraph import ALL_IDS, SPAN_STEP, Span
 from e2ctl.plan import FlowException, Running
-from e2ctl.transitions import TransitionError, drain, middle, push, remove, settle, split
+from e2ctl.transitions import (
+    TransitionError,
+    drain,
+    forget,
+    is_pushed,
+    middle,
+    push,
+    remove,
+    resume,
+    settle,
+    shift,
+    split,
+)
 
 START = Running({"nf.0": "s1"}, {"nf.0": (ALL_IDS, ALL_IDS)}, types={"nf.0": "T"})
+
+
+TWO, _ = split(START, "nf.0", SPAN_STEP, "s2")
 
 
 class Model:
@@ -47,6 +62,7 @@ class Model:
         assert self.home.setdefault(flow, at) == at
 
     @staticmethod
+    @staticmethod
     def upstream(running: Running, flow: int) -> str:
         for exception in running.exceptions:
             if exception.flow == (("sport", flow),):
@@ -56,7 +72,9 @@ class Model:
 
     def range_of(self, name: str, flow: int) -> str:
         detour = self.now.detours.get(name)
-        return detour.target if detour is not None and flow >= detour.cut else name
+        if detour is None or detour.kind == "resume":
+            return name
+        return detour.target if detour.ids.start <= flow < detour.ids.end else name
 
     def end(self, flow: int) -> None:
         self.home.pop(flow, None)
@@ -64,34 +82,58 @@ class Model:
             flows.pop(flow, None)
 
     def kept(self, name: str) -> list[int]:
-        """Flows that a detour keeps at an instance."""
-        cut = self.now.detours[name].cut
-        return [flow for flow, gate in self.holds[name].items() if gate == name and flow >= cut]
+        """Flows that a change of an instance keeps from where new ones go."""
+        detour = self.now.detours[name]
+        gate = detour.target if detour.kind == "resume" else name
+        ids = ALL_IDS if detour.kind == "drain" else detour.ids
+        here = self.holds[name].items()
+        return [flow for flow, at in here if at == gate and ids.start <= flow < ids.end]
 
     def step(self, what: str, number: int) -> None:
         """Try a transition of one of the instances; what can't be done now is refused."""
-        names = sorted(self.now.detours if what == "go_on" else self.now.servers)
+        busy = what in ("go_on", "resume")
+        names = sorted(self.now.detours if busy else self.now.servers)
         if not names:
             return
         name = names[number % len(names)]
+        span, _ = self.now.spans[name]
         try:
             if what == "split":
-                self.change(split(self.now, name, middle(self.now.spans[name][0]), "s2")[0])
+                self.change(split(self.now, name, middle(span), "s2")[0])
             elif what == "drain":
                 self.change(drain(self.now, name))
-            else:
+            elif what == "resume":
+                self.change(resume(self.now, name))
+            elif what == "forget":
+                gone = [e for e in self.now.exceptions if dict(e.flow)["sport"] not in self.home]
+                self.change(forget(self.now, gone))
+                # One that began again with the same ports in this moment would move.
+                self.before = self.now
+            elif what == "go_on":
                 self.go_on(name)
+            else:
+                cut, target = middle(span), names[(number + 1) % len(names)]
+                ids = Span(span.start, cut) if what == "shift_down" else Span(cut, span.end)
+                self.change(shift(self.now, name, target, ids))
         except TransitionError:
             return
 
     def go_on(self, name: str) -> None:
-        detour, (span, _) = self.now.detours[name], self.now.spans[name]
-        if detour.cut < span.end:  # upstream was not told yet
-            stays = [FlowException(name, (("sport", flow),)) for flow in self.kept(name)]
-            self.change(push(self.now, name, stays))
-        elif not self.kept(name):
-            self.change(remove(self.now, name) if span.empty else settle(self.now, name))
+        """A push; a detour may outlive it, where a controller dies in between."""
+        detour, kept = self.now.detours[name], self.kept(name)
+        if detour.kind == "drain" and kept and not is_pushed(self.now, name):
+            return
+        if not is_pushed(self.now, name):
+            stays = detour.target if detour.kind == "resume" else name
+            exceptions = [FlowException(stays, (("sport", flow),)) for flow in kept]
+            after = push(self.now, name, exceptions)
+            assert push(after, name, exceptions) == after
+            self.change(after)
+            if detour.kind != "resume":
+                return
         # Packets that upstream sent before have arrived by now.
+        self.before = self.now
+        self.change(remove(self.now, name) if detour.kind == "drain" else settle(self.now, name))
         self.before = self.now
 
 
@@ -99,7 +141,11 @@ flows = st.integers(0, 7).map(lambda n: n * (FLOW_IDS // 8) + 5)
 steps = st.one_of(
     st.tuples(st.just("packet"), flows, st.booleans()),
     st.tuples(st.just("end"), flows, st.just(False)),
-    st.tuples(st.sampled_from(["split", "drain"]), st.integers(0, 3), st.just(False)),
+    st.tuples(
+        st.sampled_from(["split", "shift_up", "shift_down", "drain", "resume", "forget"]),
+        st.integers(0, 3),
+        st.just(False),
+    ),
     st.tuples(st.just("go_on"), st.integers(0, 3), st.just(False)),
 )
 
@@ -128,7 +174,9 @@ def test_messages() -> None:
         (lambda: split(START, "x.0", 5, "s"), "there is no instance 'x.0'; running are nf.0"),
         (lambda: split(START, "nf.0", 5, "s"), "expected a multiple of 0x100000 within"),
         (lambda: drain(START, "nf.0"), "nf.0 is the only instance of nf"),
-        (lambda: push(START, "nf.0", ()), "nf.0 is neither being split nor drained"),
+        (lambda: push(START, "nf.0", ()), "nf.0 is not part of a change that goes out from it"),
+        (lambda: resume(TWO, "nf.0"), "nf.0 is not being drained, or its flow ids are gone"),
+        (lambda: shift(TWO, "nf.0", "nf.1", ALL_IDS), "nf.0 can't give 0x00000000-0xffffffff of"),
         (lambda: remove(START, "nf.0"), "nf.0 still has the flow ids"),
         (lambda: middle(Span(0, SPAN_STEP)), "can't be divided any further"),
         (

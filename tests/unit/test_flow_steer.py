@@ -167,7 +167,11 @@ FLOW = udp(0)._asdict()
         ("split", {"gate": 1, "new_gate": 1, "cut": 5}, r"new_gate is 1, as gate is; must be"),
         ("split", {"gate": 1, "new_gate": 3, "cut": HALF}, r"cut 2147483648 is outside of the"),
         ("split", {"gate": 2, "new_gate": 3, "cut": END}, r"cut 4294967296 is outside of the"),
-        ("split", {"gate": 1, "new_gate": 3, "cut": 9, "end": 9}, r"end 9 must be above cut, 9, and"),
+        (
+            "split",
+            {"gate": 1, "new_gate": 3, "cut": 9, "end": 9},
+            r"end 9 must be above cut, 9, and",
+        ),
         ("split", {"gate": 1, "new_gate": 3, "cut": 9, "end": END}, r"at most 2147483648, the end"),
         ("get_flows", {"gate": 9000}, r"get_flows: gate: not a gate"),
         ("get_flows", {"start": 9, "end": 9}, r"get_flows: start 9 must be below end, 9, and"),
