@@ -20,7 +20,7 @@ from e2ctl.commands.common import JsonFlag, NfsPath, PolicyPath, one_line_errors
 from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.apply import ApplyError, apply, recover
 from e2ctl.controller.scale import Scaler
-from e2ctl.controller.store import Inputs, SqliteStore, StoreError
+from e2ctl.controller.store import Inputs, StoreError, open_store
 from e2ctl.controller.switches import SimulatedSwitch, SwitchDriver, SwitchError
 from e2ctl.filters import FilterError, rule_list
 from e2ctl.hardware import Hardware
@@ -60,7 +60,12 @@ LabName = Annotated[
     str | None, typer.Option("--lab", metavar="NAME", help="The cluster of `e2ctl lab up`.")
 ]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", metavar="FILE", help="What the controller remembers.")
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="WHERE",
+        help="What the controller remembers: a file, or etcd://HOST:PORT[,HOST:PORT...]/PREFIX.",
+    ),
 ]
 PkiPath = Annotated[
     Path | None, typer.Option("--pki", metavar="DIR", help="Keys and certificates.")
@@ -72,7 +77,7 @@ def _state_folder() -> Path:
     return Path(base) / "e2ctl"
 
 
-def places(hardware: Path | None, lab: str | None, store: Path | None) -> tuple[Path, Path]:
+def places(hardware: Path | None, lab: str | None, store: str | None) -> tuple[Path, str]:
     """Where the hardware description and the store are."""
     if (hardware is None) == (lab is None):
         raise typer.BadParameter("give one of them", param_hint="--hardware, --lab")
@@ -80,9 +85,9 @@ def places(hardware: Path | None, lab: str | None, store: Path | None) -> tuple[
         from e2ctl.lab import folder_of
 
         folder = folder_of(lab)
-        return folder / "hardware.yaml", store or folder / "controller.db"
+        return folder / "hardware.yaml", store or str(folder / "controller.db")
     assert hardware is not None
-    return hardware, store or _state_folder() / "controller.db"
+    return hardware, store or str(_state_folder() / "controller.db")
 
 
 def make_switch(hardware: Hardware) -> SwitchDriver:
@@ -121,7 +126,7 @@ def apply_command(
 
     async def work() -> tuple[Plan, bool]:
         nonlocal simulated
-        held = SqliteStore(store_path)
+        held = open_store(store_path, pki)
         with held.only_one():
             cluster = hardwares.load(hardware_path)
             async with agents_of(cluster, pki) as agents:
@@ -224,14 +229,14 @@ def _scale(
     work: Callable[[Scaler], Coroutine[Any, Any, str]],
     hardware: Path | None,
     lab: str | None,
-    store: Path | None,
+    store: str | None,
     pki: Path | None,
 ) -> str:
     """Do something with a cluster's instances as its one controller."""
     hardware_path, store_path = places(hardware, lab, store)
 
     async def main() -> str:
-        held = SqliteStore(store_path)
+        held = open_store(store_path, pki)
         cluster = hardwares.load(hardware_path)
         with held.only_one():
             async with agents_of(cluster, pki) as agents:
@@ -247,11 +252,12 @@ def trace_command(
     hardware: ClusterHardware = None,
     lab: LabName = None,
     store: StorePath = None,
+    pki: PkiPath = None,
 ) -> None:
     """Show the way of packets through what runs: rules, instances and servers, and why."""
     hardware_path, store_path = places(hardware, lab, store)
     with one_line_errors(*FAILURES, FilterError):
-        current = SqliteStore(store_path).read().current
+        current = open_store(store_path, pki).read().current
         if current is None:
             raise ApplyError("nothing runs; apply a policy first")
         cluster = hardwares.load(hardware_path)
@@ -279,7 +285,7 @@ def status_command(
     hardware_path, store_path = places(hardware, lab, store)
 
     async def work() -> tuple[dict[str, pb.AgentState | AgentError], Plan | None]:
-        held = SqliteStore(store_path)
+        held = open_store(store_path, pki)
         current = held.read().current
         async with agents_of(hardwares.load(hardware_path), pki) as agents:
             return await agents.states(), current.plan() if current else None

@@ -17,17 +17,16 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.flows import keep_flows
-from e2ctl.controller.store import Inputs, State, StoreError
+from e2ctl.controller.store import Inputs, State, Store, StoreError
 from e2ctl.controller.switches import SwitchDriver, SwitchError
 from e2ctl.plan import Plan
 from e2ctl.server_plan import ServerPlan, empty_plan
 from e2ctl.switch_rules import SwitchRule
 
-__all__ = ["ApplyError", "Store", "apply", "recover"]
+__all__ = ["ApplyError", "apply", "recover"]
 
 # Packets that left a server before the change have arrived after this.
 _IN_FLIGHT_S = 0.05
@@ -37,14 +36,6 @@ Progress = Callable[[str], None]
 
 class ApplyError(Exception):
     """A plan could not be carried out; what ran before runs on. The message says why."""
-
-
-class Store(Protocol):
-    """Where a controller remembers what it does."""
-
-    def read(self) -> State: ...
-
-    def write(self, state: State) -> None: ...
 
 
 @dataclass(frozen=True)

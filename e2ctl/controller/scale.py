@@ -10,9 +10,9 @@ from dataclasses import replace
 from e2ctl import transitions
 from e2ctl.controller import flows
 from e2ctl.controller.agents import Agents
-from e2ctl.controller.apply import ApplyError, Progress, Store, apply
+from e2ctl.controller.apply import ApplyError, Progress, apply
 from e2ctl.controller.flows import FEW, hold_of
-from e2ctl.controller.store import Inputs
+from e2ctl.controller.store import Inputs, Store
 from e2ctl.controller.switches import SwitchDriver
 from e2ctl.igraph import Span
 from e2ctl.plan import Plan, Running

@@ -7,12 +7,22 @@ the middle can be followed by another that finishes the change or takes it back.
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import os
+import socket
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydantic import TypeAdapter
 
@@ -23,9 +33,10 @@ from e2ctl.plan import Plan, Running, make_plan
 from e2ctl.routing import PlanError
 from e2ctl.sources import read_source
 
-__all__ = ["Inputs", "SqliteStore", "State", "StoreError"]
+__all__ = ["Inputs", "SqliteStore", "State", "Store", "StoreError", "me", "open_store", "pause"]
 
 Stage = Literal["preparing", "committing", "done"]
+_POLL_S = 0.2
 
 
 class StoreError(Exception):
@@ -113,11 +124,66 @@ def _load(text: bytes | None) -> Inputs | None:
     return None if text is None else _INPUTS.validate_json(text)
 
 
+class Store(Protocol):
+    """Where the one controller of a cluster remembers what it does.
+
+    A controller is one for as long as `only_one` or `lead` lasts; others only read.
+    """
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one controller, as far as it knows."""
+
+    def read(self) -> State:
+        """What is known."""
+
+    def write(self, state: State) -> None:
+        """Remember all of it, or nothing; a `StoreError` where another controller took over."""
+
+    def only_one(self) -> AbstractContextManager[None]:
+        """Be the one controller; a `StoreError` names the one that is already."""
+
+    def lead(self, stop: asyncio.Event | None = None) -> AbstractAsyncContextManager[None]:
+        """Wait to be the one controller. Where ``stop`` is set before, `leads` is false."""
+
+    def close(self) -> None:
+        """Let go of file or connections."""
+
+
+def open_store(where: str, pki: Path | None = None) -> Store:
+    """The store at ``etcd://HOST:PORT[,HOST:PORT...]/PREFIX`` or ``etcds://...`` (TLS, with the
+    controller's keys in ``pki``), or in a file.
+    """
+    if not where.startswith(("etcd:", "etcds:")):
+        return SqliteStore(Path(where))
+    try:
+        from e2ctl.controller.etcd_store import EtcdStore
+    except ModuleNotFoundError as error:
+        raise StoreError(f"{where}: '{error.name}' is missing: pip install bess-e2[etcd]") from None
+    return EtcdStore(where, pki)
+
+
+def me() -> str:
+    """This process, as others name it."""
+    return f"{socket.gethostname()}, pid {os.getpid()}"
+
+
+async def pause(seconds: float, stop: asyncio.Event | None) -> bool:
+    """Wait, but not beyond the moment when ``stop`` is set; whether to go on."""
+    if stop is None:
+        await asyncio.sleep(seconds)
+        return True
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return not stop.is_set()
+
+
 class SqliteStore:
-    """A file. One controller at a time may hold it."""
+    """A file, and one beside it whose lock the one controller holds until it ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: int | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0.2)
@@ -131,23 +197,57 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path}: {error}") from None
 
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one controller."""
+        return self._lock is not None
+
     @contextmanager
     def only_one(self) -> Iterator[None]:
-        """Hold the store; a `StoreError` where another controller does."""
-        lock = sqlite3.connect(self.path.with_suffix(".lock"), isolation_level=None, timeout=0.2)
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            lock.close()
-            raise StoreError(f"another controller is at work with {self.path}") from None
+        """Hold the store; a `StoreError` names the controller that does."""
+        if (holder := self._take()) is not None:
+            raise StoreError(f"another controller is at work with {self.path}: {holder}")
         try:
             yield
         finally:
-            lock.close()
+            self._release()
+
+    @asynccontextmanager
+    async def lead(self, stop: asyncio.Event | None = None) -> AsyncIterator[None]:
+        """Wait to hold the store."""
+        while self._take() is not None and await pause(_POLL_S, stop):
+            pass
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _take(self) -> str | None:
+        """Lock; or who has."""
+        path = self.path.with_suffix(".lock")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 256).decode(errors="replace").strip()
+            os.close(lock)
+            return holder or "it has just begun"
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{me()}\n".encode())
+        self._lock = lock
+        return None
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def read(self) -> State:
         """What is known."""
-        row = self._db.execute("SELECT current, next, stage FROM state").fetchone()
+        try:
+            row = self._db.execute("SELECT current, next, stage FROM state").fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from None
         return State(_load(row[0]), _load(row[1]), row[2])
 
     def write(self, state: State) -> None:
