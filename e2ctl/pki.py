@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Certificates for a cluster: an authority of its own, one for the controller, one per agent.
+"""Certificates for a cluster: an authority of its own, one for the controller, one per agent, one
+per host of an etcd.
 
 OpenSSL's own program makes them: P-256 keys, X.509 with the names and addresses that each is
 reached by. Keys never leave the folder and only its owner can read them.
@@ -22,8 +23,11 @@ CONTROLLER = "controller"
 _DAYS = 3650
 
 
-def make_pki(folder: Path, hardware: Hardware) -> list[str]:
-    """Make what is missing below ``folder``; returns the names that got new certificates."""
+def make_pki(folder: Path, hardware: Hardware, etcd: Sequence[str] = ()) -> list[str]:
+    """Make what is missing below ``folder``; returns the names that got new certificates.
+
+    ``etcd`` are names or addresses of its hosts.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     made = []
@@ -39,6 +43,7 @@ def make_pki(folder: Path, hardware: Hardware) -> list[str]:
     for name, server in hardware.servers.items():
         if not server.agent.startswith("unix:"):
             hosts[name] = server.agent.rpartition(":")[0].strip("[]")
+    hosts |= {f"etcd-{host}": host for host in etcd}
     for name, host in hosts.items():
         if not (folder / f"{name}.crt").exists():
             _key(folder, name)

@@ -68,8 +68,12 @@ def agent_command(
 def pki_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for all of them.")],
     hardware: HardwarePath,
+    etcd: Annotated[
+        list[str] | None,
+        typer.Option("--etcd", metavar="HOST", help="Also for etcd there; may be repeated."),
+    ] = None,
 ) -> None:
     """Make keys and certificates for the controller and each agent; keep those that exist."""
     with one_line_errors(IdentityError, OSError):
-        made = make_pki(folder, hardwares.load(hardware))
+        made = make_pki(folder, hardwares.load(hardware), etcd or ())
     typer.echo(f"{folder}: made {', '.join(made)}" if made else f"{folder}: nothing is missing")
