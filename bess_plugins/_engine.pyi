@@ -34,6 +34,9 @@ class Engine:
     ) -> dict[int, list[bytes]]:
         """Runs packets through one module; `now_ns` is the time that it sees, 0 the real one."""
 
+    def counters(self) -> _Args:
+        """All that is counted, as fields of `e2.pb.Counters`, read while workers run on."""
+
     def events(self, after: int = 0) -> _Args:
         """The number of the last event, and all past number `after` that are remembered."""
 

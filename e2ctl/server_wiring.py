@@ -112,7 +112,11 @@ class _Wiring:
         for name, number in entries.items():
             target = self.entry(name)
             self.link("decap", number, target)
-            self.link("arrive", number, self.untag(name, target))
+            first = self.untag(name, target)
+            self.link("arrive", number, first)
+            self.tap_switch(
+                name, *(("arrive", number) if first == target else (f"untag:{name}", 0))
+            )
         return ServerPlan(
             self.server,
             tuple(self.devices),
@@ -122,6 +126,13 @@ class _Wiring:
             tuple(self.programs),
             tuple(self.taps),
         )
+
+    def tap_switch(self, entry: str, module: str, ogate: int) -> None:
+        """What the switch sends to an NF is an edge's, too, where it comes from one port alone."""
+        nf = self.instances[entry].nf if entry in self.instances else entry
+        led = [e for e in self.pgraph.edges_to(nf) if e.source in self.routing.switch.classified]
+        if nf in self.types and len(led) == 1:
+            self.taps.append(EdgeTap(led[0].source, nf, led[0].label, module, ogate))
 
     def add(
         self,

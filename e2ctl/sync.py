@@ -114,6 +114,7 @@ def _make(client: Client, plan: ServerPlan, found: Found) -> None:
         if (link.source, link.ogate) not in taken:
             with _refusals(f"link {link}"):
                 client.connect(link.source, link.target, link.ogate, link.igate)
+    _count_bytes(client, plan)
     for module in plan.modules:
         if module.mclass == "TunnelDecap" and module.name in found.modules:
             # Nobody sends to these entries yet.
@@ -124,6 +125,19 @@ def _make(client: Client, plan: ServerPlan, found: Found) -> None:
                 )
     with _refusals("workers"):
         client.resume()
+
+
+def _count_bytes(client: Client, plan: ServerPlan) -> None:
+    """Have gates that stand for edges count bytes, too; all gates count packets."""
+    counting = {
+        (hook["module_name"], hook["ogate"])
+        for hook in client.list_hooks()
+        if hook["class_name"] == "Track" and hook["arg"]["bits"]
+    }
+    for tap in plan.taps:
+        if (tap.module, tap.ogate) not in counting:
+            with _refusals(f"gate {tap.ogate} of {tap.module}"):
+                client.configure_gate_hook("Track", tap.module, gate=tap.ogate, bits=True)
 
 
 def _add_workers(client: Client, plan: ServerPlan, found: Found) -> dict[str, int]:
@@ -161,6 +175,7 @@ def commit(client: Client, plan: ServerPlan) -> None:
         for link in new:
             with _refusals(f"link {link}"):
                 client.connect(link.source, link.target, link.ogate, link.igate)
+        _count_bytes(client, plan)
         for module in plan.modules:
             if module.name in found.modules:
                 with _refusals(f"module {module.name}"):

@@ -12,8 +12,10 @@ import grpc
 from bess_plugins import _proto
 from bess_plugins.client._base import Connection
 from bess_plugins.pb import bess_msg_pb2 as pb
+from bess_plugins.pb import e2_counters_pb2 as counters_pb
 from bess_plugins.pb import e2_events_pb2 as events_pb
 
+_COUNTING = counters_pb.DESCRIPTOR.services_by_name["Counting"].full_name
 _EVENTS = events_pb.DESCRIPTOR.services_by_name["Events"].full_name
 
 
@@ -31,6 +33,20 @@ class MiscCalls(Connection):
     def kill(self) -> None:
         """Make the daemon stop."""
         self.call("KillBess")
+
+    def counters(self) -> counters_pb.Counters:
+        """All that the daemon counts, read at one moment, while workers run on."""
+        stub = self._channel.unary_unary(
+            f"/{_COUNTING}/GetCounters",
+            request_serializer=counters_pb.CountersRequest.SerializeToString,
+            response_deserializer=counters_pb.Counters.FromString,
+        )
+        request = counters_pb.CountersRequest()
+        try:
+            found: counters_pb.Counters = stub(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise self._failed(error, "GetCounters", request) from None
+        return found
 
     @contextmanager
     def events(

@@ -15,6 +15,7 @@ from types import TracebackType
 import grpc
 
 from bess_plugins.daemon._base import DEFAULT_HOST, DEFAULT_POOL_PACKETS, DEFAULT_PORT
+from bess_plugins.daemon.counters import counting_handler
 from bess_plugins.daemon.events import MAX_SUBSCRIBERS, EventService
 from bess_plugins.daemon.metrics import Metrics
 from bess_plugins.daemon.service import ControlService, EngineApi
@@ -104,7 +105,9 @@ class Server:
         """Bind all addresses and begin to serve."""
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="e2d-rpc")
         server = grpc.server(pool, options=_OPTIONS)
-        server.add_generic_rpc_handlers((self.service.handler(), self.events.handler()))
+        server.add_generic_rpc_handlers(
+            (self.service.handler(), self.events.handler(), counting_handler(self.service.engine))
+        )
         try:
             bound = server.add_insecure_port(self.address)
         except RuntimeError:

@@ -20,6 +20,7 @@ from bess_plugins.client import BessError
 from bess_plugins.pb import e2_agent_pb2 as pb
 from bess_plugins.version import version
 from e2ctl import sync
+from e2ctl.agent.captures import CaptureError, Captures
 from e2ctl.agent.dataplane import Dataplane, DataplaneError
 from e2ctl.agent.programs import ProgramError, Programs
 from e2ctl.server_plan import ServerPlan, dump_plan, load_plan
@@ -36,7 +37,7 @@ _WATCH_S = 0.1
 _GRACE_S = 1.0
 _THREADS = 16
 _MOST_NOTICES = 4096
-_FAILURES = (SyncError, ProgramError, DataplaneError, BessError, ValueError)
+_FAILURES = (CaptureError, SyncError, ProgramError, DataplaneError, BessError, ValueError)
 
 
 class AgentServerError(Exception):
@@ -53,6 +54,7 @@ class AgentServer:
         self.address = listen
         self._dataplane = dataplane
         self._programs = Programs(server)
+        self._captures = Captures(dataplane)
         self._identity = identity
         self._plan: ServerPlan | None = None
         self._lock = threading.Lock()
@@ -93,6 +95,7 @@ class AgentServer:
         if self._stopped.is_set():
             return
         self._stopped.set()
+        self._captures.stop()
         for watcher in list(self._watchers):
             watcher.put(None)
         if self._grpc is not None:
@@ -121,6 +124,14 @@ class AgentServer:
                 state.plan = digest(self._plan)
                 state.in_step = sync.is_done(sync.read(self._dataplane.client), self._plan)
         return state
+
+    def get_counters(self, request: pb.AgentCountersRequest) -> pb.AgentCounters:
+        plan = self._plan
+        return pb.AgentCounters(
+            daemon=self._dataplane.client.counters(),
+            plan="" if plan is None else digest(plan),
+            restarts=self._dataplane.restarts,
+        )
 
     def prepare(self, request: pb.ServerPlanRequest) -> pb.AgentDone:
         plan = self._read(request)
@@ -266,6 +277,12 @@ class AgentServer:
                 call, request.FromString, lambda reply: reply.SerializeToString()
             )
 
+        def capture(message: pb.CaptureRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                yield from self._captures.capture(message, context)
+            except _FAILURES as error:
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+
         watch = grpc.unary_stream_rpc_method_handler(
             self.watch, pb.AgentWatchRequest.FromString, pb.AgentNotice.SerializeToString
         )
@@ -278,6 +295,10 @@ class AgentServer:
                 "Finish": unary(self.finish, pb.ServerPlanRequest),
                 "Command": unary(self.command, pb.AgentCommand),
                 "Watch": watch,
+                "GetCounters": unary(self.get_counters, pb.AgentCountersRequest),
+                "Capture": grpc.unary_stream_rpc_method_handler(
+                    capture, pb.CaptureRequest.FromString, pb.CaptureRecords.SerializeToString
+                ),
             },
         )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -22,6 +22,7 @@ __all__ = ["Agent", "AgentError", "Agents"]
 _SERVICE = pb.DESCRIPTOR.services_by_name["Agent"].full_name
 _CALL_S = 30.0
 _STATE_S = 1.0
+T = TypeVar("T")
 
 
 class AgentError(Exception):
@@ -76,18 +77,37 @@ class Agent:
         values: dict[str, Any] = json.loads(result.values)
         return values
 
+    async def counters(self) -> pb.AgentCounters:
+        """All that its daemon counts; an `AgentError` where it doesn't say within a second."""
+        counters: pb.AgentCounters = await self._call(
+            "GetCounters", pb.AgentCountersRequest(), pb.AgentCounters, _STATE_S
+        )
+        return counters
+
     async def watch(self) -> AsyncIterator[pb.AgentNotice]:
         """What happens there, until the agent goes away."""
+        async for notice in self._stream("Watch", pb.AgentWatchRequest(), pb.AgentNotice):
+            yield notice
+
+    async def capture(self, request: pb.CaptureRequest) -> AsyncIterator[pb.CaptureRecords]:
+        """Packets that cross gates of its daemon; the first answer says that it has begun."""
+        async for records in self._stream("Capture", request, pb.CaptureRecords):
+            yield records
+
+    async def _stream(self, name: str, request: Any, reply: Any) -> AsyncIterator[Any]:
         method: Any = self._channel.unary_stream(
-            f"/{_SERVICE}/Watch",
+            f"/{_SERVICE}/{name}",
             request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=pb.AgentNotice.FromString,
+            response_deserializer=reply.FromString,
         )
+        call = method(request)
         try:
-            async for notice in method(pb.AgentWatchRequest()):
-                yield notice
+            async for message in call:
+                yield message
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from None
+        finally:
+            call.cancel()
 
     async def _call(self, name: str, request: Any, reply: Any, timeout_s: float) -> Any:
         method: Any = self._channel.unary_unary(
@@ -131,15 +151,25 @@ class Agents:
         await asyncio.gather(*(agent.close() for agent in self._by_server.values()))
 
     async def states(self, but: Collection[str] = ()) -> dict[str, pb.AgentState | AgentError]:
-        """What each says, or why it doesn't; nobody asks those ``but``."""
+        """How each does, or why it doesn't say; nobody asks those ``but``."""
+        return await self._each(Agent.state, but)
+
+    async def counters(self, but: Collection[str] = ()) -> dict[str, pb.AgentCounters | AgentError]:
+        """What each daemon counts, or why its agent doesn't say."""
+        return await self._each(Agent.counters, but)
+
+    async def _each(
+        self, ask: Callable[[Agent], Coroutine[Any, Any, T]], but: Collection[str]
+    ) -> dict[str, T | AgentError]:
+        """What each answers, or why it doesn't."""
         asked = [agent for agent in self if agent.server not in but]
-        found = await asyncio.gather(*(agent.state() for agent in asked), return_exceptions=True)
-        states: dict[str, pb.AgentState | AgentError] = {}
-        for agent, state in zip(asked, found, strict=True):
-            if isinstance(state, BaseException) and not isinstance(state, AgentError):
-                raise state
-            states[agent.server] = state
-        return states
+        found = await asyncio.gather(*map(ask, asked), return_exceptions=True)
+        answers: dict[str, T | AgentError] = {}
+        for agent, answer in zip(asked, found, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, AgentError):
+                raise answer
+            answers[agent.server] = answer
+        return answers
 
     async def step(self, name: str, plans: Mapping[str, ServerPlan]) -> dict[str, float]:
         """One step on all servers at once; waits for all, then raises the first failure."""

@@ -242,6 +242,7 @@ PYBIND11_MODULE(_engine, m) {
           "m1"_a, "ogate"_a, "m2"_a, "igate"_a, "skip_default_hooks"_a = false)
       .def("disconnect", [](Engine& e, const std::string& name,
                             uint64_t ogate) { run([&] { return e.disconnect(name, ogate); }); })
+      .def("counters", [](Engine& e) { return read([&] { return e.counters(); }); })
       .def(
           "events", [](Engine& e, uint64_t after) { return read([&] { return e.events(after); }); },
           "after"_a = 0)

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Modules of an Engine. Workers are in worker_control.cc, ports in port_control.cc, traffic classes
-// in scheduling.cc, hooks in hooks.cc, plugins in plugins.cc, events in event_log.cc.
+// in scheduling.cc, hooks in hooks.cc, plugins in plugins.cc, events in event_log.cc, all counters
+// at once in counters.cc.
 #include "engine/engine.h"
 
 #include <dlfcn.h>
 
 #include "engine/clock.h"
+#include "engine/counters.h"
 #include "engine/profile.h"
 
 namespace e2 {
@@ -18,16 +20,6 @@ constexpr const char* kProfileCommand = "e2_profile";
 const char* access_name(Access access) {
   static constexpr const char* kNames[] = {"read", "write", "update", "read"};
   return kNames[static_cast<uint8_t>(access)];
-}
-
-GateCount total(const OutGate& gate) {
-  GateCount sum;
-  for (uint32_t w = 0; w < kMaxWorkers; ++w) {
-    sum.batches += gate.counts[w].batches;
-    sum.packets += gate.counts[w].packets;
-    sum.bytes += gate.counts[w].bytes;
-  }
-  return sum;
 }
 
 void add_counts(Args& to, const GateCount& count) {
@@ -49,16 +41,6 @@ Args hook_list(const std::vector<std::unique_ptr<GateHook>>& hooks, bool counts)
   if (counts) add_hook(list, kTrack, find_gate_hook_class(kTrack)->hook_name);
   for (const auto& hook : hooks) add_hook(list, hook->class_name, hook->name);
   return list;
-}
-
-// Packets dropped by reason; `all` keeps the reasons that dropped none.
-Args drop_counts(const Module& module, bool all) {
-  Args drops{Args::Map{}};
-  for (uint32_t r = 0; r < module.drop_reasons().size(); ++r) {
-    const uint64_t count = module.drops(r);
-    if (all || count != 0) drops.set(module.drop_reasons()[r], count);
-  }
-  return drops;
 }
 
 }  // namespace

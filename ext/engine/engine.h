@@ -49,6 +49,10 @@ class Engine : public Host {
   Status run_packets(const std::string& name, Gate in_gate, const std::vector<std::string>& packets,
                      std::map<int, std::vector<std::string>>& out, uint64_t now_ns = 0);
 
+  // What modules, their tasks, workers and ports have counted, read at one moment while they run
+  // on; the fields are those of e2.pb.Counters.
+  Args counters();
+
   // What modules told since the event of that number, among the last EventLog::kMostEvents.
   Args events(uint64_t after);
 

@@ -53,7 +53,8 @@ const std::vector<GateHookClass>& gate_hook_classes() {
        "writes the packets that cross a gate, and their metadata, to a named pipe, as pcapng",
        "PcapngArg", stats, [] { return std::make_unique<PcapngHook>(); }},
       {"Capture", "capture",
-       "writes the packets that cross a gate to a pcap file, all or those of a filter",
+       "writes the packets that cross a gate to a pcap file or a named pipe, all or those of a "
+       "filter",
        "CaptureArg", stats, [] { return std::make_unique<CaptureHook>(); }}};
   return classes;
 }
@@ -161,10 +162,11 @@ Status Engine::hook_command(const Args& hook, const std::string& command, const 
       module_name + ": " + (out ? "ogate " : "igate ") + std::to_string(hook["gate"].as_int(-1));
   auto* hooks = Graph::hooks_at(*module, out, gate);
   if (hooks == nullptr) return Status::invalid(where + " does not exist");
-  const Paused paused(*this);
+  // What hooks tell of themselves is atomic: nobody has to stop for it.
   for (const auto& at : *hooks) {
     if (at->name == name) return at->command(command, args, response);
   }
+  const Paused paused(*this);
   const auto counted = counted_at(*module, out, gate);
   if (name != find_gate_hook_class(kTrack)->hook_name || !counted[0]->count_packets) {
     return Status::error(ENOENT, where + " has no hook named '" + name + "'");

@@ -1,28 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The ports of an Engine: making, describing, configuring and closing them.
+#include "engine/counters.h"
 #include "engine/engine.h"
 
 namespace e2 {
-namespace {
-
-Args direction(const PortCount (&counts)[kMaxQueues]) {
-  uint64_t packets = 0;
-  uint64_t dropped = 0;
-  uint64_t bytes = 0;
-  for (const PortCount& count : counts) {
-    packets += count.packets.load(std::memory_order_relaxed);
-    dropped += count.dropped.load(std::memory_order_relaxed);
-    bytes += count.bytes.load(std::memory_order_relaxed);
-  }
-  Args args;
-  args.set("packets", packets);
-  args.set("dropped", dropped);
-  args.set("bytes", bytes);
-  return args;
-}
-
-}  // namespace
-
 Status Port::configure(const PortConfig& wanted) {
   if (wanted.mac_addr == config.mac_addr && wanted.mtu_bytes == config.mtu_bytes) return {};
   return Status::error(ENOTSUP, std::string("a port of the driver ") + port_class->name +
@@ -97,8 +78,8 @@ Status Engine::port_stats(const std::string& name, Args& stats) {
   std::lock_guard<std::mutex> lock(mutex_);
   const Port* port = find_port(name);
   if (port == nullptr) return Status::error(ENOENT, "No port '" + name + "' found");
-  stats.set("inc", direction(port->in));
-  stats.set("out", direction(port->out));
+  stats.set("inc", port_counts(port->in));
+  stats.set("out", port_counts(port->out));
   return {};
 }
 

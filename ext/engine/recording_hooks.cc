@@ -19,6 +19,20 @@ void write_hex(char* to, const uint8_t* bytes, uint32_t count) {
   }
 }
 
+std::vector<uint8_t> pcap_header() {
+  std::vector<uint8_t> bytes(sizeof(PcapFileHeader));
+  write_pcap_header(bytes.data());
+  return bytes;
+}
+
+// False where the pipe has no room for the packet.
+bool write_to(FifoWriter& fifo, uint64_t time_ns, const Packet& packet) {
+  uint8_t* to = fifo.reserve(pcap_record_bytes(packet.len()));
+  if (to == nullptr) return false;
+  write_pcap_record(to, time_ns, packet.data(), packet.len(), packet.wire_len());
+  return true;
+}
+
 }  // namespace
 
 RecordingHook::RecordingHook() {
@@ -60,16 +74,25 @@ Status RecordingHook::command(const std::string& command, const Args& args, Args
 Status CaptureHook::init(const Module&, const Args& args) {
   path_ = args["path"].as_string();
   filter_text_ = args["filter"].as_string();
-  if (path_.empty()) return Status::invalid("'path' must name the file to write");
-  struct stat at;
-  if (::stat(path_.c_str(), &at) == 0 && !S_ISREG(at.st_mode)) {
-    return Status::invalid("'" + path_ + "' is not a regular file");
+  fifo_path_ = args["fifo"].as_string();
+  if (path_.empty() == fifo_path_.empty()) {
+    return Status::invalid("'path' must name the file to write, or 'fifo' a pipe; one of them");
   }
   if (!filter_text_.empty()) {
     Status status = BpfFilter::compile(filter_text_, filter_);
     if (!status.ok()) return status;
   }
+  if (!fifo_path_.empty()) return fifo_.open(fifo_path_, pcap_header(), false, false);
+  struct stat at;
+  if (::stat(path_.c_str(), &at) == 0 && !S_ISREG(at.st_mode)) {
+    return Status::invalid("'" + path_ + "' is not a regular file");
+  }
   return writer_.open(path_);
+}
+
+Status CaptureHook::close() {
+  fifo_.close();
+  return fifo_path_.empty() ? writer_.close() : Status();
 }
 
 PacketMask CaptureHook::choose(const Batch& batch) {
@@ -78,12 +101,18 @@ PacketMask CaptureHook::choose(const Batch& batch) {
 }
 
 bool CaptureHook::record(uint64_t time_ns, const Packet& packet) {
+  if (!fifo_path_.empty()) return write_to(fifo_, time_ns, packet);
   return writer_.write(time_ns, packet.data(), packet.len(), packet.wire_len());
+}
+
+void CaptureHook::finish_batch() {
+  if (!fifo_path_.empty()) fifo_.flush();
 }
 
 Args CaptureHook::describe() const {
   Args args;
   args.set("path", path_);
+  args.set("fifo", fifo_path_);
   args.set("filter", filter_text_);
   return args;
 }
@@ -99,17 +128,10 @@ Status FifoHook::close() {
   return {};
 }
 
-std::vector<uint8_t> TcpdumpHook::file_header(const Module&) {
-  std::vector<uint8_t> bytes(sizeof(PcapFileHeader));
-  write_pcap_header(bytes.data());
-  return bytes;
-}
+std::vector<uint8_t> TcpdumpHook::file_header(const Module&) { return pcap_header(); }
 
 bool TcpdumpHook::record(uint64_t time_ns, const Packet& packet) {
-  uint8_t* to = fifo_.reserve(pcap_record_bytes(packet.len()));
-  if (to == nullptr) return false;
-  write_pcap_record(to, time_ns, packet.data(), packet.len(), packet.wire_len());
-  return true;
+  return write_to(fifo_, time_ns, packet);
 }
 
 std::vector<uint8_t> PcapngHook::file_header(const Module& module) {

@@ -3,7 +3,8 @@
 //
 // | class   | writes             | to                                                           |
 // |---------|--------------------|--------------------------------------------------------------|
-// | Capture | pcap               | a regular file, made anew: `path` (CaptureArg)               |
+// | Capture | pcap               | a regular file, made anew: `path`; or a named pipe that      |
+// |         |                    | somebody reads: `fifo` (CaptureArg)                          |
 // | TcpDump | pcap               | a named pipe that somebody reads: `fifo` (TcpdumpArg)        |
 // | PcapNg  | pcapng; a packet's | the same (PcapngArg)                                         |
 // |         | metadata is its    |                                                              |
@@ -55,18 +56,21 @@ class RecordingHook : public GateHook {
 class CaptureHook final : public RecordingHook {
  public:
   Status init(const Module& module, const Args& args) override;
-  Status close() override { return writer_.close(); }
+  Status close() override;
   Args describe() const override;
 
  protected:
   PacketMask choose(const Batch& batch) override;
   bool record(uint64_t time_ns, const Packet& packet) override;
+  void finish_batch() override;
 
  private:
   std::string path_;
+  std::string fifo_path_;  // empty: to a file
   std::string filter_text_;
   BpfFilter filter_;
   CaptureWriter writer_;
+  FifoWriter fifo_;
 };
 
 class FifoHook : public RecordingHook {
