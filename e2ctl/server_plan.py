@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ __all__ = [
     "EdgeTap",
     "ProgramSpec",
     "ServerPlan",
+    "digest",
     "dump_plan",
     "empty_plan",
     "load_plan",
@@ -124,3 +126,8 @@ def load_plan(text: str) -> ServerPlan:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"not a plan for a server: {place}: {first['msg']}") from None
+
+
+def digest(plan: ServerPlan) -> str:
+    """What tells plans apart."""
+    return hashlib.sha256(dump_plan(plan).encode()).hexdigest()[:16]

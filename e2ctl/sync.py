@@ -49,16 +49,15 @@ class Found:
 
 def read(client: Client) -> Found:
     """Ask a daemon what it runs."""
-    modules = {module["name"]: module["mclass"] for module in client.list_modules()}
+    counted = client.counters()
+    modules = {module.name: module.mclass for module in counted.modules}
     links = [
-        Link(name, gate["ogate"], gate["name"], gate["igate"])
-        for name in modules
-        for gate in client.module_info(name)["ogates"]
+        Link(module.name, gate.ogate, gate.target, gate.igate)
+        for module in counted.modules
+        for gate in module.ogates
     ]
-    ports = frozenset(port["name"] for port in client.list_ports())
-    tasks = {
-        tc["leaf_module_name"]: tc["wid"] for tc in client.list_tcs() if tc["leaf_module_name"]
-    }
+    ports = frozenset(port.name for port in counted.ports)
+    tasks = {task.module: task.wid for task in counted.tasks}
     workers = {DATAPLANE: tasks["nic_in"]} if "nic_in" in tasks else {}
     for module, wid in tasks.items():
         if module.startswith("queue:") and wid != workers.get(DATAPLANE):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import queue
@@ -23,7 +22,7 @@ from e2ctl import sync
 from e2ctl.agent.captures import CaptureError, Captures
 from e2ctl.agent.dataplane import Dataplane, DataplaneError
 from e2ctl.agent.programs import ProgramError, Programs
-from e2ctl.server_plan import ServerPlan, dump_plan, load_plan
+from e2ctl.server_plan import ServerPlan, digest, load_plan
 from e2ctl.sync import SyncError
 from e2ctl.tls import Identity, is_local, server_credentials
 
@@ -72,7 +71,14 @@ class AgentServer:
             )
         self._dataplane.start()
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="agent-rpc")
-        self._grpc = grpc.server(pool, options=(("grpc.so_reuseport", 0),))
+        options = (
+            ("grpc.so_reuseport", 0),
+            # Controllers ask often whether this host is still there.
+            ("grpc.http2.min_ping_interval_without_data_ms", 500),
+            ("grpc.http2.max_ping_strikes", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+        )
+        self._grpc = grpc.server(pool, options=options)
         self._grpc.add_generic_rpc_handlers((self._handlers(),))
         try:
             if self._identity is None:
@@ -116,13 +122,15 @@ class AgentServer:
     # What the controller asks.
 
     def get_state(self, request: pb.AgentStateRequest) -> pb.AgentState:
+        # Without the lock: the answer must not wait for a change that is under way.
         state = pb.AgentState(version=version(), restarts=self._dataplane.restarts)
-        with self._lock, suppress(BessError):
-            state.daemon = self._dataplane.client.version()
+        plan, client = self._plan, self._dataplane.client
+        with suppress(BessError):
+            state.daemon = client.version()
             state.daemon_runs = True
-            if self._plan is not None:
-                state.plan = digest(self._plan)
-                state.in_step = sync.is_done(sync.read(self._dataplane.client), self._plan)
+            if plan is not None:
+                state.plan = digest(plan)
+                state.in_step = sync.is_done(sync.read(client), plan)
         return state
 
     def get_counters(self, request: pb.AgentCountersRequest) -> pb.AgentCounters:
@@ -301,8 +309,3 @@ class AgentServer:
                 ),
             },
         )
-
-
-def digest(plan: ServerPlan) -> str:
-    """What tells plans apart."""
-    return hashlib.sha256(dump_plan(plan).encode()).hexdigest()[:16]

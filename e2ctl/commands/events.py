@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from bess_plugins.pb import e2_agent_pb2 as pb
 from e2ctl import hardware as hardwares
 from e2ctl.commands.cluster import (
     FAILURES,
@@ -22,13 +21,11 @@ from e2ctl.commands.cluster import (
     places,
 )
 from e2ctl.commands.common import JsonFlag, one_line_errors
-from e2ctl.controller.agents import Agent, AgentError
+from e2ctl.controller.notices import Notice, listen
 
 __all__ = ["app"]
 
 app = typer.Typer()
-
-_AGAIN_S = 0.5
 
 
 @app.command("events", epilog="Example: e2ctl events --lab co")
@@ -46,15 +43,15 @@ def events_command(
     hardware_path, _ = places(hardware, lab, None)
 
     async def work() -> None:
-        seen = asyncio.Queue[tuple[str, pb.AgentNotice]]()
+        seen = asyncio.Queue[Notice]()
         async with agents_of(hardwares.load(hardware_path), pki) as agents:
-            tasks = [asyncio.create_task(_listen(agent, seen)) for agent in agents]
+            tasks = [asyncio.create_task(listen(agent, seen.put_nowait)) for agent in agents]
             try:
                 number = 0
                 while count == 0 or number < count:
-                    server, notice = await seen.get()
+                    notice = await seen.get()
                     number += 1
-                    typer.echo(_line(server, notice, as_json))
+                    typer.echo(_line(notice, as_json))
             finally:
                 for task in tasks:
                     task.cancel()
@@ -64,29 +61,7 @@ def events_command(
         asyncio.run(work())
 
 
-async def _listen(agent: Agent, seen: asyncio.Queue[tuple[str, pb.AgentNotice]]) -> None:
-    """Pass on an agent's notices for ever."""
-    missed = False
-    while True:
-        try:
-            await agent.state()
-            if missed:
-                seen.put_nowait((agent.server, pb.AgentNotice(kind="agent up")))
-            missed = False
-            async for notice in agent.watch():
-                seen.put_nowait((agent.server, notice))
-        except AgentError:
-            if not missed:
-                seen.put_nowait((agent.server, pb.AgentNotice(kind="agent down")))
-            missed = True
-        await asyncio.sleep(_AGAIN_S)
-
-
-def _line(server: str, notice: pb.AgentNotice, as_json: bool) -> str:
-    values = dict(notice.values)
+def _line(notice: Notice, as_json: bool) -> str:
     if as_json:
-        event = {"time": time.time(), "server": server, "subject": notice.subject}
-        return json.dumps({**event, "kind": notice.kind, "values": values})
-    about = f" {notice.subject}" if notice.subject else ""
-    numbers = "".join(f" {name}={value}" for name, value in values.items())
-    return f"{time.strftime('%H:%M:%S')} {server}{about}: {notice.kind}{numbers}"
+        return json.dumps(notice.to_dict())
+    return f"{time.strftime('%H:%M:%S', time.localtime(notice.time_s))} {notice}"

@@ -13,7 +13,7 @@ import grpc
 from bess_plugins.pb import e2_agent_pb2 as pb
 from bess_plugins.version import version
 from e2ctl.hardware import Hardware
-from e2ctl.server_plan import ServerPlan, dump_plan
+from e2ctl.server_plan import ServerPlan, digest, dump_plan
 from e2ctl.tls import Identity, channel_credentials, is_local
 
 __all__ = ["Agent", "AgentError", "Agents"]
@@ -22,6 +22,7 @@ __all__ = ["Agent", "AgentError", "Agents"]
 _SERVICE = pb.DESCRIPTOR.services_by_name["Agent"].full_name
 _CALL_S = 30.0
 _STATE_S = 1.0
+_ALIVE_MS = 1000
 T = TypeVar("T")
 
 
@@ -40,7 +41,15 @@ class Agent:
     def __init__(self, server: str, address: str, identity: Identity | None) -> None:
         self.server = server
         self.address = address
-        options = (("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 200))
+        options = (
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.max_reconnect_backoff_ms", 200),
+            ("grpc.min_reconnect_backoff_ms", 200),
+            # A host that is gone says nothing; its calls end after this.
+            ("grpc.keepalive_time_ms", _ALIVE_MS),
+            ("grpc.keepalive_timeout_ms", _ALIVE_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+        )
         if is_local(address) and identity is None:
             self._channel = grpc.aio.insecure_channel(address, options=options)
         elif identity is None:
@@ -59,6 +68,11 @@ class Agent:
             "GetState", pb.AgentStateRequest(), pb.AgentState, _STATE_S
         )
         return state
+
+    async def has(self, plan: ServerPlan) -> bool:
+        """Whether its daemon runs what a plan says."""
+        state = await self.state()
+        return state.in_step and state.plan == digest(plan)
 
     async def step(self, name: str, plan: ServerPlan) -> float:
         """``Prepare``, ``Commit`` or ``Finish`` a plan; seconds that it took."""

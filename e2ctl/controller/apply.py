@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from e2ctl.controller.agents import AgentError, Agents
+from e2ctl.controller.agents import Agent, AgentError, Agents
 from e2ctl.controller.flows import keep_flows
 from e2ctl.controller.store import Inputs, State, Store, StoreError
 from e2ctl.controller.switches import SwitchDriver, SwitchError
@@ -26,7 +26,7 @@ from e2ctl.plan import Plan
 from e2ctl.server_plan import ServerPlan, empty_plan
 from e2ctl.switch_rules import SwitchRule
 
-__all__ = ["ApplyError", "apply", "recover"]
+__all__ = ["ApplyError", "apply", "bring_in_step", "recover"]
 
 # Packets that left a server before the change have arrived after this.
 _IN_FLIGHT_S = 0.05
@@ -122,13 +122,18 @@ async def _back(agents: Agents, switch: SwitchDriver, old: _Goal, *, undo_commit
     if undo_commit:
         with suppress(SwitchError):  # it still has the old entries, or none
             await switch.replace(old.rules)
-    steps = ("Prepare", "Commit", "Finish") if undo_commit else ("Finish",)
     for server, plan in old.servers.items():
-        try:
-            for step in steps:
-                await agents[server].step(step, plan)
-        except AgentError:
-            continue  # when it is back, it is brought in step
+        with suppress(AgentError):  # when it is back, it is brought in step
+            if undo_commit:
+                await bring_in_step(agents[server], plan)
+            else:
+                await agents[server].step("Finish", plan)
+
+
+async def bring_in_step(agent: Agent, plan: ServerPlan) -> None:
+    """Have one server do what a plan says, whatever it does now."""
+    for step in ("Prepare", "Commit", "Finish"):
+        await agent.step(step, plan)
 
 
 async def recover(
