@@ -114,9 +114,8 @@ class _Wiring:
             self.link("decap", number, target)
             first = self.untag(name, target)
             self.link("arrive", number, first)
-            self.tap_switch(
-                name, *(("arrive", number) if first == target else (f"untag:{name}", 0))
-            )
+            tap = ("arrive", number) if first == target else (f"untag:{name}", 0)
+            self.tap_switch(name, *tap)
         return ServerPlan(
             self.server,
             tuple(self.devices),
