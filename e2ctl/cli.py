@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typer
 
-from e2ctl.commands import agent, cluster, events, lab, local, planning
+from e2ctl.commands import agent, cluster, controller, events, lab, local, operating, planning
 
 __all__ = ["app", "main"]
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Check, plan, draw and run policies: which traffic passes which network functions.",
 )
-for commands in (local, planning, cluster, events, agent, lab):
+for commands in (local, planning, operating, cluster, controller, events, agent, lab):
     app.add_typer(commands.app)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Certificates for a cluster: an authority of its own, one for the controller, one per agent, one
-per host of an etcd.
+"""Certificates for a cluster: an authority of its own, one for the controller, one for operators,
+one per agent, one per host of an etcd.
 
 OpenSSL's own program makes them: P-256 keys, X.509 with the names and addresses that each is
 reached by. Keys never leave the folder and only its owner can read them.
@@ -17,16 +17,19 @@ from pathlib import Path
 from e2ctl.hardware import Hardware
 from e2ctl.tls import IdentityError
 
-__all__ = ["CONTROLLER", "make_pki"]
+__all__ = ["CONTROLLER", "OPERATOR", "make_pki"]
 
 CONTROLLER = "controller"
+OPERATOR = "operator"
 _DAYS = 3650
 
 
-def make_pki(folder: Path, hardware: Hardware, etcd: Sequence[str] = ()) -> list[str]:
+def make_pki(
+    folder: Path, hardware: Hardware, etcd: Sequence[str] = (), controller: str = "127.0.0.1"
+) -> list[str]:
     """Make what is missing below ``folder``; returns the names that got new certificates.
 
-    ``etcd`` are names or addresses of its hosts.
+    ``etcd`` are names or addresses of its hosts, ``controller`` is that of the controller's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -39,7 +42,7 @@ def make_pki(folder: Path, hardware: Hardware, etcd: Sequence[str] = ()) -> list
             ["-subj", "/CN=e2 cluster", "-addext", "basicConstraints=critical,CA:TRUE"],
         )
         made.append("ca")
-    hosts = {CONTROLLER: "127.0.0.1"}
+    hosts = {CONTROLLER: controller, OPERATOR: "127.0.0.1"}
     for name, server in hardware.servers.items():
         if not server.agent.startswith("unix:"):
             hosts[name] = server.agent.rpartition(":")[0].strip("[]")

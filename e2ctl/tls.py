@@ -7,6 +7,7 @@ On one machine, over loopback or a Unix socket, there is no encryption and none 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ __all__ = [
     "is_local",
     "load_identity",
     "server_credentials",
+    "somebody_listens",
 ]
 
 
@@ -44,6 +46,16 @@ def is_local(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def somebody_listens(address: str) -> bool:
+    """Whether a Unix socket, ``unix:PATH``, leads to a process."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(address.removeprefix("unix:"))
+        except OSError:
+            return False
+    return True
 
 
 def load_identity(folder: Path, name: str) -> Identity:

@@ -1,48 +1,56 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Commands that change or watch a cluster."""
+"""What commands about a cluster share: where it is described, and how it is reached."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from bess_plugins.pb import e2_agent_pb2 as pb
 from e2ctl import hardware as hardwares
-from e2ctl.commands.common import JsonFlag, NfsPath, PolicyPath, one_line_errors
+from e2ctl.commands.common import one_line_errors
 from e2ctl.controller.agents import AgentError, Agents
-from e2ctl.controller.apply import ApplyError, apply, recover
-from e2ctl.controller.scale import Scaler
-from e2ctl.controller.store import Inputs, StoreError, open_store
+from e2ctl.controller.apply import ApplyError
+from e2ctl.controller.northbound import ControllerError
+from e2ctl.controller.store import StoreError, open_store
 from e2ctl.controller.switches import SimulatedSwitch, SwitchDriver, SwitchError
 from e2ctl.filters import FilterError, rule_list
 from e2ctl.hardware import Hardware
 from e2ctl.openflow import OpenFlowSwitch
-from e2ctl.pki import CONTROLLER
+from e2ctl.pki import CONTROLLER, OPERATOR
 from e2ctl.placement import PlacementError
-from e2ctl.plan import Plan, Running
 from e2ctl.policy import parse_filter
 from e2ctl.routing import PlanError
 from e2ctl.switch_rules import spelled_out
-from e2ctl.tls import IdentityError, load_identity
+from e2ctl.tls import Identity, IdentityError, load_identity, somebody_listens
 from e2ctl.trace import trace
 from e2ctl.transitions import TransitionError
 
-__all__ = ["FAILURES", "ClusterHardware", "LabName", "PkiPath", "agents_of", "app", "places"]
+__all__ = [
+    "FAILURES",
+    "ClusterHardware",
+    "ControllerAddress",
+    "LabName",
+    "PkiPath",
+    "StorePath",
+    "agents_of",
+    "app",
+    "controller_at",
+    "lab_socket",
+    "make_switch",
+    "operator_identity",
+    "places",
+]
 
 app = typer.Typer()
 T = TypeVar("T")
 
 FAILURES = (
-    ApplyError,
     AgentError,
+    ApplyError,
+    ControllerError,
     IdentityError,
     OSError,
     PlacementError,
@@ -65,6 +73,12 @@ StorePath = Annotated[
         "--store",
         metavar="WHERE",
         help="What the controller remembers: a file, or etcd://HOST:PORT[,HOST:PORT...]/PREFIX.",
+    ),
+]
+ControllerAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--controller", metavar="ADDRESS", help="Of one that stays; that of a lab is found."
     ),
 ]
 PkiPath = Annotated[
@@ -90,6 +104,26 @@ def places(hardware: Path | None, lab: str | None, store: str | None) -> tuple[P
     return hardware, store or str(_state_folder() / "controller.db")
 
 
+def lab_socket(lab: str) -> str:
+    """Where a lab's controller listens, if one stays."""
+    from e2ctl.lab import folder_of
+
+    return f"unix:{folder_of(lab)}/controller.sock"
+
+
+def controller_at(hardware: Path | None, lab: str | None, address: str | None) -> str | None:
+    """The controller to ask; None: there is none that stays."""
+    if address is not None or lab is None:
+        return address
+    found = lab_socket(lab)
+    return found if somebody_listens(found) else None
+
+
+def operator_identity(pki: Path | None) -> Identity | None:
+    """What shows a controller who asks."""
+    return None if pki is None else load_identity(pki, OPERATOR)
+
+
 def make_switch(hardware: Hardware) -> SwitchDriver:
     """The driver that a hardware description asks for."""
     if hardware.switch.driver == "simulated":
@@ -99,150 +133,6 @@ def make_switch(hardware: Hardware) -> SwitchDriver:
 
 def agents_of(hardware: Hardware, pki: Path | None) -> Agents:
     return Agents(hardware, None if pki is None else load_identity(pki, CONTROLLER))
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    with one_line_errors(*FAILURES):
-        return asyncio.run(work)
-
-
-@app.command(
-    "apply",
-    epilog="Example: e2ctl apply examples/central_office.e2 --nfs examples/nfs.yaml --lab co",
-)
-def apply_command(
-    policy: PolicyPath,
-    nfs: NfsPath,
-    hardware: ClusterHardware = None,
-    lab: LabName = None,
-    store: StorePath = None,
-    pki: PkiPath = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Make a cluster do what a policy says: all of it or nothing, and without a packet lost."""
-    hardware_path, store_path = places(hardware, lab, store)
-
-    simulated = False
-
-    async def work() -> tuple[Plan, bool]:
-        nonlocal simulated
-        held = open_store(store_path, pki)
-        with held.only_one():
-            cluster = hardwares.load(hardware_path)
-            async with agents_of(cluster, pki) as agents:
-                simulated = cluster.switch.driver == "simulated"
-                switch = make_switch(cluster)
-                if held.read().stage != "done":
-                    await recover(held, agents, switch, _say)
-                current = held.read().current
-                before = None if current is None else current.plan()
-                running = Running() if before is None else before.running
-                inputs = Inputs.read(policy, nfs, hardware_path, running)
-                plan = await apply(inputs, held, agents, switch, _say)
-                return plan, before is not None and str(before) == str(plan)
-
-    plan, same = _run(work())
-    if as_json:
-        typer.echo(json.dumps(plan.to_dict(), indent=2))
-        return
-    used = len({*plan.layout.servers.values()})
-    change = "nothing changed" if same else "applied"
-    typer.echo(
-        f"{policy}: {change}; {len(plan.igraph.instances)} instances on {used} of "
-        f"{len(plan.servers)} servers, {len(plan.switch)} switch entries"
-    )
-    for note in plan.notes:
-        typer.echo(f"note: {note}")
-    if simulated:
-        typer.echo("note: the switch is simulated; nothing brings packets to the servers")
-
-
-def _say(step: str) -> None:
-    typer.echo(f"e2ctl: {step}", err=True)
-
-
-@app.command("split", epilog="Example: e2ctl split ids.0 --lab co")
-def split_command(
-    instance: Annotated[str, typer.Argument(help="Such as ids.0.")],
-    hardware: ClusterHardware = None,
-    lab: LabName = None,
-    store: StorePath = None,
-    pki: PkiPath = None,
-    server: Annotated[
-        str | None, typer.Option("--server", help="Of the new instance; by default the best one.")
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Until the switch steers new flows by itself.")
-    ] = True,
-) -> None:
-    """Give half of an instance's flows to a new one; flows that are active stay where they are."""
-
-    async def work(scaler: Scaler) -> str:
-        name = await scaler.split(instance, server=server)
-        if wait:
-            await scaler.finish_change(instance)
-        return f"{instance}: new flows of the upper half of its flow ids go to {name}"
-
-    typer.echo(_scale(work, hardware, lab, store, pki))
-
-
-@app.command("drain", epilog="Example: e2ctl drain ids.1 --lab co")
-def drain_command(
-    instance: Annotated[str, typer.Argument(help="Such as ids.1.")],
-    hardware: ClusterHardware = None,
-    lab: LabName = None,
-    store: StorePath = None,
-    pki: PkiPath = None,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Until it has no flow left and is gone.")
-    ] = True,
-) -> None:
-    """Take an instance out of service once its flows have ended; new ones go to a neighbour."""
-
-    async def work(scaler: Scaler) -> str:
-        target = await scaler.drain(instance)
-        if wait:
-            await scaler.finish_change(instance)
-        return f"{instance}: its flow ids are those of {target} now"
-
-    typer.echo(_scale(work, hardware, lab, store, pki))
-
-
-@app.command("settle", epilog="Example: e2ctl settle ids.0 --lab co")
-def settle_command(
-    instance: Annotated[str, typer.Argument(help="That was split or drained.")],
-    hardware: ClusterHardware = None,
-    lab: LabName = None,
-    store: StorePath = None,
-    pki: PkiPath = None,
-) -> None:
-    """Wait for the end of a split or drain that was begun with --no-wait."""
-
-    async def work(scaler: Scaler) -> str:
-        await scaler.finish_change(instance)
-        return f"{instance}: settled"
-
-    typer.echo(_scale(work, hardware, lab, store, pki))
-
-
-def _scale(
-    work: Callable[[Scaler], Coroutine[Any, Any, str]],
-    hardware: Path | None,
-    lab: str | None,
-    store: str | None,
-    pki: Path | None,
-) -> str:
-    """Do something with a cluster's instances as its one controller."""
-    hardware_path, store_path = places(hardware, lab, store)
-
-    async def main() -> str:
-        held = open_store(store_path, pki)
-        cluster = hardwares.load(hardware_path)
-        with held.only_one():
-            async with agents_of(cluster, pki) as agents:
-                return await work(Scaler(held, agents, make_switch(cluster), _say))
-
-    return _run(main())
 
 
 @app.command("trace", epilog='Example: e2ctl trace "tcp dst port 80" --port subscribers --lab co')
@@ -271,47 +161,3 @@ def trace_command(
         for terms in (each for way in ways for each in spelled_out(way)):
             for line in trace(plan, catalog, cluster, port, terms).lines():
                 typer.echo(line)
-
-
-@app.command("status", epilog="Example: e2ctl status --lab co")
-def status_command(
-    hardware: ClusterHardware = None,
-    lab: LabName = None,
-    store: StorePath = None,
-    pki: PkiPath = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Show how servers do, and what runs where. Exit status 3: not all is as it should be."""
-    hardware_path, store_path = places(hardware, lab, store)
-
-    async def work() -> tuple[dict[str, pb.AgentState | AgentError], Plan | None]:
-        held = open_store(store_path, pki)
-        current = held.read().current
-        async with agents_of(hardwares.load(hardware_path), pki) as agents:
-            return await agents.states(), current.plan() if current else None
-
-    states, plan = _run(work())
-    rows = [_row(server, state, plan) for server, state in states.items()]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-    else:
-        table = Table(title="Servers", title_justify="left", header_style="bold")
-        for name in rows[0]:
-            table.add_column(name)
-        for row in rows:
-            table.add_row(*map(str, row.values()))
-        Console().print(table)
-    if any(row["state"] != "well" for row in rows):
-        raise typer.Exit(3)
-
-
-def _row(server: str, state: pb.AgentState | AgentError, plan: Plan | None) -> dict[str, object]:
-    instances = ", ".join(plan.layout.on(server)) if plan else ""
-    if isinstance(state, AgentError):
-        return {"server": server, "state": str(state), "restarts": "", "instances": instances}
-    said = "well"
-    if not state.daemon_runs:
-        said = "its daemon does not answer"
-    elif plan is not None and not state.in_step:
-        said = "does not have what the plan says"
-    return {"server": server, "state": said, "restarts": state.restarts, "instances": instances}
