@@ -145,8 +145,6 @@ class Controller:
             await asyncio.sleep(_LOOK_S)
 
     async def _repair(self) -> None:
-        if self.scaler.changing.locked():
-            return
         async with self.scaler.changing:
             if self._store.read().stage != "done":
                 self.notices.tell(Notice("recover"))
@@ -193,8 +191,6 @@ class Controller:
 
     async def _refill(self) -> None:
         """A switch that was restarted has no entries."""
-        if self.scaler.changing.locked():
-            return
         async with self.scaler.changing:
             current = self.current()
             if current is None or await self._switch.entries() == len(current[1].switch):
