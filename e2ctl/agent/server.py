@@ -146,14 +146,20 @@ class AgentServer:
         return self._timed(lambda: self._prepare(plan))
 
     def _prepare(self, plan: ServerPlan) -> None:
-        sync.prepare(self._dataplane.client, plan)
+        if not self._has(plan):
+            sync.prepare(self._dataplane.client, plan)
         self._programs.start(plan)
+
+    def _has(self, plan: ServerPlan) -> bool:
+        """Whether there is nothing to do: another server's plan changes."""
+        return self._plan == plan and sync.is_done(sync.read(self._dataplane.client), plan)
 
     def commit(self, request: pb.ServerPlanRequest) -> pb.AgentDone:
         plan = self._read(request)
 
         def work() -> None:
-            sync.commit(self._dataplane.client, plan)
+            if not self._has(plan):
+                sync.commit(self._dataplane.client, plan)
             self._plan = plan
 
         return self._timed(work)

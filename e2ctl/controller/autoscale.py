@@ -3,7 +3,7 @@
 
 An instance's load is what it receives as a part of its capacity: what its description says, or else
 what it received while it was overloaded. Overload is told by its LoadMonitor or by the NF itself,
-or seen from its queue.
+or seen: a full queue, or more than the capacity that is described.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ class Autoscaler:
         received = rate.received.bits
         if kind.capacity is not None:
             capacity = kind.capacity * cluster.servers[rate.server].ghz * kind.cores
+            hot = hot or received > capacity
         else:
             if hot:
                 known = self._carried_bps.get(instance.type, received)

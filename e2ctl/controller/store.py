@@ -21,6 +21,7 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -80,25 +81,19 @@ class Inputs:
 
     def plan(self) -> Plan:
         """The plan that follows from them."""
-        return make_plan(
-            self.parsed(),
-            self.catalog(),
-            self.cluster(),
-            running=self.running,
-            counts=self.counts,
-        )
+        return _plan(_INPUTS.dump_json(self))
 
     def parsed(self) -> policies.Policy:
         """The policy."""
-        return policies.parse_policy(self.policy, self.policy_file)
+        return _policy(self.policy, self.policy_file)
 
     def catalog(self) -> nf_descriptions.Catalog:
         """The NF descriptions."""
-        return nf_descriptions.loads(self.nfs, self.nfs_file)
+        return _catalog(self.nfs, self.nfs_file)
 
     def cluster(self) -> hardwares.Hardware:
         """The hardware that they are about, but for servers that are lost."""
-        left = hardwares.loads(self.hardware, self.hardware_file).without(self.lost)
+        left = _hardware(self.hardware, self.hardware_file).without(self.lost)
         if not left.servers:
             raise PlanError(f"all servers are lost: {', '.join(self.lost)}")
         return left
@@ -114,6 +109,23 @@ class State:
 
 
 _INPUTS = TypeAdapter(Inputs)
+
+# One change reads the same files and makes the same plans several times.
+_policy = lru_cache(4)(policies.parse_policy)
+_catalog = lru_cache(4)(nf_descriptions.loads)
+_hardware = lru_cache(4)(hardwares.loads)
+
+
+@lru_cache(8)
+def _plan(dumped: bytes) -> Plan:
+    inputs = _INPUTS.validate_json(dumped)
+    return make_plan(
+        inputs.parsed(),
+        inputs.catalog(),
+        inputs.cluster(),
+        running=inputs.running,
+        counts=inputs.counts,
+    )
 
 
 def _dump(inputs: Inputs | None) -> bytes | None:
