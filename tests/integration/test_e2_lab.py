@@ -182,8 +182,8 @@ def test_a_controller_splits_and_drains_as_traffic_comes_and_goes(
     nfs.write_text(small, encoding="utf-8")
 
     async def work(office: Office) -> None:
-        await office.apply(FIREWALL.replace("@ 1Gbps", "@ 100kbps"), nfs)
-        assert len(office.plan().igraph.of("fw")) == 1
+        await office.apply(FIREWALL.replace("@ 1Gbps", "@ 100kbps").replace("fw", "wall"), nfs)
+        assert len(office.plan().igraph.of("wall")) == 1
         controller = Controller(office.store, office.agents, office.lab.switch)
         stop = asyncio.Event()
         task = asyncio.create_task(controller.run(stop))
@@ -194,7 +194,7 @@ def test_a_controller_splits_and_drains_as_traffic_comes_and_goes(
         while not replay.done():
             await asyncio.sleep(0.2)
             plan = office.plan()
-            for instance in plan.igraph.of("fw"):
+            for instance in plan.igraph.of("wall"):
                 with suppress(BessError, StopIteration):  # it is not there yet, or not any more
                     status = firewall(office.lab, plan, instance.name)
                     refused[instance.name] = status["mid_connection_packets"]
@@ -205,7 +205,7 @@ def test_a_controller_splits_and_drains_as_traffic_comes_and_goes(
         assert sum(refused.values()) <= 3 * len(refused)
         assert sent - count == switch_drops(office.lab) - office.before[1] + sum(refused.values())
         async with asyncio.timeout(60):
-            while len(office.plan().igraph.of("fw")) > 1 or office.plan().exceptions:
+            while len(office.plan().igraph.of("wall")) > 1 or office.plan().exceptions:
                 await asyncio.sleep(0.5)
         stop.set()
         await task
