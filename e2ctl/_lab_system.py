@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from e2ctl._processes import started, stat_of
+
 __all__ = [
     "LabError",
     "Process",
@@ -117,18 +119,8 @@ class Process:
     @property
     def running(self) -> bool:
         """Whether it hasn't ended."""
-        found = _stat(self.pid)
+        found = stat_of(self.pid)
         return found is not None and found[0] not in "ZX" and found[1] == self.started
-
-
-def _stat(pid: int) -> tuple[str, int] | None:
-    """State of a process, and when it started."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    words = text.rpartition(")")[2].split()
-    return words[0], int(words[19])
 
 
 class Service:
@@ -167,8 +159,7 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    found = _stat(child.pid)
-    process = Process(name, child.pid, found[1] if found else 0)
+    process = Process(name, child.pid, started(child.pid))
     _pid_file(folder, name).write_text(f"{process.pid} {process.started}\n", encoding="utf-8")
     return Service(process, log, child)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
+from e2ctl._processes import Process
 
 __all__ = ["Dataplane", "DataplaneError"]
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 _START_S = 30.0
 _STOP_S = 10.0
 _POLL_S = 0.02
+_CREDENTIALS = struct.Struct("=3i")  # pid, uid, gid; see unix(7)
 
 
 class DataplaneError(Exception):
@@ -33,32 +35,83 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _listener(path: Path) -> Process | None:
+    """The process that listens at a Unix socket, if one does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+            pid = _CREDENTIALS.unpack(
+                probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )[0]
+        except OSError:
+            return None
+    if (process := Process.found(pid)) is None:
+        return None
+    if f"--unix-socket={path}" not in process.command:
+        raise DataplaneError(
+            f"process {pid} listens at {path}, which no agent has started; "
+            "give --attach if it is a daemon, or another --daemon"
+        )
+    return process
+
+
 class Dataplane:
-    """The daemon at an address; ``own``: it is this object's child at a Unix socket."""
+    """The daemon at an address; ``own``: this object starts it at a Unix socket, and ends it.
+
+    It outlives an agent that is killed, and the next one takes it over as it is.
+    """
 
     def __init__(self, address: str, *, own: bool) -> None:
         self.address = address
         self.client = Client(address, timeout=10.0)
         self.restarts = 0
         self._own = own
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
-    def start(self) -> None:
-        """Have a daemon that answers."""
-        if self._own and (self._process is None or self._process.poll() is not None):
-            path = Path(self.address.removeprefix("unix:"))
-            log_file = path.with_suffix(".log")
-            command = [sys.executable, "-P", "-m", "bess_plugins.daemon.cli", "--foreground"]
-            with log_file.open("ab") as output:
-                self._process = subprocess.Popen(
-                    [*command, f"--unix-socket={path}", f"--port={_free_port()}"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
+    @property
+    def path(self) -> Path | None:
+        """Its Unix socket, if it has one."""
+        found = self.address.removeprefix("unix:")
+        return Path(found) if found != self.address else None
+
+    def start(self) -> bool:
+        """Have a daemon that answers; whether it is a new one."""
+        if not self._own:
+            self._wait()
+            return False
+        assert self.path is not None
+        if self._process is None:
+            self._process = _listener(self.path)
+        if self._process is not None:
+            if self.answers():
+                log.info("the daemon at %s runs on", self.address)
+                return False
+            self._process.kill()
+        self._process = self._begin(self.path)
+        try:
+            self._wait()
+        except DataplaneError:
+            self.close()
+            raise
+        return True
+
+    @staticmethod
+    def _begin(path: Path) -> Process:
+        command = [sys.executable, "-P", "-m", "bess_plugins.daemon.cli", "--foreground"]
+        with path.with_suffix(".log").open("ab") as output:
+            child = subprocess.Popen(
+                [*command, f"--unix-socket={path}", f"--port={_free_port()}"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that it outlives an agent that is killed
+            )
+        return Process(child.pid, child)
+
+    def _wait(self) -> None:
         deadline = time.monotonic() + _START_S
         while not self.answers():
-            if self._process is not None and self._process.poll() is not None:
+            if self._process is not None and not self._process.running:
                 raise DataplaneError(f"the daemon for {self.address} ended; see its log")
             if time.monotonic() > deadline:
                 raise DataplaneError(f"no daemon answers at {self.address}")
@@ -66,7 +119,7 @@ class Dataplane:
 
     def answers(self) -> bool:
         """Whether the daemon does."""
-        if self._process is not None and self._process.poll() is not None:
+        if self._process is not None and not self._process.running:
             return False
         try:
             self.client.version()
@@ -83,17 +136,13 @@ class Dataplane:
         """Have a daemon again after one was lost."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process = None
         self.restarts += 1
         self.start()
 
     def close(self) -> None:
         """End the daemon if it is our own."""
         self.client.close()
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STOP_S)
-            if self._process.poll() is None:
-                self._process.kill()
-                self._process.wait()
+        if self._process is not None:
+            self._process.end(_STOP_S)
+            self._process = None

@@ -6,10 +6,12 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
+from e2ctl._processes import Process
 from e2ctl.server_plan import ProgramSpec, ServerPlan
 
-__all__ = ["ProgramError", "Programs"]
+__all__ = ["ProgramError", "ProgramRecord", "Programs"]
 
 _COMMAND_S = 20.0
 _STOP_S = 5.0
@@ -19,9 +21,9 @@ class ProgramError(Exception):
     """A program can't be started; the message holds what it said."""
 
 
-def _run(command: Sequence[str]) -> None:
+def _run(command: Sequence[str]) -> str:
     try:
-        subprocess.run(
+        done = subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=_COMMAND_S, stdin=None
         )
     except FileNotFoundError:
@@ -31,6 +33,38 @@ def _run(command: Sequence[str]) -> None:
     except subprocess.CalledProcessError as error:
         said = " ".join((error.stderr or error.stdout or "").split())
         raise ProgramError(f"'{' '.join(command)}' failed: {said or error.returncode}") from None
+    return done.stdout
+
+
+def _clear(space: str) -> None:
+    """Remove a network namespace, if there is one, with what runs in it."""
+    with suppress(ProgramError):
+        for pid in _run(["ip", "netns", "pids", space]).split():
+            if (process := Process.found(int(pid))) is not None:
+                process.kill()
+    with suppress(ProgramError):
+        _run(["ip", "netns", "del", space])
+
+
+@dataclass(frozen=True)
+class ProgramRecord:
+    """What another agent has to know of an instance to take it over.
+
+    ``devices`` are in its namespace. A process is known by number and start; the kernel needs none.
+    """
+
+    devices: tuple[str, ...]
+    pid: int | None = None
+    started: int = 0
+
+
+@dataclass
+class _Program:
+    """An instance that is there, as far as this agent knows; ``whole``: nothing of it is gone."""
+
+    devices: tuple[str, ...]
+    process: Process | None = None
+    whole: bool = True
 
 
 class Programs:
@@ -38,7 +72,34 @@ class Programs:
 
     def __init__(self, server: str) -> None:
         self._server = server
-        self._running: dict[str, tuple[ProgramSpec, subprocess.Popen[bytes] | None]] = {}
+        self._running: dict[str, _Program] = {}
+
+    def records(self) -> dict[str, ProgramRecord]:
+        """What the next agent has to know."""
+        return {
+            instance: ProgramRecord(
+                one.devices,
+                *((one.process.pid, one.process.started) if one.process is not None else ()),
+            )
+            for instance, one in self._running.items()
+        }
+
+    def adopt(self, records: Mapping[str, ProgramRecord]) -> None:
+        """Take over what an agent has left that was killed; what is not whole has `ended`."""
+        for instance, record in records.items():
+            process = None if record.pid is None else Process.found(record.pid)
+            if process is not None and process.started != record.started:
+                process = None  # another has its number
+            there = all(self._has(instance, device) for device in record.devices)
+            whole = there and (record.pid is None or process is not None)
+            self._running[instance] = _Program(record.devices, process, whole)
+
+    def _has(self, instance: str, device: str) -> bool:
+        try:
+            _run(["ip", "-n", self.namespace(instance), "link", "show", device])
+        except ProgramError:
+            return False
+        return True
 
     def namespace(self, instance: str) -> str:
         """The network namespace of an instance."""
@@ -58,9 +119,8 @@ class Programs:
 
     def _start(self, spec: ProgramSpec, devices: Mapping[str, Mapping[str, str]]) -> None:
         space = self.namespace(spec.instance)
-        self._running[spec.instance] = (spec, None)
-        with suppress(ProgramError):  # left over from an agent that was killed
-            _run(["ip", "netns", "del", space])
+        program = self._running[spec.instance] = _Program(tuple(spec.program.devices))
+        _clear(space)  # left over from an agent that was killed
         _run(["ip", "netns", "add", space])
         _run(["ip", "-n", space, "link", "set", "lo", "up"])
         for device in spec.program.devices:
@@ -71,21 +131,21 @@ class Programs:
         for command in spec.program.setup:
             _run([*inside, *command])
         if spec.program.run is not None:
-            process = subprocess.Popen(
+            child = subprocess.Popen(
                 [*inside, *spec.program.run],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-            self._running[spec.instance] = (spec, process)
+            program.process = Process(child.pid, child)
 
     def ended(self) -> list[str]:
         """Instances whose program has ended by itself."""
         return [
             instance
-            for instance, (_, process) in self._running.items()
-            if process is not None and process.poll() is not None
+            for instance, one in self._running.items()
+            if not one.whole or (one.process is not None and not one.process.running)
         ]
 
     def forget(self, instance: str) -> None:
@@ -99,16 +159,10 @@ class Programs:
             self._remove(instance)
 
     def _remove(self, instance: str) -> None:
-        _, process = self._running.pop(instance)
+        process = self._running.pop(instance).process
         if process is not None:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        with suppress(ProgramError):
-            _run(["ip", "netns", "del", self.namespace(instance)])
+            process.end(_STOP_S)
+        _clear(self.namespace(instance))
 
     def close(self) -> None:
         """End all."""

@@ -21,6 +21,7 @@ from bess_plugins.version import version
 from e2ctl import sync
 from e2ctl.agent.captures import CaptureError, Captures
 from e2ctl.agent.dataplane import Dataplane, DataplaneError
+from e2ctl.agent.memory import Memory, Remembered
 from e2ctl.agent.programs import ProgramError, Programs
 from e2ctl.server_plan import ServerPlan, digest, load_plan
 from e2ctl.sync import SyncError
@@ -54,22 +55,43 @@ class AgentServer:
         self._dataplane = dataplane
         self._programs = Programs(server)
         self._captures = Captures(dataplane)
+        self._memory = Memory(dataplane.path)
         self._identity = identity
         self._plan: ServerPlan | None = None
         self._lock = threading.Lock()
         self._watchers: list[queue.Queue[pb.AgentNotice | None]] = []
         self._stopped = threading.Event()
+        self._ours = False  # daemon and programs; until it serves, only what it has started
         self._grpc: grpc.Server | None = None
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start the daemon and begin to serve."""
+        """Start the daemon, or take over that of an agent that was killed, and begin to serve."""
         if self._identity is None and not is_local(self.address):
             raise AgentServerError(
                 f"{self.address} is not on this machine, where keys and certificates are needed; "
                 "make them with `e2ctl pki`, or listen on 127.0.0.1 or unix:PATH"
             )
-        self._dataplane.start()
+        before = self._memory.open()
+        self._plan = before.plan
+        self._programs.adopt(before.programs)
+        if self._dataplane.start():
+            self._ours = True
+            self._programs.close()  # their devices went with the daemon
+        with self._lock:
+            try:
+                self._take_over()
+            except _FAILURES as error:
+                log.error("the plan from before can't be had again: %s", error)
+        self._grpc = self._serve()
+        self._ours = True
+        for work in (self._mind, self._listen):
+            thread = threading.Thread(target=work, name=work.__name__, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        log.info("agent of %s listens on %s", self.server, self.address)
+
+    def _serve(self) -> grpc.Server:
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="agent-rpc")
         options = (
             ("grpc.so_reuseport", 0),
@@ -78,26 +100,37 @@ class AgentServer:
             ("grpc.http2.max_ping_strikes", 0),
             ("grpc.keepalive_permit_without_calls", 1),
         )
-        self._grpc = grpc.server(pool, options=options)
-        self._grpc.add_generic_rpc_handlers((self._handlers(),))
+        server = grpc.server(pool, options=options)
+        server.add_generic_rpc_handlers((self._handlers(),))
         try:
             if self._identity is None:
-                bound = self._grpc.add_insecure_port(self.address)
+                bound = server.add_insecure_port(self.address)
             else:
-                bound = self._grpc.add_secure_port(self.address, server_credentials(self._identity))
+                bound = server.add_secure_port(self.address, server_credentials(self._identity))
         except RuntimeError:
             bound = 0
         if bound == 0:
             raise AgentServerError(f"cannot listen on {self.address}; another agent may be there")
-        self._grpc.start()
-        for work in (self._mind, self._listen):
-            thread = threading.Thread(target=work, name=work.__name__, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-        log.info("agent of %s listens on %s", self.server, self.address)
+        server.start()
+        return server
+
+    def _take_over(self) -> None:
+        """Have what an agent had that was killed, maybe in the middle of a step.
+
+        The step has failed for the controller, which leads all back, too.
+        """
+        if self._plan is None:
+            return
+        client = self._dataplane.client
+        if sync.is_done(sync.read(client), self._plan):
+            client.resume()
+        else:
+            self._prepare(self._plan)
+            sync.commit(client, self._plan)
+        self._remember()
 
     def stop(self) -> None:
-        """End everything that this agent started."""
+        """End everything; a start that fails leaves what an agent before has left."""
         if self._stopped.is_set():
             return
         self._stopped.set()
@@ -107,12 +140,10 @@ class AgentServer:
         if self._grpc is not None:
             self._grpc.stop(_GRACE_S).wait()
         with self._lock:
-            self._programs.close()
-            self._dataplane.close()
-
-    def wait(self) -> None:
-        """Block until stopped."""
-        self._stopped.wait()
+            if self._ours:
+                self._programs.close()
+                self._dataplane.close()
+            self._memory.close(forget=self._ours)
 
     @property
     def watchers(self) -> int:
@@ -209,8 +240,14 @@ class AgentServer:
     def _timed(self, work: Callable[[], None]) -> pb.AgentDone:
         start = time.monotonic()
         with self._lock:
-            work()
+            try:
+                work()
+            finally:
+                self._remember()
         return pb.AgentDone(seconds=time.monotonic() - start)
+
+    def _remember(self) -> None:
+        self._memory.keep(Remembered(self._plan, self._programs.records()))
 
     # What goes on by itself.
 
@@ -228,6 +265,7 @@ class AgentServer:
                     except _FAILURES as error:
                         log.error("no daemon yet: %s", error)
                 self._mind_programs()
+                self._remember()
 
     def _restore(self) -> None:
         self._programs.close()  # their devices went with the daemon

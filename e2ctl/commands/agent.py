@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -40,9 +38,13 @@ def agent_command(
         Path | None, typer.Option("--pki", metavar="DIR", help="Keys and certificates.")
     ] = None,
 ) -> None:
-    """Look after this server for a controller, until stopped."""
+    """Look after this server for a controller, until stopped.
+
+    A process that dies is followed by another, which takes over daemon and programs as they are.
+    """
     from e2ctl.agent.dataplane import Dataplane, DataplaneError
     from e2ctl.agent.server import AgentServer, AgentServerError
+    from e2ctl.agent.supervisor import supervise
 
     if not attach and not daemon.startswith("unix:"):
         message = "a daemon is started at unix:PATH only; expected that, or --attach"
@@ -50,18 +52,16 @@ def agent_command(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    child = supervise()
     with one_line_errors(AgentServerError, DataplaneError, IdentityError):
         identity = None if pki is None else load_identity(pki, server)
         agent = AgentServer(server, Dataplane(daemon, own=not attach), listen, identity)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # Stopping blocks, which a signal handler must not do.
-            signal.signal(number, lambda *_: threading.Thread(target=agent.stop).start())
         try:
             agent.start()
-        except BaseException:
+            child.serves()
+            child.wait()
+        finally:
             agent.stop()
-            raise
-        agent.wait()
 
 
 @app.command("pki", epilog="Example: e2ctl pki keys --hardware examples/rack.yaml")
