@@ -3,23 +3,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from bess_plugins.client import Client
 from e2ctl import hardware as hardwares
 from e2ctl.agent.dataplane import Dataplane
 from e2ctl.agent.server import AgentServer
+from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.store import Inputs
+from e2ctl.controller.switches import SimulatedSwitch
 from e2ctl.hardware import Hardware
-from e2ctl.plan import Running
+from e2ctl.plan import Plan, Running
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+OFFICE = (EXAMPLES / "central_office.e2").read_text(encoding="utf-8")
+SMALL = """
+nf monitor : NetworkMonitor
+port subscribers, internet
+pipeline p { subscribers -> monitor @ 1Gbps; monitor -> internet; }
+"""
+SLEEPER = """
+Sleeper:
+  kind: legacy
+  program: {devices: [left, right], run: [sleep, "1000"]}
+  outputs: [1]
+"""
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2"
@@ -101,3 +118,74 @@ def _restore_runtime(value: str | None) -> None:
         os.environ.pop("XDG_RUNTIME_DIR", None)
     else:
         os.environ["XDG_RUNTIME_DIR"] = value
+
+
+async def no_time(seconds: float) -> None:
+    """Updates of the simulated switch take none."""
+
+
+def drive(made: Cluster, work: Callable[[Agents, SimulatedSwitch], Awaitable[None]]) -> None:
+    """Run a coroutine as a controller."""
+
+    async def main() -> None:
+        async with Agents(made.hardware) as agents:
+            await work(agents, SimulatedSwitch(made.hardware.switch.table, sleep=no_time))
+
+    asyncio.run(main())
+
+
+def modules(made: Cluster) -> dict[str, set[str]]:
+    """What daemons run, by server."""
+    found = {}
+    for server in made.hardware.servers:
+        with Client(f"unix:{made.folder}/d-{server}.sock") as client:
+            found[server] = {module["name"] for module in client.list_modules()}
+    return found
+
+
+def wanted(plan: Plan) -> dict[str, set[str]]:
+    """What a plan says that they run."""
+    return {
+        server: {module.name for module in target.modules}
+        for server, target in plan.servers.items()
+    }
+
+
+async def in_step(agents: Agents, server: str, restarts: int) -> bool:
+    """Whether a server has its plan, and its daemon was lost so often."""
+    state = (await agents.states())[server]
+    return not isinstance(state, AgentError) and state.restarts == restarts and state.in_step
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something."""
+    deadline = time.monotonic() + 30
+    while not await condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+def daemons(socket: Path) -> list[int]:
+    """Processes of the daemon at a socket."""
+    found = subprocess.run(
+        ["pgrep", "-f", f"unix-socket={socket}"], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+def pids_in(space: str) -> list[int]:
+    """Processes in a network namespace."""
+    found = subprocess.run(
+        ["ip", "netns", "pids", space], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+def agent_of(command: int) -> int | None:
+    """The agent proper of an `e2ctl agent`: a fork, so it has the words of its parent."""
+    words = Path(f"/proc/{command}/cmdline").read_bytes()
+    for pid in Path(f"/proc/{command}/task/{command}/children").read_text().split():
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/cmdline").read_bytes() == words:
+                return int(pid)
+    return None

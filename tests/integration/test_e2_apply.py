@@ -10,34 +10,36 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from bess_plugins.client import Client
-from cluster_support import EXAMPLES, Cluster, cluster, needs_root
+from cluster_support import (
+    OFFICE,
+    SLEEPER,
+    SMALL,
+    Cluster,
+    cluster,
+    daemons,
+    drive,
+    in_step,
+    modules,
+    needs_root,
+    no_time,
+    pids_in,
+    until,
+    wanted,
+)
 from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.apply import ApplyError, apply, recover
 from e2ctl.controller.store import SqliteStore, State, StoreError
 from e2ctl.controller.switches import SimulatedSwitch
-from e2ctl.plan import Plan
 from harness import wait_until
 
 pytestmark = needs_root
-
-OFFICE = (EXAMPLES / "central_office.e2").read_text(encoding="utf-8")
-SMALL = """
-nf monitor : NetworkMonitor
-port subscribers, internet
-pipeline p { subscribers -> monitor @ 1Gbps; monitor -> internet; }
-"""
-
-
-async def no_time(seconds: float) -> None:
-    """Updates of the simulated switch take none."""
 
 
 @pytest.fixture
@@ -51,31 +53,6 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     held = SqliteStore(tmp_path / "controller.db")
     yield held
     held.close()
-
-
-def drive(made: Cluster, work: Callable[[Agents, SimulatedSwitch], Awaitable[None]]) -> None:
-    """Run a coroutine as a controller."""
-
-    async def main() -> None:
-        async with Agents(made.hardware) as agents:
-            await work(agents, SimulatedSwitch(made.hardware.switch.table, sleep=no_time))
-
-    asyncio.run(main())
-
-
-def modules(made: Cluster) -> dict[str, set[str]]:
-    found = {}
-    for server in made.hardware.servers:
-        with Client(f"unix:{made.folder}/d-{server}.sock") as client:
-            found[server] = {module["name"] for module in client.list_modules()}
-    return found
-
-
-def wanted(plan: Plan) -> dict[str, set[str]]:
-    return {
-        server: {module.name for module in target.modules}
-        for server, target in plan.servers.items()
-    }
 
 
 def test_apply_again_change_and_take_away(running: Cluster, store: SqliteStore) -> None:
@@ -153,25 +130,6 @@ async def first_notice(agents: Agents, server: str = "s1") -> str:
     raise AssertionError("the agent went away")
 
 
-async def in_step(agents: Agents, server: str, restarts: int) -> bool:
-    state = (await agents.states())[server]
-    return not isinstance(state, AgentError) and state.restarts == restarts and state.in_step
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + 30
-    while not await condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
-
-
-def daemons(socket: Path) -> list[int]:
-    found = subprocess.run(
-        ["pgrep", "-f", f"unix-socket={socket}"], capture_output=True, text=True, check=False
-    )
-    return [int(word) for word in found.stdout.split()]
-
-
 @pytest.mark.parametrize("stage", ["preparing", "committing"])
 def test_what_a_killed_controller_left_is_finished_or_taken_back(
     running: Cluster, store: SqliteStore, stage: Literal["preparing", "committing"]
@@ -195,14 +153,6 @@ def test_what_a_killed_controller_left_is_finished_or_taken_back(
         assert store.read().stage == "done"
 
     drive(running, work)
-
-
-SLEEPER = """
-Sleeper:
-  kind: legacy
-  program: {devices: [left, right], run: [sleep, "1000"]}
-  outputs: [1]
-"""
 
 
 def test_a_program_that_ends_is_started_again(running: Cluster, store: SqliteStore) -> None:
@@ -229,13 +179,6 @@ def test_a_program_that_ends_is_started_again(running: Cluster, store: SqliteSto
         assert not pids_in(space)
 
     drive(running, work)
-
-
-def pids_in(space: str) -> list[int]:
-    found = subprocess.run(
-        ["ip", "netns", "pids", space], capture_output=True, text=True, check=False
-    )
-    return [int(word) for word in found.stdout.split()]
 
 
 def test_events_are_printed_as_they_happen(running: Cluster) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 from scapy.all import IP, TCP, rdpcap
 
 from bess_plugins.client import BessError
-from e2ctl.controller.agents import Agents
+from cluster_support import agent_of
+from e2ctl._lab_system import read_pid_files
+from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.apply import apply
 from e2ctl.controller.resident import Controller
 from e2ctl.controller.scale import Scaler
@@ -36,6 +39,9 @@ nf monitor : NetworkMonitor
 port subscribers, internet
 pipeline p { subscribers -> fw @ 1Gbps; fw -> monitor -> internet; }
 """
+LONGER = FIREWALL.replace("fw -> monitor ->", "fw -> cache -> monitor ->").replace(
+    "nf monitor", "nf cache : WebCache\nnf monitor"
+)
 
 SMALL_FIREWALL = "symmetric: true\n  scaling: servers\n  capacity: 100kbps"
 
@@ -79,6 +85,11 @@ class Office:
         """Count from here on."""
         self.before = self.received(), switch_drops(self.lab)
 
+    async def well(self) -> bool:
+        """Whether all agents serve, and their daemons have what the plan says."""
+        states = await self.agents.states()
+        return all(not isinstance(state, AgentError) and state.in_step for state in states.values())
+
     async def arrivals(self, sent: int) -> int:
         """Packets that left the cluster, once as many as were sent did, or none comes any more."""
         last = -1
@@ -117,15 +128,13 @@ def test_captures_pass_a_policy_whole(running: Lab, tmp_path: Path) -> None:
 def test_another_policy_under_traffic_loses_nothing(running: Lab, tmp_path: Path) -> None:
     capture = tmp_path / "flows.pcap"
     write(capture, connections(400, 100, 3.0, 0.2))
-    longer = FIREWALL.replace("fw -> monitor ->", "fw -> cache -> monitor ->")
-    longer = longer.replace("nf monitor", "nf cache : WebCache\nnf monitor")
 
     async def work(office: Office) -> None:
         await office.apply(FIREWALL)
         office.begin()
         sending = asyncio.to_thread(office.traffic.replay, capture, "subscribers", timed=True)
         task = asyncio.create_task(sending)
-        for policy in (longer, FIREWALL, longer):
+        for policy in (LONGER, FIREWALL, LONGER):
             await asyncio.sleep(1.5)
             assert not task.done()
             await office.apply(policy)
@@ -209,6 +218,32 @@ def test_a_controller_splits_and_drains_as_traffic_comes_and_goes(
                 await asyncio.sleep(0.5)
         stop.set()
         await task
+
+
+def test_killed_agents_are_no_concern_of_traffic(running: Lab, tmp_path: Path) -> None:
+    """Firewalls keep their connections, and a change meanwhile is made."""
+    capture = tmp_path / "flows.pcap"
+    write(capture, connections(900, 100, 5.0, 0.2))
+    pids = {process.name: process.pid for process in read_pid_files(running.folder)}
+
+    async def work(office: Office) -> None:
+        await office.apply(FIREWALL)
+        office.begin()
+        sending = asyncio.to_thread(office.traffic.replay, capture, "subscribers", timed=True)
+        task = asyncio.create_task(sending)
+        for policy in (None, None, LONGER):
+            await asyncio.sleep(1.0)
+            lost = {server: agent_of(pids[f"{server}-agent"]) for server in office.plan().servers}
+            for pid in lost.values():
+                os.kill(pid, signal.SIGKILL)
+            for server, pid in lost.items():
+                while agent_of(pids[f"{server}-agent"]) in (None, pid) or not await office.well():
+                    await asyncio.sleep(0.05)
+            if policy:
+                await office.apply(policy)
+        assert not task.done()
+        await office.check_whole(await task)
+        assert firewall(office.lab, office.plan(), "fw.0")["mid_connection_packets"] == 0
 
     drive(running, tmp_path, work)
 
