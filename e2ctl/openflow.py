@@ -12,7 +12,9 @@ have 0. So it is told that, and tests of ports that 0 passes say that later frag
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import NamedTuple
 from e2ctl.filters import VERSION_OF, Term
 from e2ctl.switch_rules import ETHER_TYPES, ID_BITS, STEER, Action, SwitchRule, exact
 
-__all__ = ["FlowCount", "OpenFlowSwitch", "SwitchError", "render"]
+__all__ = ["FlowCount", "LiveRules", "OpenFlowSwitch", "SwitchError", "render"]
 
 COOKIE = 0xE2
 _TIMEOUT_S = 30
@@ -38,6 +40,11 @@ _COUNTERS = re.compile(
     r"table=(?P<table>\d+), n_packets=(?P<packets>\d+), n_bytes=(?P<bytes>\d+),"
     r"(?: \w+_(?:age|timeout)=\d+,)* (?P<flow>.*)"
 )
+# As a comparison shows what one side lacks.
+_LACKING = re.compile(
+    r"^\+(?:table=(?P<table>\d+) )?(?P<match>\S*) cookie=(?P<cookie>0x[0-9a-f]+) (?P<rest>.*)",
+    re.MULTILINE,
+)
 _AGGREGATE = re.compile(r"flow_count=(\d+)")
 
 
@@ -51,6 +58,13 @@ class FlowCount(NamedTuple):
     text: str
     packets: int
     bytes: int
+
+
+class LiveRules(NamedTuple):
+    """What the switch has of some rules: counters by rule, and entries that no rule stands for."""
+
+    found: Mapping[SwitchRule, FlowCount]
+    foreign: tuple[str, ...]
 
 
 def render(rules: Iterable[SwitchRule]) -> list[str]:
@@ -212,6 +226,32 @@ class OpenFlowSwitch:
             if m is not None
         ]
 
+    async def compare(self, rules: Sequence[SwitchRule]) -> LiveRules:
+        """Which of these rules it has, exactly as they are, and what else."""
+        counts = {count.text: count for count in await self.counters()}
+        texts = await self._spelled(rules)
+        found = {
+            rule: counts[text] for rule, text in zip(rules, texts, strict=True) if text in counts
+        }
+        return LiveRules(found, tuple(text for text in counts if text not in texts))
+
+    async def _spelled(self, rules: Sequence[SwitchRule]) -> list[str]:
+        """Rules as `counters` writes them: cookies tell which is which."""
+        own = f"cookie={COOKIE:#x}"
+        flows = [
+            flow.replace(own, f"cookie={number:#x}", 1)
+            for number, flow in enumerate(render(rules), 1)
+        ]
+        with tempfile.NamedTemporaryFile("w", prefix="e2-flows-") as file:
+            file.write("\n".join(flows))
+            file.flush()
+            answer = await self._run("diff-flows", os.devnull, file.name, fine=(0, 2))
+        texts = {
+            int(m["cookie"], 16): f"table={m['table'] or 0},{m['match']} {m['rest']}"
+            for m in _LACKING.finditer(answer)
+        }
+        return [texts.get(number, "") for number in range(1, len(flows) + 1)]
+
     async def entries(self) -> int:
         """How many entries its tables hold."""
         answer = await self._ask("dump-aggregate")
@@ -225,10 +265,14 @@ class OpenFlowSwitch:
         options = [word for word in words if word.startswith("--")]
         verb, *more = [word for word in words if not word.startswith("--")]
         target = f"unix:{self.rundir / self.bridge}.mgmt"
+        return await self._run(*options, verb, target, *more, flows=flows)
+
+    async def _run(self, *words: str, flows: str = "", fine: Sequence[int] = (0,)) -> str:
+        """Run ``ovs-ofctl``; ``fine`` are exit codes that are no failure."""
         try:
             process = await asyncio.create_subprocess_exec(
                 "ovs-ofctl", f"--timeout={_TIMEOUT_S}", "--protocols=OpenFlow14", "--no-names",
-                *options, verb, target, *more,
+                *words,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -242,7 +286,8 @@ class OpenFlowSwitch:
             process.kill()
             await process.wait()
             raise
-        if process.returncode != 0:
+        if process.returncode not in fine:
             said = err.decode(errors="replace").strip() or f"exit code {process.returncode}"
+            verb, target = [word for word in words if not word.startswith("--")][:2]
             raise SwitchError(f"ovs-ofctl {verb} {target}: {said}")
         return out.decode()

@@ -9,7 +9,7 @@ the tests hold a plan against the policy that it came from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from e2ctl.affinity import FLOW_IDS
@@ -19,10 +19,10 @@ from e2ctl.igraph import SPAN_STEP, Instance
 from e2ctl.nfs import Catalog
 from e2ctl.plan import Plan
 from e2ctl.server_plan import ServerPlan
-from e2ctl.switch_rules import CLASSIFY, STEER, WITH_PORTS, Action, exact
-from e2ctl.wiring import ModuleSpec
+from e2ctl.switch_rules import CLASSIFY, STEER, WITH_PORTS, Action, SwitchRule, exact
+from e2ctl.wiring import Link, ModuleSpec
 
-__all__ = ["Hop", "trace"]
+__all__ = ["EntryUse", "Hop", "LinkUse", "RangeUse", "Use", "trace"]
 
 Terms = tuple[Term, ...]
 # Which of an instance's output gates packets leave by; None: any.
@@ -32,13 +32,48 @@ FlowId = Callable[[str, Terms], int | None]
 
 
 @dataclass(frozen=True)
+class LinkUse:
+    """Packets leave a module of a server by this link."""
+
+    server: str
+    link: Link
+
+
+@dataclass(frozen=True)
+class RangeUse:
+    """A FlowSteer of a server sends these flow ids of an NF to a gate."""
+
+    server: str
+    module: str
+    nf: str
+    start: int
+    end: int
+    gate: int
+
+
+@dataclass(frozen=True)
+class EntryUse:
+    """Packets come out of a tunnel at an entry of a server."""
+
+    server: str
+    number: int
+
+
+Use = SwitchRule | LinkUse | RangeUse | EntryUse
+
+
+@dataclass(frozen=True)
 class Hop:
-    """A place on the way: what happens there, under which condition, and where it goes on."""
+    """A place on the way: what happens there, under which condition, and where it goes on.
+
+    ``uses`` are the parts of the plan by which packets come here.
+    """
 
     where: str
     what: str
     why: str = ""
     then: tuple[Hop, ...] = field(default=())
+    uses: tuple[Use, ...] = field(default=())
 
     def lines(self, depth: int = 0) -> Iterable[str]:
         """The way as indented text."""
@@ -103,7 +138,8 @@ class _Tracer:
             both = narrowed(terms, rule.terms)
             if both is None:
                 continue
-            yield self.act(both, rule.actions, describe(rule.terms))
+            hop = self.act(both, rule.actions, describe(rule.terms))
+            yield replace(hop, uses=(rule,))
             if covers(rule.terms, terms):
                 return
         if table == CLASSIFY:  # spans take all flow ids
@@ -135,14 +171,16 @@ class _Tracer:
 
     def arrive(self, server: str, by: str, number: int, terms: Terms, name: str) -> Hop:
         (hop,) = self.links(self.plan.servers[server], by, number, terms)
-        return Hop(server, f"entry {number}, {name}", "", (hop,))
+        uses = (EntryUse(server, number),) if by == "decap" else ()
+        return Hop(server, f"entry {number}, {name}", "", (hop,), uses)
 
     def links(self, server: ServerPlan, module: str, gate: int, terms: Terms) -> list[Hop]:
         """Where an output gate leads."""
         for link in server.links:
             if (link.source, link.ogate) == (module, gate):
                 spec = next(m for m in server.modules if m.name == link.target)
-                return [self.module(server, spec, terms)]
+                hop = self.module(server, spec, terms)
+                return [replace(hop, uses=(LinkUse(server.server, link), *hop.uses))]
         return [Hop(server.server, "dropped", f"gate {gate} of {module} leads nowhere")]
 
     def module(self, server: ServerPlan, spec: ModuleSpec, terms: Terms) -> Hop:
@@ -175,8 +213,11 @@ class _Tracer:
             if number is None or part["start"] <= number < part["end"]:
                 whole = part["end"] - part["start"] == FLOW_IDS
                 why = "" if whole else f"flow ids {part['start']:#010x}-{part['end'] - 1:#010x}"
+                use = RangeUse(
+                    server.server, spec.name, nf, part["start"], part["end"], part["gate"]
+                )
                 for hop in self.links(server, spec.name, part["gate"], terms):
-                    yield Hop(hop.where, hop.what, why or hop.why, hop.then)
+                    yield replace(hop, why=why or hop.why, uses=(use, *hop.uses))
 
     def match(self, server: ServerPlan, spec: ModuleSpec, terms: Terms) -> Iterable[Hop]:
         for rule in sorted(spec.args["rules"], key=lambda rule: -rule["priority"]):
@@ -185,7 +226,7 @@ class _Tracer:
             if both is None:
                 continue
             for hop in self.links(server, spec.name, rule["gate"], both):
-                yield Hop(hop.where, hop.what, describe(wanted), hop.then)
+                yield replace(hop, why=describe(wanted))
             if covers(wanted, terms):
                 return
         yield from self.links(server, spec.name, spec.args["default_gate"], terms)
@@ -211,7 +252,7 @@ class _Tracer:
             ]
             for hop in self.links(server, f"out:{name}:{gate}", 0, behind):
                 why = " and ".join([*said, *([hop.why] if hop.why else [])])
-                hops.append(Hop(hop.where, hop.what, why, hop.then))
+                hops.append(replace(hop, why=why))
         return Hop(server.server, f"NF {name}", instance.type, tuple(hops))
 
 

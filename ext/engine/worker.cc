@@ -147,14 +147,14 @@ void Worker::run_once() {
 }
 
 void Worker::idle() {
-  ctx_.tsc = read_tsc();
   if (++idle_runs_ < kSpinRuns) {
     relax();
-    return;
+  } else {
+    const uint32_t sleep_us = std::min(kLongestSleepUs, 10 + (idle_runs_ - kSpinRuns) * 5);
+    std::this_thread::sleep_for(std::chrono::microseconds(sleep_us));
+    if (idle_runs_ > 2 * kSpinRuns) idle_runs_ = 2 * kSpinRuns;
   }
-  const uint32_t sleep_us = std::min(kLongestSleepUs, 10 + (idle_runs_ - kSpinRuns) * 5);
-  std::this_thread::sleep_for(std::chrono::microseconds(sleep_us));
-  if (idle_runs_ > 2 * kSpinRuns) idle_runs_ = 2 * kSpinRuns;
+  ctx_.tsc = read_tsc();  // afterwards: no task has spent that time
 }
 
 }  // namespace e2
