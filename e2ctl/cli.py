@@ -5,7 +5,18 @@ from __future__ import annotations
 
 import typer
 
-from e2ctl.commands import agent, cluster, controller, events, lab, local, operating, planning
+from e2ctl.commands import (
+    agent,
+    capture,
+    controller,
+    events,
+    lab,
+    local,
+    operating,
+    planning,
+    top,
+    trace,
+)
 
 __all__ = ["app", "main"]
 
@@ -15,7 +26,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Check, plan, draw and run policies: which traffic passes which network functions.",
 )
-for commands in (local, planning, operating, cluster, controller, events, agent, lab):
+for commands in (
+    local,
+    planning,
+    operating,
+    controller,
+    events,
+    top,
+    capture,
+    trace,
+    agent,
+    lab,
+):
     app.add_typer(commands.app)
 
 

@@ -75,12 +75,16 @@ class Hop:
     then: tuple[Hop, ...] = field(default=())
     uses: tuple[Use, ...] = field(default=())
 
-    def lines(self, depth: int = 0) -> Iterable[str]:
-        """The way as indented text."""
+    def lines(
+        self, depth: int = 0, more: Callable[[Hop], Iterable[str]] = lambda hop: ()
+    ) -> Iterable[str]:
+        """The way as indented text; ``more`` is told of each place, and adds lines."""
         why = f"  ({self.why})" if self.why else ""
         yield f"{'  ' * depth}{self.where}: {self.what}{why}"
+        for line in more(self):
+            yield f"{'  ' * depth}  {line}"
         for hop in self.then:
-            yield from hop.lines(depth + 1)
+            yield from hop.lines(depth + 1, more)
 
     def ends(self) -> Iterable[Hop]:
         """Where the ways end."""

@@ -5,27 +5,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from e2ctl import hardware as hardwares
-from e2ctl.commands.common import one_line_errors
 from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.apply import ApplyError
 from e2ctl.controller.northbound import ControllerError
-from e2ctl.controller.store import StoreError, open_store
+from e2ctl.controller.store import Inputs, StoreError, open_store
 from e2ctl.controller.switches import SimulatedSwitch, SwitchDriver, SwitchError
-from e2ctl.filters import FilterError, rule_list
 from e2ctl.hardware import Hardware
 from e2ctl.openflow import OpenFlowSwitch
 from e2ctl.pki import CONTROLLER, OPERATOR
 from e2ctl.placement import PlacementError
-from e2ctl.policy import parse_filter
 from e2ctl.routing import PlanError
-from e2ctl.switch_rules import spelled_out
 from e2ctl.tls import Identity, IdentityError, load_identity, somebody_listens
-from e2ctl.trace import trace
 from e2ctl.transitions import TransitionError
 
 __all__ = [
@@ -36,16 +30,13 @@ __all__ = [
     "PkiPath",
     "StorePath",
     "agents_of",
-    "app",
     "controller_at",
     "lab_socket",
     "make_switch",
     "operator_identity",
     "places",
+    "what_runs",
 ]
-
-app = typer.Typer()
-T = TypeVar("T")
 
 FAILURES = (
     AgentError,
@@ -135,29 +126,9 @@ def agents_of(hardware: Hardware, pki: Path | None) -> Agents:
     return Agents(hardware, None if pki is None else load_identity(pki, CONTROLLER))
 
 
-@app.command("trace", epilog='Example: e2ctl trace "tcp dst port 80" --port subscribers --lab co')
-def trace_command(
-    packets: Annotated[str, typer.Argument(metavar="FILTER", help="What is known of them.")],
-    port: Annotated[str, typer.Option("--port", help="Where they come in.")],
-    hardware: ClusterHardware = None,
-    lab: LabName = None,
-    store: StorePath = None,
-    pki: PkiPath = None,
-) -> None:
-    """Show the way of packets through what runs: rules, instances and servers, and why."""
-    hardware_path, store_path = places(hardware, lab, store)
-    with one_line_errors(*FAILURES, FilterError):
-        current = open_store(store_path, pki).read().current
-        if current is None:
-            raise ApplyError("nothing runs; apply a policy first")
-        cluster = hardwares.load(hardware_path)
-        if port not in cluster.switch.ports:
-            known = ", ".join(cluster.switch.ports)
-            raise typer.BadParameter(f"'{port}' is none of {known}", param_hint="--port")
-        policy = current.parsed()
-        expr = parse_filter(packets, policy.addresses)
-        plan, catalog = current.plan(), current.catalog()
-        ways = [rule.terms for rule in rule_list([expr]) if rule.edges]
-        for terms in (each for way in ways for each in spelled_out(way)):
-            for line in trace(plan, catalog, cluster, port, terms).lines():
-                typer.echo(line)
+def what_runs(store: str, pki: Path | None) -> Inputs:
+    """What the running plan is made from."""
+    current = open_store(store, pki).read().current
+    if current is None:
+        raise ApplyError("nothing runs; apply a policy first")
+    return current

@@ -8,14 +8,14 @@ between gates, a range of a FlowSteer, and an entry of a tunnel's end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bess_plugins.pb import e2_agent_pb2 as pb
 from e2ctl.affinity import FLOW_IDS, Affinity
 from e2ctl.controller.agents import AgentError, Agents
-from e2ctl.controller.switches import SwitchDriver
+from e2ctl.controller.switches import SwitchDriver, SwitchError
 from e2ctl.filters import Term, covers
 from e2ctl.nfs import Catalog
 from e2ctl.openflow import LiveRules, OpenFlowSwitch
@@ -46,11 +46,13 @@ class Live:
     found: Mapping[Use, Said]
     notes: tuple[Said, ...]
 
-    def about(self, hop: Hop) -> Iterator[Said]:
-        """What there is to say about the parts of a hop."""
-        for use in hop.uses:
-            if use in self.found:
-                yield self.found[use]
+    def about(self, hop: Hop) -> Iterator[str]:
+        """Lines about the parts of a hop."""
+        said = [self.found[use] for use in hop.uses if use in self.found]
+        well = [one.text for one in said if not one.differs]
+        if well:
+            yield f"live: {'; '.join(well)}"
+        yield from (f"warning: {one.text}" for one in said if one.differs)
 
     @property
     def differs(self) -> bool:
@@ -75,12 +77,12 @@ class _Packets:
 async def look(
     plan: Plan,
     catalog: Catalog,
-    hops: Sequence[Hop],
+    hop: Hop,
     agents: Agents,
     switch: SwitchDriver,
     terms: tuple[Term, ...],
 ) -> Live:
-    """Ask agents and switch about all that the ways of ``hops`` name.
+    """Ask agents and switch about all that the ways behind ``hop`` name.
 
     ``terms`` are what is known of the packets; where they tell a flow, its exceptions are found.
     """
@@ -91,16 +93,19 @@ async def look(
         for nf, how in steering.items()
     }
     packets = _Packets(terms, affinities)
-    uses = list(dict.fromkeys(use for hop in hops for use in _uses(hop)))
+    uses = list(dict.fromkeys(_uses(hop)))
     found: dict[Use, Said] = {}
     notes: list[Said] = []
     rules = [use for use in uses if isinstance(use, SwitchRule)]
     if isinstance(switch, OpenFlowSwitch):
-        live = await switch.compare(plan.switch)
-        found |= {rule: _rule(rule, live) for rule in rules}
-        if live.foreign:
-            text = f"the switch has {len(live.foreign)} entries that the plan has not, the first: "
-            notes.append(Said(text + live.foreign[0], differs=True))
+        try:
+            live = await switch.compare(plan.switch)
+            found |= {rule: _rule(rule, live) for rule in rules}
+            if live.foreign:
+                text = f"entries that the switch has and the plan has not: {len(live.foreign)}"
+                notes.append(Said(f"{text}, the first: {live.foreign[0]}", differs=True))
+        except SwitchError as error:
+            notes.append(Said(str(error), differs=True))
     elif rules:
         notes.append(Said("the switch is simulated: its entries are those of the plan"))
     counters = await agents.counters()
