@@ -75,16 +75,15 @@ class Hop:
     then: tuple[Hop, ...] = field(default=())
     uses: tuple[Use, ...] = field(default=())
 
-    def lines(
-        self, depth: int = 0, more: Callable[[Hop], Iterable[str]] = lambda hop: ()
-    ) -> Iterable[str]:
-        """The way as indented text; ``more`` is told of each place, and adds lines."""
-        why = f"  ({self.why})" if self.why else ""
-        yield f"{'  ' * depth}{self.where}: {self.what}{why}"
-        for line in more(self):
-            yield f"{'  ' * depth}  {line}"
+    def lines(self, depth: int = 0, tell: Tell = lambda hop: ("", ())) -> Iterable[str]:
+        """The way as indented text; what ``tell`` says of each place goes behind and below it."""
+        indent = "  " * depth
+        behind, below = tell(self)
+        parts = (f"({self.why})" if self.why else "", f"[{behind}]" if behind else "")
+        yield "  ".join([f"{indent}{self.where}: {self.what}", *filter(None, parts)])
+        yield from (f"{indent}  {line}" for line in below)
         for hop in self.then:
-            yield from hop.lines(depth + 1, more)
+            yield from hop.lines(depth + 1, tell)
 
     def ends(self) -> Iterable[Hop]:
         """Where the ways end."""
@@ -92,6 +91,10 @@ class Hop:
             yield self
         for hop in self.then:
             yield from hop.ends()
+
+
+# What else to say of a place: words for its line, and further lines.
+Tell = Callable[[Hop], tuple[str, Iterable[str]]]
 
 
 def trace(

@@ -150,6 +150,16 @@ class AgentServer:
         """How many are told what happens."""
         return len(self._watchers)
 
+    @property
+    def plan(self) -> ServerPlan | None:
+        """The committed plan."""
+        return self._plan
+
+    @property
+    def restarts(self) -> int:
+        """How often the daemon was started again."""
+        return self._dataplane.restarts
+
     # What the controller asks.
 
     def get_state(self, request: pb.AgentStateRequest) -> pb.AgentState:
@@ -169,7 +179,7 @@ class AgentServer:
         return pb.AgentCounters(
             daemon=self._dataplane.client.counters(),
             plan="" if plan is None else digest(plan),
-            restarts=self._dataplane.restarts,
+            restarts=self.restarts,
         )
 
     def prepare(self, request: pb.ServerPlanRequest) -> pb.AgentDone:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from e2ctl import hardware as hardwares
 from e2ctl.commands.common import HardwarePath, one_line_errors
+from e2ctl.metrics import MetricsError, serving
 from e2ctl.pki import make_pki
 from e2ctl.tls import IdentityError, load_identity
 
@@ -37,12 +39,21 @@ def agent_command(
     pki: Annotated[
         Path | None, typer.Option("--pki", metavar="DIR", help="Keys and certificates.")
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="ADDRESS",
+            help="Serve Prometheus there: PORT of the loopback address, or HOST:PORT.",
+        ),
+    ] = None,
 ) -> None:
     """Look after this server for a controller, until stopped.
 
     A process that dies is followed by another, which takes over daemon and programs as they are.
     """
     from e2ctl.agent.dataplane import Dataplane, DataplaneError
+    from e2ctl.agent.metrics import AgentCollector
     from e2ctl.agent.server import AgentServer, AgentServerError
     from e2ctl.agent.supervisor import supervise
 
@@ -53,13 +64,14 @@ def agent_command(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     child = supervise()
-    with one_line_errors(AgentServerError, DataplaneError, IdentityError):
+    with one_line_errors(AgentServerError, DataplaneError, IdentityError, MetricsError):
         identity = None if pki is None else load_identity(pki, server)
         agent = AgentServer(server, Dataplane(daemon, own=not attach), listen, identity)
         try:
             agent.start()
-            child.serves()
-            child.wait()
+            with serving(metrics, AgentCollector(agent)) if metrics else nullcontext():
+                child.serves()
+                child.wait()
         finally:
             agent.stop()
 

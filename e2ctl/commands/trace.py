@@ -71,7 +71,7 @@ def trace_command(
                         typer.echo(line)
                     continue
                 live = await look(plan, catalog, hop, agents, switch, terms)
-                for line in hop.lines(more=live.about):
+                for line in hop.lines(tell=live.about):
                     typer.echo(line)
                 for note in live.notes:
                     typer.echo(f"{'warning' if note.differs else 'note'}: {note.text}")

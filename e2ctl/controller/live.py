@@ -33,7 +33,7 @@ _FLOWS_AT_ONCE = 5000
 
 @dataclass(frozen=True)
 class Said:
-    """A line about what is live; ``differs`` from the plan, or not."""
+    """What there is to say about something live. It ``differs`` from the plan, or not."""
 
     text: str
     differs: bool = False
@@ -46,13 +46,17 @@ class Live:
     found: Mapping[Use, Said]
     notes: tuple[Said, ...]
 
-    def about(self, hop: Hop) -> Iterator[str]:
-        """Lines about the parts of a hop."""
-        said = [self.found[use] for use in hop.uses if use in self.found]
-        well = [one.text for one in said if not one.differs]
-        if well:
-            yield f"live: {'; '.join(well)}"
-        yield from (f"warning: {one.text}" for one in said if one.differs)
+    def about(self, hop: Hop) -> tuple[str, Iterable[str]]:
+        """Counters of the parts by which packets come to a hop, and warnings.
+
+        All links that lead to it one after the other have one count: the last is enough.
+        """
+        here = [(use, self.found[use]) for use in hop.uses if use in self.found]
+        well = [(use, said.text) for use, said in here if not said.differs]
+        flows = [text for use, text in well if isinstance(use, RangeUse)]
+        packets = [text for use, text in well if not isinstance(use, RangeUse)]
+        warnings = [f"warning: {said.text}" for _, said in here if said.differs]
+        return ", ".join((*packets[-1:], *flows)), warnings
 
     @property
     def differs(self) -> bool:
@@ -130,7 +134,7 @@ def _uses(hop: Hop) -> Iterator[Use]:
 def _rule(rule: SwitchRule, live: LiveRules) -> Said:
     if rule not in live.found:
         return Said(f"the switch lacks the entry '{rule}'", differs=True)
-    return Said(f"{live.found[rule].packets:,} packets so far")
+    return Said(f"{live.found[rule].packets:,} packets")
 
 
 async def _server(
@@ -169,13 +173,13 @@ def _link(use: LinkUse, gate: Any) -> Said:
     if (gate.target, gate.igate) != (link.target, link.igate):
         text = f"gate {link.ogate} of {link.source} leads to {gate.target} on {use.server}"
         return Said(f"{text}, and should to {link.target}", differs=True)
-    return Said(f"{gate.packets:,} packets so far")
+    return Said(f"{gate.packets:,} packets")
 
 
 def _entry(use: EntryUse, stats: Mapping[str, Any]) -> Said:
     for edge in stats["edges"]:
         if edge["vni"] == use.number and edge["gate"] == use.number:
-            return Said(f"{int(edge['packets']):,} packets so far")
+            return Said(f"{int(edge['packets']):,} packets")
     return Said(f"{use.server} has no entry {use.number} for tunnels", differs=True)
 
 
