@@ -19,9 +19,9 @@ cdef extern from "host/isa.h" namespace "e2" nogil:
 
 cdef extern from "crypto/aes.h" namespace "e2" nogil:
     cdef cppclass CAesKey "e2::AesKey":
-        CAesKey(const uint8_t*) except +
+        CAesKey(const uint8_t*, size_t) except +
     cdef cppclass CGcmKey "e2::GcmKey":
-        CGcmKey(const uint8_t*) except +
+        CGcmKey(const uint8_t*, size_t) except +
     void aes_blocks(const CAesKey&, const uint8_t*, uint8_t*, size_t)
     void aes_ctr(const CAesKey&, const uint8_t*, uint32_t, const uint8_t*, uint8_t*, size_t)
     void gcm_seal(const CGcmKey&, const uint8_t*, const uint8_t*, size_t, const uint8_t*,

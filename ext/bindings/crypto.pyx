@@ -69,6 +69,12 @@ cdef int check_length(str what, Py_ssize_t got, Py_ssize_t wanted) except -1:
     return 0
 
 
+cdef int check_key(Py_ssize_t got) except -1:
+    if got not in (_BLOCK, 2 * _BLOCK):
+        raise KeyLengthError(f"the key has {got} bytes; must be {_BLOCK} or {2 * _BLOCK}")
+    return 0
+
+
 cdef int check_rows(str what, Py_ssize_t got, Py_ssize_t wanted) except -1:
     if got != wanted:
         raise CryptoError(f"{got} {what} for {wanted} rows")
@@ -90,13 +96,13 @@ cdef const uint8_t* start(const uint8_t[:, ::1] rows) noexcept nogil:
 
 
 cdef class AesKey:
-    """AES-128: blocks and counter mode."""
+    """AES-128 or AES-256, as the key is long: blocks and counter mode."""
 
     cdef unique_ptr[CAesKey] key
 
     def __cinit__(self, const uint8_t[::1] key):
-        check_length("the key", key.shape[0], _BLOCK)
-        self.key.reset(new CAesKey(&key[0]))
+        check_key(key.shape[0])
+        self.key.reset(new CAesKey(&key[0], key.shape[0]))
 
     def blocks(self, const uint8_t[:, ::1] blocks, uint8_t[:, ::1] out=None):
         """AES of each row of 16 bytes."""
@@ -131,13 +137,13 @@ cdef class AesKey:
 
 
 cdef class GcmKey:
-    """AES-128 in Galois/counter mode. A nonce may serve once under a key."""
+    """AES in Galois/counter mode. A nonce may serve once under a key."""
 
     cdef unique_ptr[CGcmKey] key
 
     def __cinit__(self, const uint8_t[::1] key):
-        check_length("the key", key.shape[0], _BLOCK)
-        self.key.reset(new CGcmKey(&key[0]))
+        check_key(key.shape[0])
+        self.key.reset(new CGcmKey(&key[0], key.shape[0]))
 
     def seal(self, const uint8_t[:, ::1] nonces, const uint8_t[:, ::1] packets,
              const uint8_t[::1] aad=b"", uint8_t[:, ::1] out=None):

@@ -93,31 +93,35 @@ void make_tag(const GcmKey& key, const uint8_t* nonce, const uint8_t* aad, size_
 
 }  // namespace
 
-AesKey::AesKey(const uint8_t* key) {
-  uint32_t words[4 * (kRounds + 1)];
-  for (size_t i = 0; i < 4; ++i) words[i] = load_be32(key + 4 * i);
+AesKey::AesKey(const uint8_t* key, size_t bytes)
+    : rounds_{}, count_(bytes == kAes256KeyBytes ? kLongRounds : kRounds), planes_{} {
+  const size_t given = bytes / 4;
+  const size_t count = 4 * (static_cast<size_t>(count_) + 1);
+  uint32_t words[4 * (kLongRounds + 1)];
+  for (size_t i = 0; i < given; ++i) words[i] = load_be32(key + 4 * i);
   uint32_t constant = 1;
-  for (size_t i = 4; i < sizeof words / sizeof *words; ++i) {
+  for (size_t i = given; i < count; ++i) {
     uint32_t word = words[i - 1];
-    if (i % 4 == 0) {
+    if (i % given == 0) {
       word = aes_sub_word(word << 8 | word >> 24) ^ constant << 24;
       constant = constant << 1 ^ (constant >> 7) * 0x11b;
+    } else if (i % given == 4) {  // only in a long key
+      word = aes_sub_word(word);
     }
-    words[i] = words[i - 4] ^ word;
+    words[i] = words[i - given] ^ word;
   }
-  for (size_t i = 0; i < sizeof words / sizeof *words; ++i) {
-    store_be32(&rounds_[i / 4][i % 4 * 4], words[i]);
-  }
-  for (int i = 0; i <= kRounds; ++i) aes_planes(rounds_[i], planes_[i]);
+  for (size_t i = 0; i < count; ++i) store_be32(&rounds_[i / 4][i % 4 * 4], words[i]);
+  for (int i = 0; i <= count_; ++i) aes_planes(rounds_[i], planes_[i]);
   explicit_bzero(words, sizeof words);
 }
 
 AesKey::~AesKey() {
   explicit_bzero(rounds_, sizeof rounds_);
+  explicit_bzero(&count_, sizeof count_);
   explicit_bzero(planes_, sizeof planes_);
 }
 
-GcmKey::GcmKey(const uint8_t* key) : aes_(key) {
+GcmKey::GcmKey(const uint8_t* key, size_t bytes) : aes_(key, bytes) {
   uint8_t zero[kAesBlock] = {};
   uint8_t hash_key[kAesBlock];
   aes_blocks(aes_, zero, hash_key, 1);

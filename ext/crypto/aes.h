@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// AES-128: blocks under one key, counter mode, Galois/counter mode.
+// AES-128 and AES-256: blocks under one key, counter mode, Galois/counter mode.
 //
 // To do this                        call that
 //   a pseudorandom function           aes_blocks, one block or thousands in one call
@@ -23,25 +23,31 @@ namespace e2 {
 
 constexpr size_t kAesBlock = 16;
 constexpr size_t kAesKeyBytes = 16;
+constexpr size_t kAes256KeyBytes = 32;
 constexpr size_t kGcmNonceBytes = 12;
 constexpr size_t kGcmTagBytes = 16;
 
 class alignas(64) AesKey {
  public:
-  static constexpr int kRounds = 10;
+  static constexpr int kRounds = 10;      // of AES-128
+  static constexpr int kLongRounds = 14;  // of AES-256
 
-  explicit AesKey(const uint8_t* key);  // kAesKeyBytes
+  // `bytes` is kAesKeyBytes or kAes256KeyBytes.
+  explicit AesKey(const uint8_t* key, size_t bytes = kAesKeyBytes);
   ~AesKey();
   AesKey(const AesKey&) = delete;
   AesKey& operator=(const AesKey&) = delete;
 
+  int rounds() const { return count_; }
+  bool is_long() const { return count_ == kLongRounds; }
   const uint8_t* round(int i) const { return rounds_[i]; }
   // Round key i as the bitsliced kernel takes it: 8 planes of a block each.
   const uint8_t* planes(int i) const { return planes_[i]; }
 
  private:
-  alignas(64) uint8_t rounds_[kRounds + 1][kAesBlock];
-  alignas(64) uint8_t planes_[kRounds + 1][8 * kAesBlock];
+  alignas(64) uint8_t rounds_[kLongRounds + 1][kAesBlock];
+  int count_;
+  alignas(64) uint8_t planes_[kLongRounds + 1][8 * kAesBlock];
 };
 
 class alignas(64) GcmKey {
@@ -51,7 +57,7 @@ class alignas(64) GcmKey {
   static constexpr int kStride = 16;
   static constexpr int kPowers = kStride + 4;
 
-  explicit GcmKey(const uint8_t* key);  // kAesKeyBytes
+  explicit GcmKey(const uint8_t* key, size_t bytes = kAesKeyBytes);
   ~GcmKey();
   GcmKey(const GcmKey&) = delete;
   GcmKey& operator=(const GcmKey&) = delete;

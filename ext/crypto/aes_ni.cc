@@ -24,14 +24,20 @@ E2_TARGET_AESNI inline void store(uint8_t* to, __m128i block) {
 }
 
 template <size_t kBlocks>
-E2_TARGET_AESNI inline void encrypt(const AesKey& key, __m128i* x) {
-  const __m128i first = load(key.round(0));
-  for (size_t i = 0; i < kBlocks; ++i) x[i] = _mm_xor_si128(x[i], first);
-  for (int round = 1; round < AesKey::kRounds; ++round) {
+E2_TARGET_AESNI inline void rounds(const AesKey& key, int first, int end, __m128i* x) {
+  for (int round = first; round < end; ++round) {
     const __m128i k = load(key.round(round));
     for (size_t i = 0; i < kBlocks; ++i) x[i] = _mm_aesenc_si128(x[i], k);
   }
-  const __m128i last = load(key.round(AesKey::kRounds));
+}
+
+template <size_t kBlocks>
+E2_TARGET_AESNI inline void encrypt(const AesKey& key, __m128i* x) {
+  const __m128i first = load(key.round(0));
+  for (size_t i = 0; i < kBlocks; ++i) x[i] = _mm_xor_si128(x[i], first);
+  rounds<kBlocks>(key, 1, AesKey::kRounds, x);
+  if (key.is_long()) rounds<kBlocks>(key, AesKey::kRounds, AesKey::kLongRounds, x);
+  const __m128i last = load(key.round(key.rounds()));
   for (size_t i = 0; i < kBlocks; ++i) x[i] = _mm_aesenclast_si128(x[i], last);
 }
 

@@ -115,10 +115,10 @@ void add_round_key(const AesKey& key, int round, Plane* x) {
 void encrypt_group(const AesKey& key, Plane* x) {
   transpose(x);
   add_round_key(key, 0, x);
-  for (int round = 1; round <= AesKey::kRounds; ++round) {
+  for (int round = 1; round <= key.rounds(); ++round) {
     sub_bytes(x);
     for (int k = 0; k < 8; ++k) x[k] = shift_rows(x[k]);
-    if (round < AesKey::kRounds) mix_columns(x);
+    if (round < key.rounds()) mix_columns(x);
     add_round_key(key, round, x);
   }
   transpose(x);

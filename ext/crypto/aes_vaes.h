@@ -20,15 +20,26 @@ namespace e2::vaes {
 constexpr size_t kVector = 64;  // bytes
 
 struct Rounds {
-  __m512i key[AesKey::kRounds + 1];
+  __m512i key[AesKey::kRounds];
+  __m512i more[AesKey::kLongRounds - AesKey::kRounds];  // of a long key
+  __m512i last;
+  bool is_long;
 };
+
+E2_TARGET_VAES inline __m512i load_round(const AesKey& key, int i) {
+  return _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(key.round(i))));
+}
 
 E2_TARGET_VAES inline Rounds load_rounds(const AesKey& key) {
   Rounds rounds;
-  for (int i = 0; i <= AesKey::kRounds; ++i) {
-    rounds.key[i] =
-        _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(key.round(i))));
+  for (int i = 0; i < AesKey::kRounds; ++i) rounds.key[i] = load_round(key, i);
+  rounds.is_long = key.is_long();
+  if (rounds.is_long) {
+    for (int i = AesKey::kRounds; i < AesKey::kLongRounds; ++i) {
+      rounds.more[i - AesKey::kRounds] = load_round(key, i);
+    }
   }
+  rounds.last = load_round(key, key.rounds());
   return rounds;
 }
 
@@ -38,9 +49,12 @@ E2_TARGET_VAES inline void encrypt(const Rounds& rounds, __m512i* x) {
   for (int round = 1; round < AesKey::kRounds; ++round) {
     for (size_t i = 0; i < kVectors; ++i) x[i] = _mm512_aesenc_epi128(x[i], rounds.key[round]);
   }
-  for (size_t i = 0; i < kVectors; ++i) {
-    x[i] = _mm512_aesenclast_epi128(x[i], rounds.key[AesKey::kRounds]);
+  if (rounds.is_long) {
+    for (const __m512i& key : rounds.more) {
+      for (size_t i = 0; i < kVectors; ++i) x[i] = _mm512_aesenc_epi128(x[i], key);
+    }
   }
+  for (size_t i = 0; i < kVectors; ++i) x[i] = _mm512_aesenclast_epi128(x[i], rounds.last);
 }
 
 E2_TARGET_VAES inline __mmask64 first_bytes(size_t count) {

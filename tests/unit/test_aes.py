@@ -19,6 +19,7 @@ from crypto_support import KEY, rows
 # Around a block, a vector of 4, the strides of 16 and 32 blocks, and a packet.
 LENGTHS = [*range(0, 70), 79, 80, 81, 127, 128, 129, 191, 192, 193, 239, 240, 241, 255, 256, 257]
 LENGTHS += [271, 272, 273, 300, 511, 512, 513, 527, 767, 768, 1023, 1024, 1025, 1500, 4096, 5000]
+KEY_BYTES = (16, 32)
 
 
 def unhex(text: str) -> bytes:
@@ -34,7 +35,7 @@ def seal(key: bytes, nonce: bytes, text: bytes, aad: bytes = b"") -> tuple[bytes
     return bytes(sealed[0]), bytes(tags[0])
 
 
-# FIPS 197, appendices B and C.1; SP 800-38A, F.1.1.
+# FIPS 197, appendices B, C.1 and C.3; SP 800-38A, F.1.1 and F.1.5.
 BLOCKS = [
     ("2b7e151628aed2a6abf7158809cf4f3c", "3243f6a8885a308d313198a2e0370734",
      "3925841d02dc09fbdc118597196a0b32"),
@@ -48,6 +49,10 @@ BLOCKS = [
      "43b1cd7f598ece23881b00e3ed030688"),
     ("2b7e151628aed2a6abf7158809cf4f3c", "f69f2445df4f9b17ad2b417be66c3710",
      "7b0c785e27e8ad3f8223207104725dd4"),
+    ("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+     "00112233445566778899aabbccddeeff", "8ea2b7ca516745bfeafc49904b496089"),
+    ("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+     "6bc1bee22e409f96e93d7e117393172a", "f3eed1bdb5d2a03c064b5a7e3db181f8"),
 ]  # fmt: skip
 
 
@@ -58,7 +63,7 @@ def test_published_blocks(key: str, block: str, wanted: str) -> None:
 
 def test_published_counter_mode() -> None:
     """SP 800-38A, F.5.1."""
-    text = "".join(block for _, block, _ in BLOCKS[2:])
+    text = "".join(block for _, block, _ in BLOCKS[2:6])
     wanted = (
         "874d6191b620e3261bef6864990db6ce9806f66b7970fdff8617187bb9fffdff"
         "5ae4df3edbd5d35e5b4f09020db03eab1e031dda2fbe03d1792170a0f3009cee"
@@ -78,7 +83,11 @@ GCM_SEALED = (
     "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e"
     "21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091473f5985"
 )
-# McGrew and Viega, "The Galois/Counter Mode of Operation", test cases 1 to 4.
+GCM_SEALED_256 = (
+    "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
+    "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662898015ad"
+)
+# McGrew and Viega, "The Galois/Counter Mode of Operation", test cases 1 to 4, and 13 to 16.
 GCM = [
     ("00" * 16, "00" * 12, "", "", "", "58e2fccefa7e3061367f1d57a4e7455a"),
     ("00" * 16, "00" * 12, "", "00" * 16, "0388dace60b6a392f328c2b971b2fe78",
@@ -86,6 +95,12 @@ GCM = [
     (GCM_KEY, GCM_NONCE, "", GCM_TEXT, GCM_SEALED, "4d5c2af327cd64a62cf35abd2ba6fab4"),
     (GCM_KEY, GCM_NONCE, "feedfacedeadbeeffeedfacedeadbeefabaddad2", GCM_TEXT[:120],
      GCM_SEALED[:120], "5bc94fbc3221a5db94fae95ae7121a47"),
+    ("00" * 32, "00" * 12, "", "", "", "530f8afbc74536b9a963b4f1c4cb738b"),
+    ("00" * 32, "00" * 12, "", "00" * 16, "cea7403d4d606b6e074ec5d3baf39d18",
+     "d0d1c8a799996bf0265b98b5d48ab919"),
+    (2 * GCM_KEY, GCM_NONCE, "", GCM_TEXT, GCM_SEALED_256, "b094dac5d93471bdec1a502270e3cc6c"),
+    (2 * GCM_KEY, GCM_NONCE, "feedfacedeadbeeffeedfacedeadbeefabaddad2", GCM_TEXT[:120],
+     GCM_SEALED_256[:120], "76fc6ece0f4e1768cddf8853bb2d551b"),
 ]  # fmt: skip
 
 
@@ -97,7 +112,7 @@ def test_published_gcm(key: str, nonce: str, aad: str, text: str, sealed: str, t
 @pytest.mark.parametrize("count", [*range(0, 41), 64, 100, 1000])
 def test_blocks_like_another_implementation(count: int) -> None:
     draw = random.Random(count)
-    key, data = draw.randbytes(16), draw.randbytes(16 * count)
+    key, data = draw.randbytes(draw.choice(KEY_BYTES)), draw.randbytes(16 * count)
     made = AesKey(key).blocks(np.frombuffer(data, np.uint8).reshape(count, 16))
     assert made.tobytes() == AES.new(key, AES.MODE_ECB).encrypt(data)
 
@@ -105,7 +120,7 @@ def test_blocks_like_another_implementation(count: int) -> None:
 @pytest.mark.parametrize("length", LENGTHS)
 def test_counter_mode_like_another_implementation(length: int) -> None:
     draw = random.Random(length)
-    key = draw.randbytes(16)
+    key = draw.randbytes(draw.choice(KEY_BYTES))
     nonces = [draw.randbytes(12) for _ in range(3)]
     packets = [draw.randbytes(length) for _ in range(3)]
     counter = draw.choice([0, 1, 2, 0xFE, 0xFFFF, 0xFFFFFFF0 - length])
@@ -123,7 +138,7 @@ def rows3(packets: list[bytes]) -> NDArray[np.uint8]:
 def test_gcm_like_another_implementation(length: int) -> None:
     draw = random.Random(length)
     for aad_length in (0, 1, 16, 20, 47, 48, 49, 64, 255, 256, 300):
-        key, nonce = draw.randbytes(16), draw.randbytes(12)
+        key, nonce = draw.randbytes(draw.choice(KEY_BYTES)), draw.randbytes(12)
         text, aad = draw.randbytes(length), draw.randbytes(aad_length)
         other = AES.new(key, AES.MODE_GCM, nonce=nonce)
         other.update(aad)
@@ -162,10 +177,10 @@ def test_a_changed_bit_anywhere_is_found(length: int) -> None:
             assert not right[0] and (out == 0xEE).all()
 
 
-@pytest.mark.parametrize("length", [0, 15, 17, 32])
+@pytest.mark.parametrize("length", [0, 15, 17, 24, 31, 33])
 def test_key_of_another_length(length: int) -> None:
     for kind in (AesKey, GcmKey):
-        with pytest.raises(KeyLengthError, match=f"the key has {length} bytes; must be 16"):
+        with pytest.raises(KeyLengthError, match=f"the key has {length} bytes; must be 16 or 32"):
             kind(bytes(length))
 
 
