@@ -125,7 +125,7 @@ class _Wiring:
             if node.kind == "nf":
                 kind = self.catalog[node.type]
                 mclass = self.catalog.mclass(node.type)
-                self.add(ModuleSpec(node.name, mclass, "nf", node.name, kind.args))
+                self.add(ModuleSpec(node.name, mclass, "nf", node.name, kind.args_of(0)))
                 for gate in kind.gates:
                     self.leave(node.name, node.name, gate, out_edges, len(kind.gates) > 1)
                 continue

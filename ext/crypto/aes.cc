@@ -94,7 +94,7 @@ void make_tag(const GcmKey& key, const uint8_t* nonce, const uint8_t* aad, size_
 }  // namespace
 
 AesKey::AesKey(const uint8_t* key, size_t bytes)
-    : rounds_{}, count_(bytes == kAes256KeyBytes ? kLongRounds : kRounds), planes_{} {
+    : count_(bytes == kAes256KeyBytes ? kLongRounds : kRounds) {
   const size_t given = bytes / 4;
   const size_t count = 4 * (static_cast<size_t>(count_) + 1);
   uint32_t words[4 * (kLongRounds + 1)];

@@ -45,9 +45,9 @@ class alignas(64) AesKey {
   const uint8_t* planes(int i) const { return planes_[i]; }
 
  private:
-  alignas(64) uint8_t rounds_[kLongRounds + 1][kAesBlock];
+  alignas(64) uint8_t rounds_[kLongRounds + 1][kAesBlock] = {};
   int count_;
-  alignas(64) uint8_t planes_[kLongRounds + 1][8 * kAesBlock];
+  alignas(64) uint8_t planes_[kLongRounds + 1][8 * kAesBlock] = {};
 };
 
 class alignas(64) GcmKey {

@@ -29,6 +29,13 @@ Status check(int file, const std::string& path, size_t max_bytes, size_t& bytes)
                                   " bytes; must have at most " + std::to_string(max_bytes));
 }
 
+int digit_of(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
 }  // namespace
 
 Status read_private_file(const std::string& path, size_t max_bytes, std::string& bytes) {
@@ -47,6 +54,16 @@ Status read_private_file(const std::string& path, size_t max_bytes, std::string&
   }
   ::close(file);
   return status;
+}
+
+bool read_hex(std::string_view digits, uint8_t* bytes) {
+  bool good = digits.size() % 2 == 0;
+  for (size_t i = 0; good && i < digits.size(); ++i) {
+    const int digit = digit_of(digits[i]);
+    good = digit >= 0;
+    bytes[i / 2] = static_cast<uint8_t>(bytes[i / 2] << 4 | (digit & 0xf));
+  }
+  return good;
 }
 
 }  // namespace e2

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "crypto/replay_window.h"
 #include "host/headers.h"
 
 namespace e2 {
@@ -17,7 +18,6 @@ namespace e2 {
 class ReplayGuard {
  public:
   static constexpr uint32_t kSenders = 64;
-  static constexpr uint32_t kWindow = 4096;  // numbers; a power of 2
 
   // True, and remembered, where the nonce is new.
   bool is_new(const uint8_t* nonce) {
@@ -26,26 +26,14 @@ class ReplayGuard {
     const uint32_t number = load_be32(nonce + sizeof start);
     Sender& sender = find(start);
     sender.used = ++clock_;
-    const int64_t ahead = int64_t{number} - sender.highest;
-    if (ahead > 0) {
-      forget(sender, ahead);
-      sender.highest = number;
-    } else if (-ahead >= kWindow) {
-      return false;
-    }
-    uint64_t& word = sender.seen[number % kWindow / 64];
-    const uint64_t bit = uint64_t{1} << (number % 64);
-    const bool seen = (word & bit) != 0;
-    word |= bit;
-    return !seen;
+    return sender.window.add(number);
   }
 
  private:
   struct Sender {
     uint64_t start = 0;
     uint64_t used = 0;  // when, by `clock_`; 0 is never
-    int64_t highest = -1;
-    uint64_t seen[kWindow / 64] = {};
+    ReplayWindow window;
   };
 
   Sender& find(uint64_t start) {
@@ -59,18 +47,6 @@ class ReplayGuard {
     senders_[oldest] = Sender();
     senders_[oldest].start = start;
     return senders_[oldest];
-  }
-
-  // The places of numbers that the window moves on to.
-  static void forget(Sender& sender, int64_t ahead) {
-    if (ahead >= kWindow) {
-      std::memset(sender.seen, 0, sizeof sender.seen);
-      return;
-    }
-    for (int64_t number = sender.highest + 1; number <= sender.highest + ahead; ++number) {
-      const auto place = static_cast<uint64_t>(number) % kWindow;
-      sender.seen[place / 64] &= ~(uint64_t{1} << (place % 64));
-    }
   }
 
   uint64_t clock_ = 0;

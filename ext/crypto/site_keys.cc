@@ -13,13 +13,6 @@ namespace {
 constexpr char kSalt[] = "bess-e2 embark 1";
 constexpr size_t kDigits = 2 * kSiteKeyBytes;
 
-int digit_of(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 }  // namespace
 
 struct SiteKeys::Derived {
@@ -67,12 +60,7 @@ Status read_site_keys(const std::string& path, std::shared_ptr<const SiteKeys>& 
   if (!status.ok() && status.code != EFBIG) return status;
   if (text.size() == kDigits + 1 && text.back() == '\n') text.pop_back();
   uint8_t site_key[kSiteKeyBytes] = {};
-  bool good = text.size() == kDigits;
-  for (size_t i = 0; good && i < kDigits; ++i) {
-    const int digit = digit_of(text[i]);
-    good = digit >= 0;
-    site_key[i / 2] = static_cast<uint8_t>(site_key[i / 2] << 4 | (digit & 0xf));
-  }
+  const bool good = text.size() == kDigits && read_hex(text, site_key);
   if (good) keys = std::make_shared<const SiteKeys>(site_key);
   explicit_bzero(text.data(), text.size());
   explicit_bzero(site_key, sizeof site_key);

@@ -241,7 +241,7 @@ TEST_CASE("ReplayGuard: as a set says, within its window") {
         static_cast<uint32_t>(std::clamp<int64_t>(sender.highest + by, 0, UINT32_MAX));
     uint8_t nonce[kCcmNonceBytes];
     Nonce{sender.start, __builtin_bswap32(number)}.write(nonce);
-    const bool too_old = sender.highest - number >= ReplayGuard::kWindow;
+    const bool too_old = sender.highest - number >= ReplayWindow::kNumbers;
     const bool wanted = !too_old && sender.seen.insert(number).second;
     right &= guard->is_new(nonce) == wanted;
     sender.highest = std::max<int64_t>(sender.highest, number);

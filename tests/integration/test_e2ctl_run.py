@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scapy.utils import RawPcapReader
 
 from bess_plugins.captures import count_packets
 from bess_plugins.client import Client
@@ -106,6 +108,46 @@ def test_real_captures(name: str, tmp_path: Path) -> None:
     result = run_figure(path, tmp_path / "out")
     assert result.returncode == 0, result.stderr
     check_balance(tmp_path / "out", count_packets(path))
+
+
+def test_through_a_vpn_and_out_of_its_other_end(capture: Path, tmp_path: Path) -> None:
+    """What the example sends to the office is sealed, and comes out of the other end as it was."""
+    sas = tmp_path / "sas"
+    sas.touch(0o600)
+    sas.write_text(f"0x100 {bytes(range(20)).hex()} 198.51.100.1 198.51.100.2 esn\n")
+    nfs = tmp_path / "nfs.yaml"
+    text = (EXAMPLES / "nfs.yaml").read_text(encoding="utf-8")
+    nfs.write_text(re.sub(r"/etc/bess-e2/vpn-\w+\.sas", str(sas), text))
+    there = e2ctl(
+        "run", EXAMPLES / "vpn.e2", "--nfs", nfs, "--in", f"subscribers={capture}",
+        "--out", tmp_path / "there",
+    )  # fmt: skip
+    assert there.returncode == 0, there.stderr
+    back = tmp_path / "back.e2"
+    back.write_text(
+        "nf end : VPNEnd\nport internet, office, rest\n"
+        "pipeline p { internet [ip proto 50] -> end -> office; internet [otherwise] -> rest; }\n"
+    )
+    sealed = tmp_path / "there" / "internet.pcap"
+    result = e2ctl(
+        "run", back, "--nfs", nfs, "--in", f"internet={sealed}", "--out", tmp_path / "back"
+    )
+    assert result.returncode == 0, result.stderr
+    sent, office = frames(capture), frames(tmp_path / "back" / "office.pcap")
+    rest = frames(tmp_path / "back" / "rest.pcap")
+    assert office == [frame for frame in sent if of_office(frame)] and len(office) > 100
+    assert rest == [frame for frame in sent if not of_office(frame)] and len(rest) > 100
+
+
+def frames(path: Path) -> list[bytes]:
+    with RawPcapReader(str(path)) as reader:
+        return [frame for frame, _ in reader]
+
+
+def of_office(frame: bytes) -> bool:
+    if frame[12:14] == b"\x86\xdd":
+        return frame[38:44] == bytes.fromhex("20010db80001")
+    return frame[30:33] == bytes([192, 0, 2]) and frame[33] < 4
 
 
 def test_bad_input_is_one_line_and_no_output(capture: Path, tmp_path: Path) -> None:

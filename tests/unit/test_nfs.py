@@ -21,6 +21,7 @@ def test_examples() -> None:
     assert list(catalog["TaggingIDS"].gates) == [0, 1]
     assert catalog.mclass("TaggingIDS") == "IDS"
     assert catalog["IDS"].capacity == 1.2e9
+    assert catalog["VPN"].args_of(1) == {"sa_file": "/etc/bess-e2/vpn-1.sas"}
     assert catalog["NAT"].args == {"ext_addrs": [{"ext_addr": "203.0.113.1"}]}
 
 
