@@ -136,11 +136,16 @@ class E2d:
         os.kill(self.pid, signal.SIGKILL)
 
 
-def new_e2d(folder: Path) -> E2d:
-    """The command on a free port; nothing runs yet."""
+def free_port() -> int:
+    """A port of the loopback address that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return E2d(folder, probe.getsockname()[1])
+        return int(probe.getsockname()[1])
+
+
+def new_e2d(folder: Path) -> E2d:
+    """The command on a free port; nothing runs yet."""
+    return E2d(folder, free_port())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from e2ctl import hardware as hardwares
-from e2ctl.commands.common import HardwarePath, one_line_errors
+from e2ctl.commands.common import HardwarePath, MetricsAddress, one_line_errors
 from e2ctl.metrics import MetricsError, serving
 from e2ctl.pki import make_pki
 from e2ctl.tls import IdentityError, load_identity
@@ -39,14 +39,7 @@ def agent_command(
     pki: Annotated[
         Path | None, typer.Option("--pki", metavar="DIR", help="Keys and certificates.")
     ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            "--metrics",
-            metavar="ADDRESS",
-            help="Serve Prometheus there: PORT of the loopback address, or HOST:PORT.",
-        ),
-    ] = None,
+    metrics: MetricsAddress = None,
 ) -> None:
     """Look after this server for a controller, until stopped.
 

@@ -12,12 +12,20 @@ import typer
 
 from e2ctl.sources import SourceError
 
-__all__ = ["HardwarePath", "JsonFlag", "NfsPath", "PolicyPath", "one_line_errors"]
+__all__ = ["HardwarePath", "JsonFlag", "MetricsAddress", "NfsPath", "PolicyPath", "one_line_errors"]
 
 PolicyPath = Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (.e2).")]
 NfsPath = Annotated[Path, typer.Option("--nfs", metavar="NFS.yaml", help="NF descriptions.")]
 HardwarePath = Annotated[
     Path, typer.Option("--hardware", metavar="HW.yaml", help="Hardware description.")
+]
+MetricsAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="ADDRESS",
+        help="Serve Prometheus there: PORT of the loopback address, or HOST:PORT.",
+    ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -22,11 +23,13 @@ from e2ctl.commands.cluster import (
     make_switch,
     places,
 )
-from e2ctl.commands.common import one_line_errors
+from e2ctl.commands.common import MetricsAddress, one_line_errors
+from e2ctl.controller.metrics import ControllerCollector
 from e2ctl.controller.northbound import serve
 from e2ctl.controller.operations import LocalOperations
 from e2ctl.controller.resident import Controller
 from e2ctl.controller.store import open_store
+from e2ctl.metrics import MetricsError, serving
 from e2ctl.pki import CONTROLLER
 from e2ctl.sources import read_source
 from e2ctl.tls import load_identity
@@ -62,6 +65,7 @@ def controller_command(
             help="Move a server's instances when nothing is heard of it for so long.",
         ),
     ] = 2.0,
+    metrics: MetricsAddress = None,
 ) -> None:
     """Look after a cluster: scale, and put right what breaks, until stopped.
 
@@ -92,9 +96,10 @@ def controller_command(
                 (text, str(hardware_path)),
                 controller.scaler,
             )
-            async with serve(address, operations, controller.notices, identity):
-                typer.echo(f"controller: serves at {address}", err=True)
-                await controller.run(stop)
+            with serving(metrics, ControllerCollector(controller)) if metrics else nullcontext():
+                async with serve(address, operations, controller.notices, identity):
+                    typer.echo(f"controller: serves at {address}", err=True)
+                    await controller.run(stop)
 
-    with one_line_errors(*FAILURES):
+    with one_line_errors(MetricsError, *FAILURES):
         asyncio.run(work())

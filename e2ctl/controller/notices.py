@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -58,11 +59,13 @@ class Notices:
     """Hands each notice to all that listen. Who is too slow misses some."""
 
     def __init__(self) -> None:
+        self.told = Counter[str]()  # by kind
         self._listeners: list[asyncio.Queue[Notice]] = []
 
     def tell(self, notice: Notice) -> None:
         """Pass on a notice, and log it."""
         log.info("%s", notice)
+        self.told[notice.kind] += 1
         for listener in self._listeners:
             with suppress(asyncio.QueueFull):
                 listener.put_nowait(notice)

@@ -69,6 +69,7 @@ class Controller:
         self.scaler = Scaler(store, agents, switch, self._step)
         self.leads = False
         self.down_since: dict[str, float] = {}  # servers of which nothing is heard
+        self.shown: tuple[Inputs, Plan] | None = None  # what ran when last looked, for metrics
         self._store = store
         self._agents = agents
         self._switch = switch
@@ -127,7 +128,8 @@ class Controller:
         state = self._store.read()
         if state.current is None or state.stage != "done":
             return None
-        return state.current, state.current.plan()
+        self.shown = state.current, state.current.plan()
+        return self.shown
 
     async def _look_at(self, agent: Agent) -> None:
         """Ask an agent how it does, for ever."""
