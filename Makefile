@@ -10,7 +10,7 @@ CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'ext/*.cc
 # The bindings are mostly pybind11's code, which is not for us to mend.
 TIDY_FILES := $(filter-out ext/bindings/%,$(filter %.cc,$(CXX_FILES)))
 
-.PHONY: demo test bench bench-alpine bench-e2 docs lint sanitize clean
+.PHONY: demo demo-e2 test bench bench-alpine bench-e2 docs lint sanitize clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,13 @@ demo: $(STAMP)
 	$(BIN)/e2ctl run examples/figure-3.1.e2 --nfs examples/nfs.yaml --in in0=out/demo.pcap --out out/demo
 	@capture="$${E2_DATA:-../shared/data}/traces/sanitized4k.pcap"; if [ -f "$$capture" ]; then \
 	  $(BIN)/e2ctl run examples/figure-3.1.e2 --nfs examples/nfs.yaml --in in0="$$capture" --out out/demo-sanitized4k; fi
+
+# As root, with Debian's openvswitch-switch, iproute2 and ethtool.
+demo-e2: $(STAMP)
+	rm -rf out/demo-e2
+	$(BIN)/python examples/make_capture.py out/demo.pcap
+	@capture="$${E2_DATA:-../shared/data}/traces/sanitized4k.pcap"; test -f "$$capture" || capture=out/demo.pcap; \
+	  $(BIN)/python examples/cluster_demo.py "$$capture" out/demo-e2
 
 # Tests run from their own folder, so that the installed package is what is tested.
 test: $(STAMP)

@@ -10,8 +10,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,13 +159,25 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    process = Process(name, child.pid, started(child.pid))
-    _pid_file(folder, name).write_text(f"{process.pid} {process.started}\n", encoding="utf-8")
-    return Service(process, log, child)
+    return Service(_write_pid(folder, name, child.pid), log, child)
 
 
-def _pid_file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.pid"
+def _write_pid(folder: Path, name: str, pid: int) -> Process:
+    process = Process(name, pid, started(pid))
+    text = f"{process.pid} {process.started}\n"
+    (folder / f"{name}.pid").write_text(text, encoding="utf-8")
+    return process
+
+
+@contextmanager
+def as_process(folder: Path, name: str) -> Iterator[None]:
+    """Have a pid file of this process in a folder for as long as the context lasts."""
+    process = _write_pid(folder, name, os.getpid())
+    try:
+        yield
+    finally:
+        if process in read_pid_files(folder):
+            (folder / f"{name}.pid").unlink(missing_ok=True)
 
 
 def read_pid_files(folder: Path) -> list[Process]:

@@ -47,6 +47,7 @@ from e2ctl._lab_builder import (
 from e2ctl._lab_system import (
     LabError,
     Service,
+    as_process,
     check_machine,
     end,
     namespaces,
@@ -240,6 +241,19 @@ def status(name: str) -> LabStatus:
     return LabStatus(name, bool(state.get("complete")), members, missing)
 
 
+@contextmanager
+def world_of(name: str) -> Iterator[tuple[Client, tuple[str, ...]]]:
+    """The daemon that stands for the world around a lab, and its interfaces."""
+    from bess_plugins.client import Client
+
+    cables = read_state(folder_of(name)).get("cables", ())
+    world = tuple(c["device"] for c in cables if c["namespace"] == f"{name}-world")
+    if not world:
+        raise LabError(f"there is no lab '{name}'; make one with `e2ctl lab up`")
+    with Client(f"unix:{daemon_socket(folder_of(name), 'world')}") as client:
+        yield client, world
+
+
 def enter(name: str, host: str, command: list[str]) -> None:
     """Become a command in the namespace of a server, of the switch (``sw``) or of the world."""
     check_machine(("ip",))
@@ -247,6 +261,13 @@ def enter(name: str, host: str, command: list[str]) -> None:
     if host not in found:
         raise LabError(f"lab '{name}' has no '{host}'; it has {', '.join(found) or 'nothing'}")
     os.execvp("ip", ["ip", "netns", "exec", found[host], *command])
+
+
+@contextmanager
+def joined(name: str, role: str) -> Iterator[None]:
+    """This process is one of a lab's, under the name of a role: it ends when the lab goes down."""
+    with as_process(folder_of(name), role):
+        yield
 
 
 def down(name: str) -> bool:

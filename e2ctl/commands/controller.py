@@ -71,6 +71,8 @@ def controller_command(
 
     A second one with the same store stands by, and takes over when the first ends.
     """
+    from e2ctl.lab import LabError, joined
+
     hardware_path, where = places(hardware, lab, store)
     address = listen or (lab_socket(lab) if lab else "127.0.0.1:10530")
     logging.basicConfig(
@@ -101,5 +103,6 @@ def controller_command(
                     typer.echo(f"controller: serves at {address}", err=True)
                     await controller.run(stop)
 
-    with one_line_errors(MetricsError, *FAILURES):
+    member = joined(lab, "controller") if lab else nullcontext()
+    with one_line_errors(LabError, MetricsError, *FAILURES), member:
         asyncio.run(work())

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from e2ctl import lab as labs
@@ -112,6 +114,44 @@ def exec_command(
         raise typer.BadParameter("expected a command behind --", param_hint="COMMAND")
     with one_line_errors(LabError, OSError):
         labs.enter(_only(name), server, words)
+
+
+@_lab.command("replay", epilog="Example: e2ctl lab replay capture.pcap --port subscribers")
+def replay_command(
+    capture: Annotated[Path, typer.Argument(metavar="CAPTURE", help="pcap or pcapng, also .gz.")],
+    port: Annotated[str, typer.Option("--port", help="Of the policy, where it comes in.")],
+    rate: Annotated[
+        int, typer.Option("--rate", min=1, help="Packets per second; a lab takes a few thousand.")
+    ] = 2000,
+    times: Annotated[int, typer.Option("--times", min=1, help="How often to send it.")] = 1,
+    timed: Annotated[
+        bool, typer.Option("--timed", help="Keep the times of the capture, within that rate.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option("--lab", metavar="NAME", help="The lab, where several are up.")
+    ] = None,
+) -> None:
+    """Send a capture into a lab from the world around it, and count what comes out again."""
+    from bess_plugins.client import BessError
+    from e2ctl.lab_traffic import Traffic
+
+    with (
+        one_line_errors(LabError, OSError, BessError),
+        labs.world_of(_only(name)) as (world, ports),
+    ):
+        if port not in ports:
+            raise LabError(f"'{port}' is none of {', '.join(ports)}")
+        traffic, others = Traffic(world), [other for other in ports if other != port]
+        with ExitStack() as stack:
+            for other in others:
+                stack.enter_context(traffic.counting(other))
+            before = {other: traffic.counts(other).inc.packets for other in others}
+            sent = 0
+            for _ in track(range(times), f"sending {capture.name}", console=Console(stderr=True)):
+                sent += traffic.replay(capture, port, rate, timed=timed)
+            came = {o: traffic.settled(o) - before[o] for o in others}
+    listed = ", ".join(f"{count:,} came out by {other}" for other, count in came.items())
+    typer.echo(f"{sent:,} packets sent in by {port}; {listed}")
 
 
 def _render(status: LabStatus, console: Console) -> None:

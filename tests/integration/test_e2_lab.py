@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,9 +25,10 @@ from e2ctl.controller.resident import Controller
 from e2ctl.controller.scale import Scaler
 from e2ctl.controller.store import Inputs, SqliteStore
 from e2ctl.lab import Lab, lab
+from e2ctl.lab_traffic import Traffic
 from e2ctl.plan import Plan, Running
-from harness import run_program
-from lab_support import EXAMPLES, Traffic, lab_file, needs_lab
+from harness import run_program, wait_until
+from lab_support import EXAMPLES, lab_file, needs_lab
 from tcp_capture import connections, segment, write
 
 pytestmark = needs_lab
@@ -248,6 +250,26 @@ def test_killed_agents_are_no_concern_of_traffic(running: Lab, tmp_path: Path) -
     drive(running, tmp_path, work)
 
 
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the captures")
+def test_a_switch_that_was_restarted_is_filled_again(running: Lab, tmp_path: Path) -> None:
+    async def work(office: Office) -> None:
+        await office.apply(FIREWALL.replace("fw", "door"))
+        controller = Controller(office.store, office.agents, office.lab.switch, scaling=False)
+        stop = asyncio.Event()
+        task = asyncio.create_task(controller.run(stop))
+        with controller.notices.heard() as heard:
+            await asyncio.to_thread(restart_switch, office.lab)
+            async with asyncio.timeout(30):
+                while (await heard.get()).kind != "switch refilled":
+                    pass
+        office.begin()
+        await office.check_whole(office.traffic.replay(DATA / "traces" / TRACES[0], "subscribers"))
+        stop.set()
+        await task
+
+    drive(running, tmp_path, work)
+
+
 @pytest.mark.skipif(shutil.which("nft") is None, reason="needs nftables")
 def test_the_kernel_as_a_nat(running: Lab, tmp_path: Path) -> None:
     """A legacy NF: what enters by one device leaves by the other, from another address."""
@@ -271,6 +293,23 @@ def test_the_kernel_as_a_nat(running: Lab, tmp_path: Path) -> None:
     assert len(found) == len(frames)
     assert set(found) == {("203.0.113.9", "198.51.100.7")}
     assert len({p[TCP].sport for p in packets if TCP in p}) == len(frames)
+
+
+def restart_switch(made: Lab) -> None:
+    """Kill Open vSwitch, and start it anew as it was; all its entries are gone."""
+    (old,) = [one for one in read_pid_files(made.folder) if one.name == "ovs-vswitchd"]
+    proc = Path(f"/proc/{old.pid}")
+    command = proc.joinpath("cmdline").read_text(encoding="utf-8").split("\0")[:-1]
+    pairs = proc.joinpath("environ").read_text(encoding="utf-8").split("\0")[:-1]
+    os.kill(old.pid, signal.SIGKILL)
+    wait_until(lambda: not old.running, 10)
+    log = (made.folder / "ovs-vswitchd.log").open("ab")
+    subprocess.Popen(
+        ["ip", "netns", "exec", made.blueprint.switch, *command],
+        env=dict(pair.partition("=")[::2] for pair in pairs),
+        stdout=log,
+        stderr=log,
+    )
 
 
 def switch_drops(made: Lab) -> int:

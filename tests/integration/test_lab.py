@@ -17,9 +17,10 @@ from scapy.all import IP, UDP, Dot1Q, Ether, Raw, rdpcap, wrpcap
 
 from e2ctl import lab as labs
 from e2ctl.lab import Lab, LabError
+from e2ctl.lab_traffic import Traffic
 from e2ctl.switch_rules import CLASSIFY, STEER, Action, SwitchRule, exact
 from harness import wait_until
-from lab_support import EXAMPLES, Traffic, lab_file, needs_lab
+from lab_support import EXAMPLES, lab_file, needs_lab
 
 pytestmark = needs_lab
 
