@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import weakref
 from pathlib import Path
 
 __all__ = ["Process", "started", "stat_of"]
@@ -38,6 +39,7 @@ class Process:
         self.pid = pid
         self._child = child
         self._handle = os.pidfd_open(pid)
+        self._close = weakref.finalize(self, os.close, self._handle)
         self.started = started(pid)
 
     @classmethod
@@ -73,7 +75,7 @@ class Process:
                 self._wait(seconds)
         if self._child is not None:
             self._child.wait()
-        os.close(self._handle)
+        self._close()
 
     def kill(self) -> None:
         """Have it end at once."""
