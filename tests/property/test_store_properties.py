@@ -20,12 +20,15 @@ TEXTS = st.text(max_size=40)
 IDS = st.integers(0, FLOW_IDS)
 SPANS = st.builds(Span, IDS, IDS)
 WAYS = st.tuples(TEXTS, st.integers(0, 1 << 32) | TEXTS)
+DETOURS = st.builds(
+    Detour, kind=st.sampled_from(["split", "shift", "drain", "resume"]), target=TEXTS, ids=SPANS
+)
 RUNNING = st.builds(
     Running,
     servers=st.dictionaries(TEXTS, TEXTS, max_size=3),
     spans=st.dictionaries(TEXTS, st.tuples(SPANS, SPANS), max_size=3),
     entries=st.dictionaries(TEXTS, st.integers(1, 4095), max_size=3),
-    detours=st.dictionaries(TEXTS, st.builds(Detour, TEXTS, IDS), max_size=3),
+    detours=st.dictionaries(TEXTS, DETOURS, max_size=3),
     exceptions=st.lists(
         st.builds(FlowException, TEXTS, st.lists(WAYS, max_size=5).map(tuple)), max_size=3
     ).map(tuple),
