@@ -15,7 +15,7 @@ from e2ctl import hardware as hardwares
 from e2ctl.agent.dataplane import Dataplane
 from e2ctl.agent.server import AgentServer, AgentServerError
 from e2ctl.controller.agents import Agent, AgentError
-from e2ctl.pki import CONTROLLER, make_pki
+from e2ctl.pki import CONTROLLER, OPERATOR, make_pki
 from e2ctl.tls import IdentityError, is_local, load_identity
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
@@ -37,7 +37,7 @@ def address() -> str:
 @pytest.fixture
 def keys(tmp_path: Path, address: str) -> Path:
     made = make_pki(tmp_path / "keys", description(address))
-    assert made == ["ca", CONTROLLER, "s1"]
+    assert made == ["ca", CONTROLLER, OPERATOR, "s1"]
     return tmp_path / "keys"
 
 
