@@ -13,6 +13,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -107,9 +108,9 @@ class Office:
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """A command of ``e2ctl`` about this cluster."""
+        places = f"--hardware={self.made.path}", f"--store={self.store}"
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "e2ctl.cli", *words]
-            + ["--hardware", str(self.made.path), "--store", str(self.store)],
+            [sys.executable, "-P", "-m", "e2ctl.cli", *words, *places],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "150"},
@@ -121,13 +122,17 @@ class Office:
             out, err = process.communicate(timeout=60)
             return process.returncode, (out + err).decode()
 
-    def watch(self, edge: str, path: Path | str, *words: str) -> subprocess.Popen[bytes]:
-        """A capture that has begun."""
-        process = self.start("capture", edge, "-w", str(path), *words)
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert b"watching" in line, line
-        return process
+    @contextmanager
+    def watch(self, edge: str, path: Path | str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A capture that has begun, and does not outlive the context."""
+        with self.start("capture", edge, "-w", str(path), *words) as process:
+            try:
+                assert process.stderr is not None
+                line = process.stderr.readline()
+                assert b"watching" in line, line
+                yield process
+            finally:
+                process.kill()
 
     def close(self) -> None:
         for cable in self._cables.values():
@@ -228,8 +233,7 @@ def test_a_capture_of_several_servers_is_in_the_order_of_time(
     times = [packet.time for packet in found]
     assert times == sorted(times)
     assert [bytes(packet)[14:] for packet in found].count(WEB) == 40
-    one = office.watch(f"{instances[1]} -> monitor", "-", "--seconds", "1.5")
-    with one as process:
+    with office.watch(f"{instances[1]} -> monitor", "-", "--seconds", "1.5") as process:
         for instance in instances:
             office.send(instance, [DNS] * 5)
         out, err = process.communicate(timeout=30)
@@ -242,6 +246,7 @@ def test_a_capture_that_is_killed_leaves_no_hook_and_a_whole_file(
 ) -> None:
     path = tmp_path / "killed.pcap"
     first = office.instances()[0]
+    wait_until(lambda: office.hooks() == [])  # those of captures before
     with office.watch(f"{first} -> monitor", path) as process:
         assert len(office.hooks()) == 1
         office.send(first, [DNS] * 8)
@@ -349,9 +354,9 @@ def test_a_bad_address_for_metrics_is_refused(address: str) -> None:
 
 
 def test_an_address_that_is_taken_is_refused() -> None:
-    with serving("127.0.0.1:0") as port:
-        with pytest.raises(MetricsError, match="in use"), serving(str(port)):
-            pass
+    refused = pytest.raises(MetricsError, match="in use")
+    with serving("127.0.0.1:0") as port, refused, serving(str(port)):
+        pass
 
 
 def free_port() -> int:
@@ -383,8 +388,12 @@ def test_prometheus_scrapes_an_agent(office: Office, tmp_path: Path) -> None:
         }
         (tmp_path / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")
         with subprocess.Popen(
-            ["prometheus", f"--config.file={tmp_path}/prometheus.yml"]
-            + [f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address={listen}"],
+            [
+                "prometheus",
+                f"--config.file={tmp_path}/prometheus.yml",
+                f"--storage.tsdb.path={tmp_path}/data",
+                f"--web.listen-address={listen}",
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as prometheus:
