@@ -47,6 +47,8 @@ def test_capture_of_a_running_gate(client: Client, tmp_path: Path) -> None:
         ({"path": "/"}, errno.EINVAL),
         ({"path": "/nowhere/x.pcap"}, errno.ENOENT),
         ({"path": "x.pcap", "filter": "udp dst prot 53"}, errno.EINVAL),
+        ({"path": "x.pcap", "fifo": "x.fifo"}, errno.EINVAL),
+        ({"fifo": "/nowhere/x.fifo"}, errno.ENOENT),
     ],
 )
 def test_a_capture_that_cannot_be_is_refused(
@@ -105,6 +107,29 @@ def test_hooks_that_record(client: Client, tmp_path: Path, mclass: str, magic: i
         assert failure(lambda: client.run_gate_hook_command(name, "x", "a")) == errno.ENOTSUP
         client.configure_gate_hook(mclass, "a", gate=0, hook_name=name, enable=False)
     assert client.list_hooks() == []
+
+
+def test_a_capture_to_a_pipe_has_what_its_filter_takes(client: Client, tmp_path: Path) -> None:
+    kept = bytes(Ether() / IP(dst="10.0.0.1") / UDP(dport=53) / Raw(b"x" * 20))
+    other = bytes(Ether() / IP(dst="10.0.0.1") / UDP(dport=80) / Raw(b"x" * 20))
+    client.create_module("Source", "src")
+    client.create_module("Rewrite", "mix", templates=[kept, other])
+    client.create_module("Sink", "snk")
+    client.connect("src", "mix")
+    client.connect("mix", "snk")
+    client.resume()
+    fifo, path = tmp_path / "fifo", tmp_path / "some.pcap"
+    os.mkfifo(fifo)
+    with os.fdopen(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        client.configure_gate_hook("Capture", "mix", gate=0, fifo=str(fifo), filter="dst port 53")
+        (hook,) = (hook for hook in client.list_hooks() if hook["class_name"] == "Capture")
+        assert (hook["arg"]["fifo"], hook["arg"]["path"]) == (str(fifo), "")
+        record_bytes = 16 + len(kept)
+        path.write_bytes(reader.read(24 + 100 * record_bytes))
+        client.configure_gate_hook("Capture", "mix", gate=0, enable=False)
+    client.pause()
+    captured = [bytes(packet) for packet in rdpcap(str(path))]
+    assert captured == [kept] * 100
 
 
 def test_resume_hooks(client: Client) -> None:
