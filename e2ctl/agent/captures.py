@@ -11,6 +11,7 @@ import fcntl
 import itertools
 import os
 import selectors
+import shutil
 import struct
 import tempfile
 import threading
@@ -92,8 +93,15 @@ class Captures:
         self._dataplane = dataplane
         self._places = threading.Semaphore(MAX_CAPTURES)
         self._numbers = itertools.count(1)
-        self._mine: set[str] = set()  # hooks of captures that go on
         self._stopped = threading.Event()
+
+    def sweep(self) -> None:
+        """Take away what an agent has left that was killed; its daemon may have outlived it."""
+        client = self._dataplane.client
+        for hook in client.list_hooks():
+            if hook["class_name"] == "Capture" and hook["hook_name"].startswith(_HOOK):
+                _unhook(client, hook["module_name"], hook["ogate"], hook["hook_name"])
+                shutil.rmtree(Path(hook["arg"]["fifo"]).parent, ignore_errors=True)
 
     def stop(self) -> None:
         """End all."""
@@ -108,19 +116,11 @@ class Captures:
         try:
             with ExitStack() as stack:
                 client = self._dataplane.client
-                self._sweep(client)
                 points = self._watch(client, request, stack)
                 yield pb.CaptureRecords()
                 yield from self._records(client, points, context)
         finally:
             self._places.release()
-
-    def _sweep(self, client: Client) -> None:
-        """Remove hooks of an agent that was killed; its daemon may have outlived it."""
-        for hook in client.list_hooks():
-            name = hook["hook_name"]
-            if name.startswith(_HOOK) and name not in self._mine:
-                _unhook(client, hook["module_name"], hook["ogate"], name)
 
     def _watch(
         self, client: Client, request: pb.CaptureRequest, stack: ExitStack
@@ -136,8 +136,6 @@ class Captures:
             stack.callback(os.close, pipe)
             with suppress(OSError):  # a small pipe only loses more
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            self._mine.add(name)
-            stack.callback(self._mine.discard, name)
             client.configure_gate_hook(
                 "Capture",
                 asked.module,

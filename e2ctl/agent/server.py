@@ -80,6 +80,7 @@ class AgentServer:
             self._programs.close()  # their devices went with the daemon
         with self._lock:
             try:
+                self._captures.sweep()
                 self._take_over()
             except _FAILURES as error:
                 log.error("the plan from before can't be had again: %s", error)

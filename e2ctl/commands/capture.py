@@ -25,6 +25,7 @@ from e2ctl.commands.cluster import (
 )
 from e2ctl.commands.common import one_line_errors
 from e2ctl.controller.captures import Capture, PcapWriter
+from e2ctl.controller.store import open_store
 from e2ctl.edges import pcap_filter, taps_of
 from e2ctl.filters import FilterError
 from e2ctl.policy import parse_filter
@@ -66,7 +67,7 @@ def capture_command(
     hardware_path, store_path = places(hardware, lab, store)
 
     async def work(stack: ExitStack) -> None:
-        current = what_runs(store_path, pki)
+        current = what_runs(open_store(store_path, pki))
         words = pcap_filter(parse_filter(packets, current.parsed().addresses))
         taps = taps_of(current.plan(), edge)
         writer: PcapWriter | None = None

@@ -12,7 +12,7 @@ import typer
 from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.apply import ApplyError
 from e2ctl.controller.northbound import ControllerError
-from e2ctl.controller.store import Inputs, StoreError, open_store
+from e2ctl.controller.store import Inputs, Store, StoreError
 from e2ctl.controller.switches import SimulatedSwitch, SwitchDriver, SwitchError
 from e2ctl.hardware import Hardware
 from e2ctl.openflow import OpenFlowSwitch
@@ -126,9 +126,9 @@ def agents_of(hardware: Hardware, pki: Path | None) -> Agents:
     return Agents(hardware, None if pki is None else load_identity(pki, CONTROLLER))
 
 
-def what_runs(store: str, pki: Path | None) -> Inputs:
+def what_runs(held: Store) -> Inputs:
     """What the running plan is made from."""
-    current = open_store(store, pki).read().current
+    current = held.read().current
     if current is None:
         raise ApplyError("nothing runs; apply a policy first")
     return current

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ from e2ctl.commands.cluster import (
 )
 from e2ctl.commands.common import JsonFlag, one_line_errors
 from e2ctl.controller.agents import AgentError, Agents
-from e2ctl.controller.store import Inputs
+from e2ctl.controller.store import Inputs, Store, open_store
 from e2ctl.pgraph import format_rate
 from e2ctl.rates import Rate, Rates, measure
 
@@ -69,8 +69,9 @@ def top_command(
 
     async def work() -> None:
         console = Console()
+        held = open_store(store_path, pki)
         async with agents_of(hardwares.load(hardware_path), pki) as agents:
-            shown = _measured(agents, lambda: what_runs(store_path, pki), interval)
+            shown = _measured(agents, held, interval)
             live = console.is_terminal and not once and not as_json
             with Live(console=console, auto_refresh=False) if live else nullcontext() as screen:
                 async for one in shown:
@@ -87,15 +88,13 @@ def top_command(
         asyncio.run(work())
 
 
-async def _measured(
-    agents: Agents, inputs: Callable[[], Inputs], interval: float
-) -> AsyncIterator[_Shown]:
+async def _measured(agents: Agents, held: Store, interval: float) -> AsyncIterator[_Shown]:
     """Rates of one interval after the other. The plan may change: it is made anew when it has."""
     known: Inputs | None = None
     before = _answers(await agents.counters())[0]
     while True:
         await asyncio.sleep(interval)
-        current = inputs()
+        current = what_runs(held)
         if current != known:
             known, plan = current, current.plan()
         after, missing = _answers(await agents.counters())

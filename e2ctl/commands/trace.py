@@ -22,6 +22,7 @@ from e2ctl.commands.cluster import (
 )
 from e2ctl.commands.common import one_line_errors
 from e2ctl.controller.live import look
+from e2ctl.controller.store import open_store
 from e2ctl.filters import FilterError, rule_list
 from e2ctl.policy import parse_filter
 from e2ctl.switch_rules import spelled_out
@@ -51,7 +52,7 @@ def trace_command(
     hardware_path, store_path = places(hardware, lab, store)
 
     async def work() -> bool:
-        current = what_runs(store_path, pki)
+        current = what_runs(open_store(store_path, pki))
         cluster = hardwares.load(hardware_path)
         if port not in cluster.switch.ports:
             known = ", ".join(cluster.switch.ports)

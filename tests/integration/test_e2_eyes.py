@@ -26,6 +26,8 @@ from scapy.utils import rdpcap
 from bess_plugins.captures import count_packets
 from bess_plugins.client import Client
 from cluster_support import Cluster, cluster, needs_root
+from e2ctl.agent.captures import Captures
+from e2ctl.agent.dataplane import Dataplane
 from e2ctl.agent.metrics import AgentCollector
 from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.apply import apply
@@ -248,12 +250,36 @@ def test_a_capture_that_is_killed_leaves_no_hook_and_a_whole_file(
     first = office.instances()[0]
     wait_until(lambda: office.hooks() == [])  # those of captures before
     with office.watch(f"{first} -> monitor", path) as process:
-        assert len(office.hooks()) == 1
+        assert len(office.hooks()) == 2  # one for each output gate of an IDS
         office.send(first, [DNS] * 8)
         wait_until(lambda: path.stat().st_size >= 24 + 8 * (16 + SIZES[DNS]), 20)
         process.kill()
     wait_until(lambda: office.hooks() == [])
     assert count_packets(path) == 8
+
+
+def test_what_a_killed_agent_watched_is_taken_away(office: Office, tmp_path: Path) -> None:
+    server, (tap, *_) = next(iter(taps_of(office.plan, "ids -> monitor").items()))
+    wait_until(lambda: office.hooks() == [])
+    folder = tmp_path / "e2-capture-before"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    reader = os.open(folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with office.client(server) as client:
+        client.configure_gate_hook(
+            "Capture",
+            tap.module,
+            gate=tap.ogate,
+            hook_name="e2-capture-1-1",
+            fifo=str(folder / "pipe"),
+        )
+    os.close(reader)
+    assert office.hooks() == ["e2-capture-1-1"]
+    dataplane = Dataplane(f"unix:{office.made.folder}/d-{server}.sock", own=False)
+    Captures(dataplane).sweep()
+    dataplane.close()
+    assert office.hooks() == []
+    assert not folder.exists()
 
 
 def test_a_capture_that_cannot_be_says_why(office: Office, tmp_path: Path) -> None:
