@@ -41,6 +41,7 @@ _LOOK_S = 0.2
 _SWITCH_S = 0.5
 _SCALE_S = 1.0
 _FORGET_S = 5.0
+_OUSTED_S = 5.0  # of no word from the store that this is the one controller
 # Failures of a cluster, which may have passed when it is tried again.
 _TROUBLE = (
     AgentError,
@@ -48,6 +49,7 @@ _TROUBLE = (
     OSError,
     PlacementError,
     PlanError,
+    StoreError,
     SwitchError,
     TransitionError,
 )
@@ -78,26 +80,41 @@ class Controller:
         self._troubles: dict[str, str] = {}  # by what failed; told already
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Wait to be the one controller, and be it until ``stop``; a `StoreError` ends it, too."""
-        async with self._store.lead(stop):
-            if not self._store.leads:
-                return
-            self.leads = True
-            self.notices.tell(Notice("leads"))
-            works = [
-                *(listen(agent, self._told) for agent in self._agents),
-                *(self._look_at(agent) for agent in self._agents),
-                self._again(_LOOK_S, self._repair, stop),
-                self._again(_SWITCH_S, self._refill, stop),
-                self._again(_FORGET_S, self._forget, stop),
-                self._again(_SCALE_S, self._scale, stop),
-            ]
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(work) for work in works]
-                await stop.wait()
-                for task in tasks:
-                    task.cancel()
-            self.leads = False
+        """Be the one controller whenever that can be, and stand by otherwise, until ``stop``."""
+        began = False
+        while not stop.is_set():
+            try:
+                async with self._store.lead(stop):
+                    if self._store.leads:
+                        began = True
+                        await self._lead(stop)
+            except StoreError:
+                if not began:
+                    raise
+                await pause(_SCALE_S, stop)
+
+    async def _lead(self, stop: asyncio.Event) -> None:
+        """Work until ``stop``, or until another may be the one controller."""
+        self.leads = True
+        self.notices.tell(Notice("leads"))
+        works = [
+            *(listen(agent, self._told) for agent in self._agents),
+            *(self._look_at(agent) for agent in self._agents),
+            self._again(_LOOK_S, self._repair, stop),
+            self._again(_SWITCH_S, self._refill, stop),
+            self._again(_FORGET_S, self._forget, stop),
+            self._again(_SCALE_S, self._scale, stop),
+        ]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+            missed_s = 0.0  # the store may be away for a moment, as etcd may
+            while missed_s < _OUSTED_S and await pause(_LOOK_S, stop):
+                missed_s = 0.0 if self._store.leads else missed_s + _LOOK_S
+            for task in tasks:
+                task.cancel()
+        self.leads = False
+        if not stop.is_set():
+            self.notices.tell(Notice("leads no more"))
 
     def _told(self, notice: Notice) -> None:
         self.notices.tell(notice)
@@ -114,14 +131,14 @@ class Controller:
         name = work.__name__
         while await pause(period_s, stop):
             if not self._store.leads:
-                raise StoreError("another controller has taken over")
+                continue
             try:
                 await work()
                 self._troubles.pop(name, None)
             except _TROUBLE as error:
-                if self._troubles.get(name) != str(error):
-                    self._troubles[name] = str(error)
+                if str(error) not in self._troubles.values():
                     self.notices.tell(Notice("trouble", text=str(error)))
+                self._troubles[name] = str(error)
 
     def current(self) -> tuple[Inputs, Plan] | None:
         """What runs, unless a change is under way or was left half done."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from e2ctl.controller.northbound import ControllerError, RemoteOperations, remot
 from e2ctl.controller.notices import Notices
 from e2ctl.pki import make_pki
 from e2ctl.tls import load_identity
+from etcd_support import etcds
 from harness import free_port, wait_until
 
 pytestmark = needs_root
@@ -45,7 +47,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def command(made: Cluster, *words: str) -> list[str]:
-    where = ["--hardware", str(made.path), "--store", str(made.folder / "controller.db")]
+    where = ["--hardware", str(made.path)]
+    if "--store" not in words:
+        where += ["--store", str(made.folder / "controller.db")]
     return [sys.executable, "-P", "-m", "e2ctl.cli", *words, *where]
 
 
@@ -171,6 +175,26 @@ def test_a_standby_follows_a_controller_that_is_killed(running: Cluster) -> None
             wait_until(lambda: leads(second), 10)
             assert time.monotonic() - begun < 10
             assert "nothing changed" in asked(running, second, "apply")
+
+
+@pytest.mark.skipif(shutil.which("etcd") is None, reason="needs Debian's etcd-server")
+def test_a_controller_outlives_its_etcd(running: Cluster, tmp_path: Path) -> None:
+    """What it remembers is in an etcd that ends and comes back; a standby does not take over."""
+    with etcds(tmp_path) as (etcd,):
+        store = ("--store", f"etcd://{etcd.address}/e2/north")
+        with controller(running, "durable", *store) as (address, _):
+            wait_until(lambda: leads(address), 10)
+            assert "2 instances" in asked(running, address, "apply")
+            with controller(running, "patient", *store) as (other, _):
+                assert "stands by" in asked(running, other, "apply", status=1)
+                etcd.end()
+                time.sleep(2.5)
+                etcd.start()
+                wait_until(etcd.serves, 30)
+                wait_until(lambda: leads(address) or leads(other), 30)
+                now = address if leads(address) else other
+                assert "nothing changed" in asked(running, now, "apply")
+                assert leads(address) != leads(other)
 
 
 def test_one_socket_is_one_controllers(running: Cluster) -> None:
