@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Commands about a gateway that runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bess_plugins.client import BessError, Client
+from e2ctl.metrics import MetricsError, serving
+from embark_gw import site
+from embark_gw.commands.common import JsonFlag, MetricsAddress, SitePath, one_line_errors
+from embark_gw.gateway import GatewayError, Keeper, Status, rotate, status_of
+from embark_gw.metrics import GatewayCollector
+
+__all__ = ["app"]
+
+app = typer.Typer()
+log = logging.getLogger("embark_gw")
+
+
+@app.command("run", epilog="Example: embark-gw run gateway.yaml --metrics 9100")
+def run_command(path: SitePath, metrics: MetricsAddress = None) -> None:
+    """Be a gateway until stopped: encrypt what goes to the provider, decrypt what comes back.
+
+    When the daemon is restarted, it gets its pipelines again. They stay when this command ends.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with one_line_errors(GatewayError, BessError, MetricsError, OSError):
+        keeper = Keeper(site.load(path), log.warning)
+        keeper.start()
+        typer.echo(
+            f"{path}: runs on {keeper.gateway.daemon}; hosts may send packets of "
+            f"{keeper.gateway.mtu} bytes",
+            err=True,
+        )
+        with serving(metrics, GatewayCollector(keeper)) if metrics else nullcontext():
+            keeper.run(stopped.wait)
+
+
+@app.command("status", epilog="Example: embark-gw status gateway.yaml")
+def status_command(path: SitePath, as_json: JsonFlag = False) -> None:
+    """Show what a gateway has encrypted, decrypted and dropped, and why."""
+    with one_line_errors(GatewayError, BessError):
+        gateway = site.load(path)
+        with Client(gateway.daemon) as client:
+            status = status_of(client.counters())
+    if as_json:
+        typer.echo(json.dumps(_plain(status), indent=2))
+        return
+    console = Console()
+    table = Table(title="Sides", title_justify="left", header_style="bold")
+    table.add_column("side")
+    for name in ("packets in", "packets out"):
+        table.add_column(name, justify="right")
+    for side, count in status.received.items():
+        table.add_row(side, f"{count:,}", f"{status.sent[side]:,}")
+    console.print(table)
+    console.print(f"{status.encrypted:,} encrypted, {status.decrypted:,} decrypted")
+    if status.drops:
+        drops = Table(title="Drops", title_justify="left", header_style="bold")
+        drops.add_column("at")
+        drops.add_column("reason")
+        drops.add_column("packets", justify="right")
+        for (module, reason), count in sorted(status.drops.items()):
+            drops.add_row(module, reason, f"{count:,}")
+        console.print(drops)
+
+
+def _plain(status: Status) -> dict[str, object]:
+    return {
+        "received": status.received,
+        "sent": status.sent,
+        "encrypted": status.encrypted,
+        "decrypted": status.decrypted,
+        "drops": [
+            {"at": module, "reason": reason, "packets": count}
+            for (module, reason), count in status.drops.items()
+        ],
+        "queues": {
+            name: {"packets": count, "size": size} for name, (count, size) in status.waiting.items()
+        },
+    }
+
+
+@app.command("rotate", epilog="Example: embark-gw rotate gateway.yaml new.key --epoch 2")
+def rotate_command(
+    path: SitePath,
+    key: Annotated[Path, typer.Argument(metavar="KEY", help="File with the new key.")],
+    epoch: Annotated[int, typer.Option("--epoch", min=0, max=255, help="Its number.")],
+    drain: Annotated[
+        float,
+        typer.Option(
+            "--drain", metavar="SECONDS", min=0, help="Take the old key's packets so long."
+        ),
+    ] = 5.0,
+) -> None:
+    """Go over to another key while traffic flows; then put it into the description.
+
+    Packets on their way with the old key are still decrypted. Addresses of the pool have other
+    encryptions under another key: tell the provider first.
+    """
+    with one_line_errors(GatewayError, BessError):
+        gateway = site.load(path)
+        with Client(gateway.daemon) as client:
+            rotate(client, gateway, site.Key(file=key.absolute(), epoch=epoch), drain_s=drain)
+    typer.echo(f"epoch {epoch} is in use; write 'key: {{file: {key}, epoch: {epoch}}}' into {path}")

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A gateway on a daemon: built from its description, looked after, and given new keys.
+
+Nothing is ever in clear on the provider's side: a daemon that was restarted has no pipelines until
+all of them are there again, and what can't be encrypted is dropped and counted by the modules.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bess_plugins.client import BessError, Client
+from bess_plugins.pb import e2_counters_pb2 as counters_pb
+from embark_gw.pipelines import Graph, decrypt_args, draw, encrypt_args
+from embark_gw.site import Gateway, Key
+
+__all__ = ["GatewayError", "Keeper", "Status", "build", "check_files", "rotate", "status_of"]
+
+_POLL_S = 0.5
+_SILENT_S = 5.0
+
+
+class GatewayError(Exception):
+    """A gateway can't do what it was asked for; the message says why, and shows no key."""
+
+
+def check_files(gateway: Gateway) -> None:
+    """A `GatewayError` where a key or the maps are missing, or others could read them."""
+    for path in (*(key.file for key in gateway.keys), gateway.maps):
+        _check_private(path)
+
+
+def _check_private(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise GatewayError(f"{path}: {error.strerror}") from None
+    if mode & 0o077:
+        raise GatewayError(f"others can use {path}; expected mode 600: chmod 600 {path}")
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    try:
+        yield
+    except BessError as error:
+        raise GatewayError(f"{what}: {error}") from None
+
+
+def build(client: Client, graph: Graph) -> None:
+    """Give a daemon the pipelines, and nothing else; where one is refused it has none at all."""
+    with _refusals("the daemon"):
+        client.reset_all()
+    try:
+        _make(client, graph)
+    except GatewayError:
+        with suppress(BessError):
+            client.reset_all()
+        raise
+
+
+def _make(client: Client, graph: Graph) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    for worker in range(graph.workers):
+        with _refusals(f"worker {worker}"):
+            client.add_worker(worker, cpus[worker % len(cpus)])
+    for port in graph.ports:
+        with _refusals(f"port {port.name}"):
+            client.create_port(port.driver, port.name, **port.args)
+    for module in graph.modules:
+        with _refusals(module.name):
+            client.create_module(module.mclass, module.name, **module.args)
+    for link in graph.links:
+        with _refusals(f"{link.source} to {link.target}"):
+            client.connect(link.source, link.target, link.ogate, link.igate)
+    for module in graph.modules:
+        if module.worker is not None:
+            with _refusals(f"task of {module.name}"):
+                client.attach_task(module.name, wid=module.worker)
+    with _refusals("workers"):
+        client.resume()
+
+
+def is_built(found: counters_pb.Counters, graph: Graph) -> bool:
+    """Whether a daemon has the pipelines."""
+    modules = {module.name: module.mclass for module in found.modules}
+    return modules == {module.name: module.mclass for module in graph.modules}
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a gateway has counted since it was built, in packets.
+
+    ``drops`` is by module and reason, ``waiting`` by queue: how many packets there are, and how
+    many there may be.
+    """
+
+    received: dict[str, int]
+    sent: dict[str, int]
+    encrypted: int
+    decrypted: int
+    drops: dict[tuple[str, str], int] = field(default_factory=dict)
+    waiting: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def status_of(found: counters_pb.Counters) -> Status:
+    """What the counters of a gateway's daemon say."""
+    crossed = {module.name: sum(gate.packets for gate in module.ogates) for module in found.modules}
+    return Status(
+        received={port.name: port.inc.packets for port in found.ports},
+        sent={port.name: port.out.packets for port in found.ports},
+        encrypted=crossed.get("encrypt", 0),
+        decrypted=crossed.get("open", crossed.get("decrypt", 0)),
+        drops={
+            (module.name, reason): count
+            for module in found.modules
+            for reason, count in module.drops.items()
+        }
+        | {
+            (port.name, f"not {way}"): counts.dropped
+            for port in found.ports
+            for way, counts in (("received", port.inc), ("sent", port.out))
+            if counts.dropped
+        },
+        waiting={
+            module.name: (module.waiting, module.most_waiting)
+            for module in found.modules
+            if module.HasField("waiting")
+        },
+    )
+
+
+def rotate(client: Client, gateway: Gateway, key: Key, *, drain_s: float) -> Gateway:
+    """Encrypt by another key from now on, with no packet lost; returns the new description.
+
+    Packets of the old key are taken back for ``drain_s`` more. A provider that writes addresses of
+    the pool needs their new encryptions before. Where two gateways share the key, `accept` comes
+    first on both.
+    """
+    if key.epoch in {known.epoch for known in gateway.keys}:
+        raise GatewayError(f"epoch {key.epoch} is in use; give the new key another number")
+    _check_private(key.file)
+    both = gateway.model_copy(update={"accept": (*gateway.accept, key)})
+    new = gateway.model_copy(update={"key": key, "accept": (gateway.key, *gateway.accept)})
+    only = gateway.model_copy(update={"key": key, "accept": ()})
+    update_receiving(client, both)
+    update_sending(client, new)
+    time.sleep(drain_s)
+    update_receiving(client, only)
+    return only
+
+
+def update_receiving(client: Client, gateway: Gateway) -> None:
+    """Take packets of the description's keys from now on."""
+    args = decrypt_args(gateway)
+    with _refusals("decrypt"):
+        client.run_module_command("decrypt", "update", "PrefixMatchDecryptCommandUpdateArg", args)
+    if gateway.sealed:
+        with _refusals("open"):
+            client.run_module_command("open", "update", "PayloadOpenArg", {"keys": args["keys"]})
+
+
+def update_sending(client: Client, gateway: Gateway) -> None:
+    """Encrypt by the description's key, maps and pool from now on."""
+    args = encrypt_args(gateway)
+    if gateway.sealed:
+        with _refusals("seal"):
+            client.run_module_command("seal", "update", "PayloadSealArg", {"key": args["key"]})
+    with _refusals("encrypt"):
+        client.run_module_command("encrypt", "update", "PrefixMatchEncryptCommandUpdateArg", args)
+
+
+class Keeper:
+    """Keeps a gateway running on its daemon until it is stopped; ``tell`` gets what happens."""
+
+    def __init__(self, gateway: Gateway, tell: Callable[[str], None]) -> None:
+        self.gateway = gateway
+        self.graph = draw(gateway)
+        self.rebuilt = 0
+        self.status: Status | None = None
+        self._tell = tell
+        self._heard_s = time.monotonic()
+        self._silent = False
+
+    def start(self) -> None:
+        """Build it; a `GatewayError` says what is wrong."""
+        check_files(self.gateway)
+        with _refusals(f"{self.gateway.daemon}"), Client(self.gateway.daemon) as client:
+            build(client, self.graph)
+
+    def run(self, stop: Callable[[float], bool]) -> None:
+        """Look after it until ``stop``, which waits for so many seconds, says so."""
+        missed = False
+        while not stop(_POLL_S):
+            try:
+                with Client(self.gateway.daemon) as client:
+                    found = client.counters()
+                    if not is_built(found, self.graph):
+                        self._tell("the daemon lost its pipelines; building them again")
+                        build(client, self.graph)
+                        self.rebuilt += 1
+                        continue
+                if missed:
+                    self._tell("the daemon answers again")
+                missed = False
+                self._listen(status_of(found))
+            except (BessError, GatewayError) as error:
+                self.status = None
+                if not missed:
+                    self._tell(str(error))
+                missed = True
+
+    def _listen(self, now: Status) -> None:
+        """Notice when the provider takes packets and gives none back."""
+        before, self.status = self.status, now
+        if before is None or now.received["provider"] != before.received["provider"]:
+            self._heard_s = time.monotonic()
+            if self._silent:
+                self._tell("the provider sends packets again")
+            self._silent = False
+        elif now.sent["provider"] == before.sent["provider"]:
+            if not self._silent:
+                self._heard_s = time.monotonic()
+        elif not self._silent and time.monotonic() - self._heard_s > _SILENT_S:
+            self._silent = True
+            self._tell(f"the provider is silent: packets go there, none came for {_SILENT_S:.0f} s")

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The pipelines of a gateway, as data: what modules there are and what leads where.
+
+::
+
+    inside  -> pass_inside  -> mtu_inside  -.
+    outside -> pass_outside -> mtu_outside -+-> spread_out -> queue:out.N -> seal -> encrypt
+                                                          -> [tunnel_out] -> provider
+    provider -> [tunnel_in] -> spread_in -> queue:in.N -> decrypt -> open -> side -> inside
+                                                                                  -> outside
+
+What the gateway has to tell a host (that a packet is too long) goes back to where it came from;
+what is not for the provider (ARP, neighbour discovery) goes to the other side.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from embark_gw.site import Gateway, Side
+
+__all__ = ["Graph", "Link", "Module", "Port", "decrypt_args", "draw", "encrypt_args"]
+
+_IPV4, _IPV6 = 0x0800, 0x86DD
+_ICMPV6 = 58
+# Of the link: multicast listeners, routers and neighbours (RFC 2710, RFC 3810, RFC 4861).
+_LINK_TYPES = (130, 131, 132, 133, 134, 135, 136, 137, 143)
+_QUEUE_PACKETS = 4096
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of the daemon."""
+
+    name: str
+    driver: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module; ``worker`` runs its task, if it has one."""
+
+    name: str
+    mclass: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    worker: int | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """From an output gate to an input gate."""
+
+    source: str
+    ogate: int
+    target: str
+    igate: int = 0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All that a daemon is to have."""
+
+    ports: tuple[Port, ...]
+    modules: tuple[Module, ...]
+    links: tuple[Link, ...]
+    workers: int
+
+
+def encrypt_args(gateway: Gateway) -> dict[str, Any]:
+    """What PrefixMatchEncrypt encrypts by, which changes as keys and rules do."""
+    key = {"file": str(gateway.key.file), "epoch": gateway.key.epoch}
+    return {"key": key, "maps_file": str(gateway.maps), "pool": _pool(gateway)}
+
+
+def decrypt_args(gateway: Gateway) -> dict[str, Any]:
+    """What PrefixMatchDecrypt decrypts by."""
+    keys = [{"file": str(key.file), "epoch": key.epoch} for key in gateway.keys]
+    return {"keys": keys, "pool": _pool(gateway)}
+
+
+def _pool(gateway: Gateway) -> list[dict[str, Any]]:
+    return [{"prefix": entry.prefix, "nat": entry.nat} for entry in gateway.pool]
+
+
+def draw(gateway: Gateway) -> Graph:
+    """The pipelines of a gateway."""
+    return _Drawing(gateway).graph()
+
+
+class _Drawing:
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.ports: list[Port] = []
+        self.modules: list[Module] = []
+        self.links: list[Link] = []
+
+    def graph(self) -> Graph:
+        gateway = self.gateway
+        for name, side in self.sides():
+            self.ports.append(
+                Port(name, "AFPacketPort", {"ifname": side.device, "promiscuous": True})
+            )
+            self.add(f"{name}_in", "PortInc", {"port": name}, worker=0)
+            self.add(f"{name}_out", "PortOut", {"port": name})
+        self.to_provider()
+        self.from_provider()
+        return Graph(tuple(self.ports), tuple(self.modules), tuple(self.links), 1 + gateway.workers)
+
+    def sides(self) -> Iterator[tuple[str, Side]]:
+        yield "inside", self.gateway.inside
+        if self.gateway.outside is not None:
+            yield "outside", self.gateway.outside
+        yield "provider", self.gateway.provider
+
+    def add(
+        self,
+        name: str,
+        mclass: str,
+        args: Mapping[str, Any] | None = None,
+        worker: int | None = None,
+    ) -> str:
+        self.modules.append(Module(name, mclass, args or {}, worker))
+        return name
+
+    def link(self, source: str, target: str, ogate: int = 0) -> None:
+        self.links.append(Link(source, ogate, target))
+
+    def chain(self, *names: str) -> None:
+        for source, target in pairwise(names):
+            self.link(source, target)
+
+    def to_provider(self) -> None:
+        """From inside and outside to the provider."""
+        gateway = self.gateway
+        spread = self.spread("out")
+        for name in ("inside", "outside")[: 1 if gateway.outside is None else 2]:
+            other = {"inside": "outside", "outside": "inside"}[name]
+            passes = self.add(f"pass_{name}", "MetadataMatch", _link_rules())
+            guard = self.add(f"mtu_{name}", "PathMtu", {"mtu": gateway.mtu})
+            self.chain(f"{name}_in", passes, guard, spread)
+            self.link(guard, f"{name}_out", 1)
+            if gateway.outside is not None:
+                self.link(passes, f"{other}_out", 1)
+            else:
+                self.link(passes, self.add(f"no_other_{name}", "Sink"), 1)
+        provider = gateway.provider
+        encrypt = self.add(
+            "encrypt",
+            "PrefixMatchEncrypt",
+            {
+                **encrypt_args(gateway),
+                "mtu": gateway.encrypted_mtu,
+                "src_mac": provider.mac,
+                "dst_mac": provider.peer,
+                "sealed_payload": gateway.sealed,
+            },
+        )
+        first = encrypt
+        if gateway.sealed:
+            first = self.add("seal", "PayloadSeal", {"key": encrypt_args(gateway)["key"]})
+            self.link(first, encrypt)
+        self.work("out", first)
+        if provider.tunnel is None:
+            self.link(encrypt, "provider_out")
+            return
+        tunnel = self.add(
+            "tunnel_out",
+            "TunnelEncap",
+            {
+                "src_mac": provider.mac,
+                "dst_mac": provider.peer,
+                "src_ip": provider.tunnel.local,
+                "dst_ip": provider.tunnel.remote,
+                "vni": provider.tunnel.vni,
+                "mtu": provider.mtu,
+            },
+        )
+        self.chain(encrypt, tunnel, "provider_out")
+
+    def from_provider(self) -> None:
+        """From the provider to inside and outside."""
+        gateway, provider = self.gateway, self.gateway.provider
+        spread = self.spread("in")
+        if provider.tunnel is None:
+            self.link("provider_in", spread)
+        else:
+            edges = {provider.tunnel.vni: 0}
+            self.chain(
+                "provider_in", self.add("tunnel_in", "TunnelDecap", {"edges": edges}), spread
+            )
+        decrypt = self.add(
+            "decrypt",
+            "PrefixMatchDecrypt",
+            {
+                **decrypt_args(gateway),
+                "src_mac": gateway.inside.mac,
+                "dst_mac": gateway.inside.peer,
+                "sealed_payload": gateway.sealed,
+            },
+        )
+        self.work("in", decrypt)
+        last = decrypt
+        if gateway.sealed:
+            last = self.add("open", "PayloadOpen", {"keys": decrypt_args(gateway)["keys"]})
+            self.link(decrypt, last)
+        if gateway.outside is None:
+            self.link(last, "inside_out")
+            return
+        side = self.add("side", "MetadataMatch", _inside_rules(gateway))
+        self.link(last, side)
+        self.link(side, "inside_out", 1)
+        addresses = self.add("address_outside", "Update", _addresses(gateway.outside))
+        self.chain(side, addresses, "outside_out")
+
+    def spread(self, way: str) -> str:
+        """Flows to workers, each by a queue of its own."""
+        workers = range(1, self.gateway.workers + 1)
+        spread = self.add(f"spread_{way}", "HashLB", {"mode": "l4", "gates": [*workers]})
+        for worker in workers:
+            queue = self.add(f"queue:{way}.{worker}", "Queue", {"size": _QUEUE_PACKETS}, worker)
+            self.link(spread, queue, worker)
+        return spread
+
+    def work(self, way: str, first: str) -> None:
+        """What workers do with what their queues have."""
+        for worker in range(1, self.gateway.workers + 1):
+            self.link(f"queue:{way}.{worker}", first)
+
+
+def _link_rules() -> dict[str, Any]:
+    """Gate 1: what belongs to the link. Gate 0: what is for the provider."""
+    others = [
+        {"gate": 0, "priority": 1, "terms": [{"field": "eth.type", "value": kind}]}
+        for kind in (_IPV4, _IPV6)
+    ]
+    link = [
+        {
+            "gate": 1,
+            "priority": 2,
+            "terms": [
+                {"field": "ip.version", "value": 6},
+                {"field": "ip.proto", "value": _ICMPV6},
+                {"field": "icmp.type", "value": number},
+            ],
+        }
+        for number in _LINK_TYPES
+    ]
+    return {"rules": [*others, *link], "default_gate": 1}
+
+
+def _inside_rules(gateway: Gateway) -> dict[str, Any]:
+    """Gate 1: to a host of the enterprise. Gate 0: to others."""
+    rules = []
+    for text in gateway.inside.networks:
+        network = ipaddress.ip_network(text)
+        field_name = "ip.dst" if network.version == 4 else "ip6.dst"
+        term = {
+            "field": field_name,
+            "value_bin": network.network_address.packed,
+            "mask_bin": network.netmask.packed,
+        }
+        rules.append({"gate": 1, "priority": 1, "terms": [term]})
+    return {"rules": rules, "default_gate": 0}
+
+
+def _addresses(side: Side) -> dict[str, Any]:
+    """Ethernet addresses of frames to a side."""
+    return {
+        "fields": [
+            {"offset": offset, "size": 6, "value": int(mac.replace(":", ""), 16)}
+            for offset, mac in ((0, side.peer), (6, side.mac))
+        ]
+    }

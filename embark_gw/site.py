@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The description of a gateway: what it is joined to, and by which keys it encrypts.
+
+A YAML file (section 4.1.1 of the dissertation)::
+
+    daemon: unix:/run/e2d.sock    # the dataplane that does the work
+    inside:                       # the enterprise
+      device: eth0
+      mac: "02:00:00:00:01:01"    # of frames that the gateway sends there
+      peer: "02:00:00:00:01:02"   # of the next hop there
+      networks: [10.0.0.0/8, "2001:db8:1::/48"]
+    outside:                      # the Internet (Fig. 4.1a); without it another gateway with the
+      device: eth1                # same key is at the provider's far end (Fig. 4.1b)
+      mac: "02:00:00:00:02:01"
+      peer: "02:00:00:00:02:02"
+    provider:
+      device: eth2
+      mac: "02:00:00:00:03:01"
+      peer: "02:00:00:00:03:02"
+      mtu: 1600                   # of the link: the longest IP packet
+      tunnel:                     # without it, encrypted packets travel as they are
+        local: 192.0.2.1          # IPv4 or IPv6
+        remote: 192.0.2.2
+        vni: 7
+    key: {file: site.key, epoch: 1}
+    accept: []                    # older keys whose packets may still come back
+    maps: site.maps               # of `embark-gw encrypt-rules`
+    pool:                         # addresses that the provider writes
+      - {prefix: 203.0.113.0/28, nat: true}
+    sealed: true                  # whether payloads are encrypted, too
+    workers: 1                    # cores that encrypt and decrypt
+
+Relative paths are from the file's folder. Frames that aren't IP, and neighbour discovery, pass
+between inside and outside untouched, as if the gateway were a cable.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from e2ctl.sources import SourceError, read_document, read_source, validate
+
+__all__ = [
+    "Gateway",
+    "Key",
+    "PoolPrefix",
+    "Provider",
+    "Side",
+    "SiteError",
+    "Tunnel",
+    "load",
+    "loads",
+]
+
+_CONFIG = ConfigDict(extra="forbid", frozen=True)
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_LEAST_MTU = 1280  # of IPv6
+# What a packet grows by: option, IPv6 instead of IPv4 or as it was, and a seal (docs/embark.md).
+_OPTION_BYTES = 72
+_SEAL_BYTES = 32
+# Ethernet, UDP and Geneve without options, and the outer IP header.
+_GENEVE_BYTES = 14 + 8 + 8
+_IP_BYTES = {4: 20, 6: 40}
+
+
+class SiteError(SourceError):
+    """The description of a gateway is wrong."""
+
+
+def _mac(value: object) -> object:
+    if not isinstance(value, str) or _MAC.fullmatch(value.lower()) is None:
+        raise ValueError(f"{value!r} is not a MAC address; expected one like 02:00:00:00:00:01")
+    return value.lower()
+
+
+def _ip(value: object) -> object:
+    try:
+        return str(ipaddress.ip_address(str(value)))
+    except ValueError:
+        raise ValueError(f"{value!r} is not an IP address") from None
+
+
+def _network(value: object) -> object:
+    try:
+        return str(ipaddress.ip_network(str(value)))
+    except ValueError as error:
+        raise ValueError(f"{error}; expected a prefix such as 10.0.0.0/8") from None
+
+
+Mac = Annotated[str, BeforeValidator(_mac)]
+Ip = Annotated[str, BeforeValidator(_ip)]
+Network = Annotated[str, BeforeValidator(_network)]
+Device = Annotated[str, Field(pattern=r"^[^\s/]{1,15}$")]
+
+
+class Side(BaseModel):
+    """A link to a next hop."""
+
+    model_config = _CONFIG
+
+    device: Device
+    mac: Mac
+    peer: Mac
+
+
+class Inside(Side):
+    """The enterprise's side, with its prefixes."""
+
+    networks: tuple[Network, ...] = Field(min_length=1)
+
+
+class Tunnel(BaseModel):
+    """Geneve (RFC 8926) between gateway and provider."""
+
+    model_config = _CONFIG
+
+    local: Ip
+    remote: Ip
+    vni: int = Field(default=1, ge=0, lt=1 << 24)
+
+    @model_validator(mode="after")
+    def _one_version(self) -> Tunnel:
+        if len({ipaddress.ip_address(end).version for end in (self.local, self.remote)}) > 1:
+            raise ValueError(f"a tunnel from {self.local} to {self.remote} mixes IPv4 and IPv6")
+        return self
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that it adds to an IP packet."""
+        return _GENEVE_BYTES + _IP_BYTES[ipaddress.ip_address(self.local).version]
+
+
+class Provider(Side):
+    """The provider's side."""
+
+    mtu: int = Field(default=1500, ge=_LEAST_MTU, le=65535)
+    tunnel: Tunnel | None = None
+
+
+class Key(BaseModel):
+    """A key file and the number that packets name it by."""
+
+    model_config = _CONFIG
+
+    file: Path
+    epoch: int = Field(default=0, ge=0, le=255)
+
+
+class PoolPrefix(BaseModel):
+    """Addresses that the provider may write; with ``nat``, ports beside them."""
+
+    model_config = _CONFIG
+
+    prefix: Network
+    nat: bool = False
+
+
+class Gateway(BaseModel):
+    """A gateway."""
+
+    model_config = _CONFIG
+
+    daemon: str = "unix:/run/e2d.sock"
+    inside: Inside
+    outside: Side | None = None
+    provider: Provider
+    key: Key
+    accept: tuple[Key, ...] = ()
+    maps: Path
+    pool: tuple[PoolPrefix, ...] = ()
+    sealed: bool = True
+    workers: int = Field(default=1, ge=1, le=32)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Gateway:
+        epochs = [key.epoch for key in self.keys]
+        if len({*epochs}) < len(epochs):
+            raise ValueError(f"each key needs an epoch of its own; here they are {epochs}")
+        sides = [side for side in (self.inside, self.outside, self.provider) if side is not None]
+        devices = [side.device for side in sides]
+        if len({*devices}) < len(devices):
+            raise ValueError(f"each side needs a device of its own; here they are {devices}")
+        if self.mtu < _LEAST_MTU - _OPTION_BYTES:
+            raise ValueError(f"packets of {self.mtu} bytes would be the longest; raise the mtu")
+        return self
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """All keys whose packets are taken back."""
+        return (self.key, *self.accept)
+
+    @property
+    def encrypted_mtu(self) -> int:
+        """The longest encrypted packet, in bytes of IP."""
+        tunnel = self.provider.tunnel
+        return self.provider.mtu - (tunnel.overhead if tunnel else 0)
+
+    @property
+    def mtu(self) -> int:
+        """The longest packet that hosts may send, in bytes of IP."""
+        return self.encrypted_mtu - _OPTION_BYTES - (_SEAL_BYTES if self.sealed else 0)
+
+
+def loads(text: str, file: str = "<gateway>", folder: Path = Path()) -> Gateway:
+    """Parse a description; the first error is raised as `SiteError`."""
+    document: Any = read_document(text, file, "a mapping with inside and provider", SiteError)
+    return _within(validate(Gateway, document, file, SiteError), folder)
+
+
+def load(path: Path) -> Gateway:
+    """Read a description from a file."""
+    return loads(read_source(path, SiteError), str(path), path.absolute().parent)
+
+
+def _within(gateway: Gateway, folder: Path) -> Gateway:
+    """With paths from a folder, as the daemon has another one."""
+
+    def found(key: Key) -> Key:
+        return key.model_copy(update={"file": folder / key.file})
+
+    return gateway.model_copy(
+        update={
+            "key": found(gateway.key),
+            "accept": tuple(map(found, gateway.accept)),
+            "maps": folder / gateway.maps,
+        }
+    )
