@@ -12,6 +12,7 @@ A YAML file maps type names to descriptions::
         devices: [left, right]    # gate 0, gate 1, ...
         setup: [[ip, link, ...]]  # commands to run first, in its network namespace
         run: [squid, -N]          # what keeps running there; by default the kernel is the NF
+        files: {squid.conf: ...}  # texts by name, in the folder where all this runs
       attributes:
         safe: {method: port, gates: {true: 0, false: 1}}
         url: {method: metadata, size: 4, values: {"cdn.example": 1}}
@@ -28,6 +29,7 @@ A YAML file maps type names to descriptions::
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,7 @@ __all__ = ["Attribute", "Catalog", "NfError", "NfType", "Program", "load", "load
 
 _MAX_GATES = 8192
 _METADATA_BYTES = (1, 2, 4, 8)
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _FIELDS = tuple(sorted(FIELD_BITS))
 
 
@@ -78,6 +81,14 @@ def _field_name(value: object) -> object:
     return value
 
 
+def _file_name(value: str) -> str:
+    if _FILE.fullmatch(value) is None:
+        raise ValueError(
+            f"'{value}' is no name of a file; expected letters, digits and _ . -, without a folder"
+        )
+    return value
+
+
 def _affinity_entries(value: AffinityEntries) -> AffinityEntries:
     affinities.parse(value)
     return value
@@ -88,6 +99,7 @@ Numbers = Annotated[dict[str, int], BeforeValidator(_text_keys)]
 AffinityEntries = tuple[str | dict[str, int], ...]
 DeviceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,14}$")]
 Command = Annotated[tuple[str, ...], Field(min_length=1)]
+FileName = Annotated[str, AfterValidator(_file_name)]
 _CONFIG = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -143,13 +155,14 @@ class Attribute(BaseModel):
 
 
 class Program(BaseModel):
-    """A Linux program as an NF: it has a network namespace with a device per gate."""
+    """A Linux program as an NF: it has a network namespace with a device per gate, and a folder."""
 
     model_config = _CONFIG
 
     devices: tuple[DeviceName, ...] = Field(min_length=1, max_length=8)
     setup: tuple[Command, ...] = ()
     run: Command | None = None
+    files: dict[FileName, str] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Program:

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Legacy NFs: Linux programs in network namespaces, behind TAP devices of the dataplane."""
+"""Legacy NFs: Linux programs in network namespaces, behind TAP devices of the dataplane.
+
+Each has a folder that everybody may read, /run/e2-nf/NAMESPACE, in which its files lie and its
+commands run. It goes with the namespace.
+"""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from e2ctl._processes import Process
 from e2ctl.server_plan import ProgramSpec, ServerPlan
@@ -15,16 +21,23 @@ __all__ = ["ProgramError", "ProgramRecord", "Programs"]
 
 _COMMAND_S = 20.0
 _STOP_S = 5.0
+_ROOT = Path("/run/e2-nf")
 
 
 class ProgramError(Exception):
     """A program can't be started; the message holds what it said."""
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str], folder: Path | None = None) -> str:
     try:
         done = subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=_COMMAND_S, stdin=None
+            command,
+            cwd=folder,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_S,
         )
     except FileNotFoundError:
         raise ProgramError(f"'{command[0]}' is not installed") from None
@@ -37,13 +50,29 @@ def _run(command: Sequence[str]) -> str:
 
 
 def _clear(space: str) -> None:
-    """Remove a network namespace, if there is one, with what runs in it."""
+    """Remove a network namespace, if there is one, with what runs in it, and its folder."""
     with suppress(ProgramError):
         for pid in _run(["ip", "netns", "pids", space]).split():
             if (process := Process.found(int(pid))) is not None:
                 process.kill()
     with suppress(ProgramError):
         _run(["ip", "netns", "del", space])
+    shutil.rmtree(_ROOT / space, ignore_errors=True)
+    with suppress(OSError):  # others are there
+        _ROOT.rmdir()
+
+
+def _make_folder(space: str, files: Mapping[str, str]) -> Path:
+    folder = _ROOT / space
+    try:
+        for made in (_ROOT, folder):
+            made.mkdir(exist_ok=made == _ROOT)
+            made.chmod(0o755)  # programs give up root's rights
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ProgramError(f"can't write {error.filename}: {error.strerror}") from None
+    return folder
 
 
 @dataclass(frozen=True)
@@ -121,6 +150,7 @@ class Programs:
         space = self.namespace(spec.instance)
         program = self._running[spec.instance] = _Program(tuple(spec.program.devices))
         _clear(space)  # left over from an agent that was killed
+        folder = _make_folder(space, spec.program.files)
         _run(["ip", "netns", "add", space])
         _run(["ip", "-n", space, "link", "set", "lo", "up"])
         for device in spec.program.devices:
@@ -129,10 +159,11 @@ class Programs:
             _run(["ip", "-n", space, "link", "set", device, "up"])
         inside = ["ip", "netns", "exec", space]
         for command in spec.program.setup:
-            _run([*inside, *command])
+            _run([*inside, *command], folder)
         if spec.program.run is not None:
             child = subprocess.Popen(
                 [*inside, *spec.program.run],
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

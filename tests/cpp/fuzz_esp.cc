@@ -216,7 +216,7 @@ TEST_CASE("ESP that is authentic and anything: none lost, and what passes is an 
       if (dice.below(4) == 0) text.resize(dice.below(30));
       const auto padding = static_cast<uint8_t>(-(text.size() + 2) & 3);
       for (uint8_t n = 1; n <= padding; ++n) text += static_cast<char>(n);
-      text += static_cast<char>(dice.below(8) == 0 ? dice.byte() : static_cast<char>(padding));
+      text += dice.below(8) == 0 ? dice.byte() : static_cast<char>(padding);
       constexpr char kNext[] = {4, 41, 59, 17, 4, 41};
       text += kNext[dice.below(sizeof kNext)];
       packets.push_back(sealed_by_hand(*sas.front(), text, ++number));

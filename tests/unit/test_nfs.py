@@ -57,6 +57,12 @@ def test_encoding() -> None:
         ("A:\n  kind: legacy\n  attributes: {s: {method: metadata}}\n", "1:1", "legacy"),
         ("A:\n  kind: legacy\n", "1:1", "a legacy NF needs 'program'"),
         (
+            "A:\n  kind: legacy\n  program:\n    devices: [a]\n    files: {../b: x}",
+            "5:13",
+            "'../b' is no name of a file",
+        ),
+        ("A: {kind: legacy, program: {devices: [a], files: {b: [1]}}}", "1:51", "string"),
+        (
             "A:\n  kind: legacy\n  program: {devices: [left], runs: [squid]}",
             "3:30",
             "'runs' is not known here; expected devices, setup, run",
