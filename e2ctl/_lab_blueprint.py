@@ -66,6 +66,7 @@ class Blueprint:
     mtu: int
     agents: bool
     cables: tuple[Cable, ...]
+    simulated: bool = False
 
     @property
     def prefix(self) -> str:

@@ -16,6 +16,7 @@ from e2ctl._lab_system import LabError, Service, accepts, run, start, wait_for
 
 __all__ = [
     "HARDWARE",
+    "PYTHON",
     "Builder",
     "agent_socket",
     "check_schema",
@@ -35,7 +36,7 @@ _NO_IPV6 = (
     'if [ -e "$file" ]; then echo 1 > "$file"; fi; done'
 )
 # The installed package, wherever the command is typed.
-_PYTHON = (sys.executable, "-P", "-m")
+PYTHON = (sys.executable, "-P", "-m")
 
 
 def check_schema() -> None:
@@ -95,6 +96,10 @@ class Builder:
         services |= {agent_socket(self.folder, name): self.agent(name) for name in agents}
         for path, service in services.items():
             service.ready(partial(accepts, path))
+        self.finish()
+
+    def finish(self) -> None:
+        """Tell controllers what there is."""
         text = json.dumps(self.plan.hardware.model_dump(mode="json"), indent=2)
         (self.folder / HARDWARE).write_text(f"{text}\n", encoding="utf-8")  # JSON is YAML, too
         self.note(complete=True)
@@ -103,10 +108,11 @@ class Builder:
         """Write lab.json; readers find the old one or the new one."""
         state = {
             "name": self.plan.name,
+            "simulated": self.plan.simulated,
             "complete": complete,
             "bridge": self.plan.hardware.switch.bridge,
             "hosts": self.plan.hosts,
-            "namespaces": self.plan.namespaces,
+            "namespaces": () if self.plan.simulated else self.plan.namespaces,
             "cables": [{**asdict(cable), "end": cable.end} for cable in self.plan.cables],
             "processes": self.processes,
         }
@@ -114,7 +120,7 @@ class Builder:
         fresh.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         fresh.rename(self.folder / _STATE)
 
-    def start(self, name: str, namespace: str, *command: str | Path, **env: str) -> Service:
+    def start(self, name: str, namespace: str | None, *command: str | Path, **env: str) -> Service:
         """Start a program and write down that it was."""
         service = start(name, namespace, command, self.folder, env)
         self.services.append(service)
@@ -123,12 +129,12 @@ class Builder:
         self.note(complete=False)
         return service
 
-    def daemon(self, host: str, namespace: str) -> Service:
+    def daemon(self, host: str, namespace: str | None, *more: str) -> Service:
         """Start an e2d. Its pid file is named after its port, so it has a runtime folder."""
         runtime, path = self.folder / f"{host}-run", daemon_socket(self.folder, host)
         runtime.mkdir(mode=0o700)
         module = "bess_plugins.daemon.cli"
-        words = (*_PYTHON, module, "--foreground", "--unix-socket", path)
+        words: list[str | Path] = [*PYTHON, module, "--foreground", "--unix-socket", path, *more]
         return self.start(f"{host}-e2d", namespace, *words, XDG_RUNTIME_DIR=str(runtime))
 
     def agent(self, server: str) -> Service:
@@ -137,8 +143,8 @@ class Builder:
         runtime.mkdir(mode=0o700)
         daemon = f"--daemon=unix:{daemon_socket(self.folder, server)}"
         listen = f"--listen=unix:{agent_socket(self.folder, server)}"
-        words = (*_PYTHON, "e2ctl.cli", "agent", server, daemon, listen)
-        namespace = self.plan.server(server)
+        words = (*PYTHON, "e2ctl.cli", "agent", server, daemon, listen)
+        namespace = None if self.plan.simulated else self.plan.server(server)
         return self.start(f"{server}-agent", namespace, *words, XDG_RUNTIME_DIR=str(runtime))
 
     def cables(self) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "Service",
     "accepts",
     "check_machine",
+    "daemons_of",
     "end",
     "namespaces",
     "pids_in",
@@ -42,6 +43,7 @@ _PACKAGES = {
     "ovsdb-server": "openvswitch-switch",
     "ovsdb-tool": "openvswitch-switch",
 }
+_DAEMON = "bess_plugins.daemon.cli"
 _COMMAND_S = 30.0
 _POLL_S = 0.02
 # How long processes have to end by themselves, and then to vanish when killed.
@@ -143,16 +145,17 @@ class Service:
 
 def start(
     name: str,
-    namespace: str,
+    namespace: str | None,
     command: Sequence[str | Path],
     folder: Path,
     env: Mapping[str, str] | None = None,
 ) -> Service:
-    """Start a program in a namespace; its log and pid file go into the folder."""
+    """Start a program, in a namespace or none of its own; log and pid file go into the folder."""
     log = folder / f"{name}.log"
+    inside = () if namespace is None else ("ip", "netns", "exec", namespace)
     with log.open("wb") as output:
         child = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, *map(str, command)],
+            [*inside, *map(str, command)],
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -187,6 +190,18 @@ def read_pid_files(folder: Path) -> list[Process]:
         words = path.read_text(encoding="utf-8", errors="replace").split()
         if len(words) == 2 and all(word.isdecimal() for word in words):
             found.append(Process(path.stem, int(words[0]), int(words[1])))
+    return found
+
+
+def daemons_of(folder: Path) -> set[int]:
+    """Daemons with their socket in a folder; those of agents have no pid file there."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            sockets = (f"--unix-socket={folder}/", f"{folder}/")
+            if _DAEMON in words and any(word.startswith(sockets) for word in words):
+                found.add(int(path.parent.name))
     return found
 
 

@@ -10,13 +10,14 @@ A YAML file (section 3.2.2 of the dissertation)::
         nic: 10Gbps             # each way
         agent: 10.0.0.1:10520   # of its agent; 127.0.0.1:10520 by default
         device: eth1            # its interface to the switch
+        socket: /run/s1.sock    # the Unix socket that is one instead, in a simulated lab
         port: 11                # of the switch, at the other end
         ip: 192.168.77.1        # that its tunnels end at
         mac: "02:e2:00:00:00:01"
     switch:
-      driver: openflow          # or simulated
+      driver: openflow          # or simulated; software in a simulated lab
       bridge: br0               # of Open vSwitch
-      rundir: /var/run/openvswitch  # where its sockets are
+      rundir: /var/run/openvswitch  # where its sockets are, or software's
       table: 2048               # entries of its flow table
       actions: [acl]            # what it can do for NFs
       tagged: false             # whether frames from outside may carry a VLAN tag of their own;
@@ -103,6 +104,7 @@ class Server(BaseModel):
     nic: Rate = Field(gt=0)
     agent: str = "127.0.0.1:10520"
     device: str = Field(default="eth1", pattern=r"^[^\s/]{1,15}$")
+    socket: str | None = Field(default=None, max_length=107)
     port: int = Field(ge=1, le=_MAX_PORT)
     ip: Ip
     mac: Mac
@@ -118,7 +120,7 @@ class Switch(BaseModel):
 
     model_config = _CONFIG
 
-    driver: Literal["openflow", "simulated"] = "simulated"
+    driver: Literal["openflow", "software", "simulated"] = "simulated"
     bridge: str = "br0"
     rundir: str = "/var/run/openvswitch"
     table: int = Field(default=2048, ge=1)

@@ -21,6 +21,9 @@ finds that in hardware.yaml in the lab's state folder, /run/e2-lab/NAME. There a
 made. Interfaces of the world are named after the policy's ports: ``subscribers``, or
 ``subscribers.3`` for switch port 3 of several.
 
+A simulated lab, which takes no root, has Unix sockets for cables and a process for the switch
+(`e2ctl._lab_simulated`); its folder is in $XDG_RUNTIME_DIR.
+
 Nothing here needs a lab to be whole: `down` ends what the pid files name and what runs in
 namespaces called NAME-..., and removes those, whatever has crashed before.
 """
@@ -44,11 +47,13 @@ from e2ctl._lab_builder import (
     ovs_folder,
     read_state,
 )
+from e2ctl._lab_simulated import REPLACES, SimulatedBuilder, simulated
 from e2ctl._lab_system import (
     LabError,
     Service,
     as_process,
     check_machine,
+    daemons_of,
     end,
     namespaces,
     pids_in,
@@ -57,11 +62,13 @@ from e2ctl._lab_system import (
 )
 from e2ctl.hardware import Hardware
 from e2ctl.openflow import OpenFlowSwitch
+from e2ctl.softswitch.driver import SoftwareSwitch
 
 if TYPE_CHECKING:
     from bess_plugins.client import Client
 
 __all__ = [
+    "REPLACES",
     "Blueprint",
     "Lab",
     "LabError",
@@ -86,11 +93,19 @@ __all__ = [
 _ROOT = Path("/run/e2-lab")
 
 
+def _own_root() -> Path:
+    """Where simulated labs are, which are a user's own."""
+    from bess_plugins.daemon.cli import runtime_dir
+
+    return runtime_dir() / "e2-lab"
+
+
 def folder_of(name: str) -> Path:
     """Where a lab keeps its state."""
     if NAME.fullmatch(name) is None:
         raise LabError(f"'{name}' is no name of a lab; expected up to 8 small letters and digits")
-    return _ROOT / name
+    own = _own_root() / name
+    return own if own.exists() else _ROOT / name
 
 
 class Lab:
@@ -121,8 +136,10 @@ class Lab:
         return self.client("world")
 
     @property
-    def switch(self) -> OpenFlowSwitch:
+    def switch(self) -> OpenFlowSwitch | SoftwareSwitch:
         """The switch."""
+        if self.blueprint.simulated:
+            return SoftwareSwitch(self.folder)
         return OpenFlowSwitch(ovs_folder(self.folder), self.blueprint.hardware.switch.bridge)
 
     def down(self) -> None:
@@ -134,35 +151,40 @@ class Lab:
 
 
 @contextmanager
-def lab(path: Path) -> Iterator[Lab]:
+def lab(path: Path, *, simulated: bool = False) -> Iterator[Lab]:
     """A lab that is up for as long as the context lasts."""
-    running = up(path)
+    running = up(path, simulated=simulated)
     try:
         yield running
     finally:
         running.down()
 
 
-def up(path: Path) -> Lab:
+def up(path: Path, *, simulated: bool = False) -> Lab:
     """Make the lab that a file describes; on any failure, nothing of it stays."""
-    return build(load(path))
+    return build(replace(load(path), simulated=simulated))
 
 
 def build(blueprint: Blueprint) -> Lab:
     """Make a lab, or nothing."""
-    check_machine()
-    check_schema()
-    name, folder = blueprint.name, folder_of(blueprint.name)
-    blueprint = replace(blueprint, hardware=_within(blueprint.hardware, folder))
+    name, own = blueprint.name, blueprint.simulated
+    if not own:
+        check_machine()
+        check_schema()
     taken = f"lab '{name}' is up, or a crash left parts; `e2ctl lab down {name}` takes it down"
-    if namespaces(blueprint.prefix):
+    root = _own_root() if own else _ROOT
+    folder = root / name
+    # A user's own labs may be named like those of root.
+    if folder.exists() or (not own and (folder_of(name).exists() or namespaces(blueprint.prefix))):
         raise LabError(taken)
-    _ROOT.mkdir(mode=0o755, exist_ok=True)
+    within = simulated if own else _within
+    blueprint = replace(blueprint, hardware=within(blueprint.hardware, folder))
+    root.mkdir(mode=0o755, exist_ok=True)
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         raise LabError(taken) from None
-    builder = Builder(blueprint, folder)
+    builder = SimulatedBuilder(blueprint, folder) if own else Builder(blueprint, folder)
     try:
         builder.build()
     except BaseException as error:
@@ -212,6 +234,7 @@ class LabStatus:
     complete: bool
     members: tuple[Member, ...]
     missing: tuple[str, ...]  # namespaces
+    simulated: bool = False
 
     @property
     def well(self) -> bool:
@@ -221,24 +244,31 @@ class LabStatus:
 
 def lab_names() -> list[str]:
     """Labs that have left a state folder."""
-    if not _ROOT.is_dir():
-        return []
-    return sorted(path.name for path in _ROOT.iterdir() if NAME.fullmatch(path.name))
+    possible = [_own_root(), *([_ROOT] if os.geteuid() == 0 else [])]  # nobody else may look
+    roots = [root for root in possible if root.is_dir()]
+    return sorted({p.name for root in roots for p in root.iterdir() if NAME.fullmatch(p.name)})
 
 
 def status(name: str) -> LabStatus:
     """How a lab is."""
-    check_machine(("ip",))
     folder = folder_of(name)
     state = read_state(folder)
-    there = namespaces(f"{name}-")
+    there: list[str] = []
+    if not _is_own(folder):
+        check_machine(("ip",))
+        there = namespaces(f"{name}-")
     where = {process["name"]: process["namespace"] for process in state.get("processes", ())}
     members = tuple(
         Member(process.name, where.get(process.name, ""), process.pid, process.running)
         for process in read_pid_files(folder)
     )
     missing = tuple(space for space in state.get("namespaces", ()) if space not in there)
-    return LabStatus(name, bool(state.get("complete")), members, missing)
+    return LabStatus(name, bool(state.get("complete")), members, missing, _is_own(folder))
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a lab is simulated."""
+    return folder.parent == _own_root()
 
 
 @contextmanager
@@ -256,6 +286,8 @@ def world_of(name: str) -> Iterator[tuple[Client, tuple[str, ...]]]:
 
 def enter(name: str, host: str, command: list[str]) -> None:
     """Become a command in the namespace of a server, of the switch (``sw``) or of the world."""
+    if _is_own(folder_of(name)):
+        raise LabError(f"lab '{name}' is simulated: its hosts have this machine's network")
     check_machine(("ip",))
     found = {space.partition("-")[2]: space for space in namespaces(f"{name}-")}
     if host not in found:
@@ -272,8 +304,11 @@ def joined(name: str, role: str) -> Iterator[None]:
 
 def down(name: str) -> bool:
     """Take a lab down, whatever is left of it; say whether there was anything."""
-    check_machine(("ip",))
     folder, prefix = folder_of(name), f"{name}-"
+    if _is_own(folder):
+        _down_own(folder)
+        return True
+    check_machine(("ip",))
     spaces = namespaces(prefix)
     if not spaces and not folder.exists():
         return False
@@ -291,3 +326,13 @@ def down(name: str) -> bool:
     with suppress(OSError):  # other labs are up
         _ROOT.rmdir()
     return True
+
+
+def _down_own(folder: Path) -> None:
+    """Take down a simulated lab. Agents end their daemons; those of killed ones are looked for."""
+    started = read_pid_files(folder)
+    end(lambda: {process.pid for process in started if process.running})
+    end(lambda: daemons_of(folder))
+    shutil.rmtree(folder)
+    with suppress(OSError):  # other labs are up
+        folder.parent.rmdir()

@@ -95,8 +95,11 @@ class _Wiring:
 
     def plan(self) -> ServerPlan:
         here = self.hardware.servers[self.server]
+        interface: dict[str, Any] = {"ifname": here.device, "promiscuous": True}
         self.devices.append(
-            Device("nic", "AFPacketPort", {"ifname": here.device, "promiscuous": True})
+            Device("nic", "AFPacketPort", interface)
+            if here.socket is None
+            else Device("nic", "UnixSocketPort", {"path": here.socket})
         )
         self.add("nic_in", "PortInc", "input", {"port": "nic"}, worker=DATAPLANE)
         self.add("nic_out", "PortOut", "output", {"port": "nic"})

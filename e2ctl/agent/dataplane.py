@@ -14,7 +14,7 @@ from pathlib import Path
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
 from e2ctl._processes import Process
 
-__all__ = ["Dataplane", "DataplaneError"]
+__all__ = ["Dataplane", "DataplaneError", "free_port"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class DataplaneError(Exception):
     """There is no daemon to work with; the message says why."""
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A loopback port for the daemon; several may run beside each other."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -100,7 +100,7 @@ class Dataplane:
         command = [sys.executable, "-P", "-m", "bess_plugins.daemon.cli", "--foreground"]
         with path.with_suffix(".log").open("ab") as output:
             child = subprocess.Popen(
-                [*command, f"--unix-socket={path}", f"--port={_free_port()}"],
+                [*command, f"--unix-socket={path}", f"--port={free_port()}"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

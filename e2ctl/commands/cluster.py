@@ -19,6 +19,7 @@ from e2ctl.openflow import OpenFlowSwitch
 from e2ctl.pki import CONTROLLER, OPERATOR
 from e2ctl.placement import PlacementError
 from e2ctl.routing import PlanError
+from e2ctl.softswitch.driver import SoftwareSwitch
 from e2ctl.tls import Identity, IdentityError, load_identity, somebody_listens
 from e2ctl.transitions import TransitionError
 
@@ -119,6 +120,8 @@ def make_switch(hardware: Hardware) -> SwitchDriver:
     """The driver that a hardware description asks for."""
     if hardware.switch.driver == "simulated":
         return SimulatedSwitch(hardware.switch.table)
+    if hardware.switch.driver == "software":
+        return SoftwareSwitch(Path(hardware.switch.rundir))
     return OpenFlowSwitch(Path(hardware.switch.rundir), hardware.switch.bridge)
 
 

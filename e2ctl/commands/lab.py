@@ -46,6 +46,10 @@ def _stop(number: int, _: FrameType | None) -> None:
 @_lab.command("up", epilog="Example: e2ctl lab up examples/lab.yaml")
 def up_command(
     path: Annotated[Path, typer.Argument(metavar="LAB.yaml", help="Description of the lab.")],
+    simulated: Annotated[
+        bool,
+        typer.Option("--simulated", help="Unix sockets and a switch in Python, without root."),
+    ] = False,
 ) -> None:
     """Make a lab of network namespaces; when anything fails, nothing of it stays.
 
@@ -55,12 +59,14 @@ def up_command(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     with one_line_errors(LabError, OSError):
-        made = labs.up(path)
+        made = labs.up(path, simulated=simulated)
     plan = made.blueprint
     typer.echo(
         f"lab '{plan.name}' is up: {len(plan.hardware.servers)} servers, "
         f"{len(plan.cables) - len(plan.hardware.servers)} external ports; state is in {made.folder}"
     )
+    if simulated:
+        typer.echo(f"note: {labs.REPLACES}")
 
 
 @_lab.command("down", epilog="Example: e2ctl lab down co")
@@ -161,7 +167,9 @@ def _render(status: LabStatus, console: Console) -> None:
         table.add_column(column, justify="right" if column == "pid" else "left")
     for member in status.members:
         running = "running" if member.running else "[red]ended[/red]"
-        table.add_row(member.name, member.namespace, str(member.pid), running)
+        table.add_row(member.name, member.namespace or "-", str(member.pid), running)
     console.print(table)
+    if status.simulated:
+        console.print(f"note: {labs.REPLACES}", highlight=False, soft_wrap=True)
     for namespace in status.missing:
         console.print(f"namespace {namespace} is missing", highlight=False)

@@ -21,9 +21,9 @@ from e2ctl import hardware, lab, nfs, policy
 from e2ctl.filters import Term
 from e2ctl.lab import Lab
 from e2ctl.plan import make_plan
+from e2ctl.softswitch.forward import QINQ, VLAN, RuleTable, Tag, forward
 from e2ctl.switch_rules import CLASSIFY, STEER, Action, SwitchRule, exact, spelled_out
 from lab_support import EXAMPLES, lab_file, needs_lab
-from twins.switch_twin import QINQ, VLAN, Tag, forward
 
 pytestmark = needs_lab
 
@@ -237,7 +237,7 @@ def tracer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracer]:
 def check(tracer: Tracer, rules: list[SwitchRule], examples: list[Packet]) -> None:
     for packet in examples:
         flow_id, sent = tracer(packet)
-        assert sent == forward(rules, packet.fields, packet.tags, flow_id), packet
+        assert sent == forward(RuleTable(rules), packet.fields, packet.tags, flow_id), packet
 
 
 @SLOW

@@ -3,19 +3,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from e2ctl.switch_rules import CLASSIFY, STEER, SwitchRule, exact
 
-__all__ = ["QINQ", "VLAN", "Tag", "forward"]
+__all__ = ["QINQ", "VLAN", "RuleTable", "Tag", "forward"]
 
 VLAN, QINQ = 0x8100, 0x88A8
-# Type and number; of several, the outer one comes first.
+# Type and number, or all that the tag says; of several, the outer one comes first.
 Tag = tuple[int, int]
 
 
+class RuleTable:
+    """Rules by what every packet has: the table where it is looked up, and its port or class."""
+
+    def __init__(self, rules: Iterable[SwitchRule]) -> None:
+        self.rules = tuple(rules)
+        self._of: dict[tuple[int, int | None], list[SwitchRule]] = {}
+        for rule in sorted(self.rules, key=lambda rule: -rule.priority):
+            self._of.setdefault((rule.table, self._key(rule)), []).append(rule)
+
+    @staticmethod
+    def _key(rule: SwitchRule) -> int | None:
+        field = _KEYS[rule.table]
+        return next((term.value for term in rule.terms if term == exact(field, term.value)), None)
+
+    def first(self, table: int, fields: Mapping[str, int]) -> SwitchRule | None:
+        """The matching rule of the highest priority; a field that is missing matches nothing."""
+        found = [
+            next((rule for rule in self._of.get((table, key), ()) if _matches(rule, fields)), None)
+            for key in (fields.get(_KEYS[table]), None)
+        ]
+        return max((r for r in found if r is not None), key=lambda r: r.priority, default=None)
+
+
+_KEYS = {CLASSIFY: "port", STEER: "class"}
+
+
+def _matches(rule: SwitchRule, fields: Mapping[str, int]) -> bool:
+    return all(t.field in fields and fields[t.field] & t.mask == t.value for t in rule.terms)
+
+
 def forward(
-    rules: Sequence[SwitchRule],
+    rules: RuleTable,
     packet: Mapping[str, int],
     tags: Sequence[Tag],
     flow_id: int,
@@ -28,7 +58,7 @@ def forward(
     fields, left, sent = dict(packet), list(tags), []
     table: int | None = CLASSIFY
     while table is not None:
-        rule = _first(rules, table, fields)
+        rule = rules.first(table, fields)
         table = None
         for action in rule.actions if rule is not None else ():
             match action.kind, action.value:
@@ -48,14 +78,3 @@ def forward(
                     fields["class"] = number
                     table = STEER
     return sent
-
-
-def _first(rules: Sequence[SwitchRule], table: int, fields: Mapping[str, int]) -> SwitchRule | None:
-    """The rule of the highest priority that a packet matches; a field it lacks matches nothing."""
-    matching = [
-        rule
-        for rule in rules
-        if rule.table == table
-        and all(t.field in fields and fields[t.field] & t.mask == t.value for t in rule.terms)
-    ]
-    return max(matching, key=lambda rule: rule.priority, default=None)
