@@ -100,7 +100,7 @@ class Builder:
 
     def finish(self) -> None:
         """Tell controllers what there is."""
-        text = json.dumps(self.plan.hardware.model_dump(mode="json"), indent=2)
+        text = json.dumps(self.plan.hardware.model_dump(mode="json", exclude_none=True), indent=2)
         (self.folder / HARDWARE).write_text(f"{text}\n", encoding="utf-8")  # JSON is YAML, too
         self.note(complete=True)
 

@@ -17,7 +17,9 @@ A YAML file maps type names to descriptions::
         safe: {method: port, gates: {true: 0, false: 1}}
         url: {method: metadata, size: 4, values: {"cdn.example": 1}}
       outputs: 2                  # how many output gates, or which: [1]; by default as many as
-                                  # the attributes name. Packets come in by gate 0
+                                  # the attributes or ports name
+      ports: {inside: 0, outside: 1}  # names of gates, by which policies say where packets come
+                                  # in and leave; without them they come in by gate 0
       mangles: [ip.src]           # header fields that it rewrites
       affinity: [ip.src/24, ...]  # parts of the 5-tuple that tell its traffic aggregates apart
       symmetric: true             # both directions of a connection are one aggregate
@@ -99,6 +101,7 @@ Numbers = Annotated[dict[str, int], BeforeValidator(_text_keys)]
 AffinityEntries = tuple[str | dict[str, int], ...]
 DeviceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,14}$")]
 Command = Annotated[tuple[str, ...], Field(min_length=1)]
+PortName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 FileName = Annotated[str, AfterValidator(_file_name)]
 _CONFIG = ConfigDict(extra="forbid", frozen=True)
 
@@ -182,6 +185,7 @@ class NfType(BaseModel):
     kind: Literal["native", "legacy"] = "native"
     program: Program | None = None
     attributes: dict[str, Attribute] = {}
+    ports: dict[PortName, Annotated[int, Field(ge=0, lt=_MAX_GATES)]] = {}
     outputs: Annotated[tuple[int, ...], BeforeValidator(_gate_list)] = ()
     mangles: tuple[FieldName, ...] = ()
     affinity: Annotated[AffinityEntries, AfterValidator(_affinity_entries)] = ()
@@ -193,10 +197,12 @@ class NfType(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> NfType:
-        named = {gate for a in self.attributes.values() for gate in a.gates.values()}
-        if self.outputs and not named <= set(self.gates):
-            missing = max(named - set(self.gates))
-            raise ValueError(f"attributes name gate {missing}, which is not among the outputs")
+        attributed = {gate for a in self.attributes.values() for gate in a.gates.values()}
+        for what, named in (("attributes", attributed), ("ports", {*self.ports.values()})):
+            if self.outputs and not named <= set(self.gates):
+                missing = max(named - set(self.gates))
+                raise ValueError(f"{what} name gate {missing}, which is not among the outputs")
+        self._check_ports()
         if self.symmetric and not self.affinity:
             raise ValueError("'symmetric' says how 'affinity' is meant, which is missing")
         affinities.parse(self.affinity, self.symmetric)
@@ -210,6 +216,18 @@ class NfType(BaseModel):
             raise ValueError("'switch: acl' needs args with 'rules' that a switch can take over")
         return self
 
+    def _check_ports(self) -> None:
+        if len(set(self.ports.values())) != len(self.ports):
+            raise ValueError("two of 'ports' share a gate and can't be told apart")
+        for name in self.ports:
+            if name in self.attributes:
+                raise ValueError(f"'{name}' is a port and an attribute")
+        if self.ports and self.scaling != "none":
+            raise ValueError(
+                "an NF with 'ports' has one instance, as nothing would lead what comes by one port "
+                "to the instance that knows it from another; expected 'scaling: none'"
+            )
+
     def _check_legacy(self) -> None:
         for name, attribute in self.attributes.items():
             if attribute.method == "metadata":
@@ -218,8 +236,9 @@ class NfType(BaseModel):
             raise ValueError("'module', 'args' and 'instances' are of native NFs; use 'program'")
         if self.program is None:
             raise ValueError("a legacy NF needs 'program' with its devices")
-        if max(self.gates) >= len(self.program.devices):
-            raise ValueError(f"gate {max(self.gates)} has no device; 'devices' names one per gate")
+        last = max(*self.gates, *self.ports.values(), 0)
+        if last >= len(self.program.devices):
+            raise ValueError(f"gate {last} has no device; 'devices' names one per gate")
 
     @property
     def grouping(self) -> Affinity:
@@ -243,9 +262,20 @@ class NfType(BaseModel):
         return {**self.args, **(self.instances[instance] if self.instances else {})}
 
     @property
+    def bindings(self) -> Mapping[str, Attribute]:
+        """Its attributes, and one for each port, which is true for what leaves there."""
+        ports = {
+            name: Attribute(method="port", gates={"true": gate})
+            for name, gate in self.ports.items()
+        }
+        return {**self.attributes, **ports}
+
+    @property
     def gates(self) -> Sequence[int]:
         """Its output gates."""
         bound = [gate for a in self.attributes.values() for gate in a.gates.values()]
+        if self.ports and not self.outputs:
+            return sorted({*bound, *self.ports.values()})
         return self.outputs or range(max([0, *bound]) + 1)
 
 

@@ -54,7 +54,10 @@ class PNode:
 
 @dataclass(frozen=True)
 class PEdge:
-    """Traffic between two nodes. ``filter`` is complete, ``label`` as it was written."""
+    """Traffic between two nodes. ``filter`` is complete, ``label`` as it was written.
+
+    It comes in by the port ``enters`` of its target, if that has ports, and the gate ``igate``.
+    """
 
     source: str
     target: str
@@ -62,11 +65,14 @@ class PEdge:
     label: str = ""
     rate: float | None = None
     where: Location = field(default=Location("", 0, 0), compare=False)
+    enters: str = ""
+    igate: int = 0
 
     def __str__(self) -> str:
         condition = f" [{self.label}]" if self.label else ""
         rate = f" @ {format_rate(self.rate)}" if self.rate is not None else ""
-        return f"{self.source}{condition} -> {self.target}{rate}"
+        port = f".{self.enters}" if self.enters else ""
+        return f"{self.source}{condition} -> {self.target}{port}{rate}"
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,8 @@ def build(policy: Policy, catalog: Catalog) -> PGraph:
             raise PolicyError(policy.declared[name], message)
     for pipeline in policy.pipelines:
         for edge in pipeline.edges:
+            _check_port(edge.source, edge.leaves, edge.where, policy, catalog)
+            _check_port(edge.target, edge.enters, edge.arrives, policy, catalog)
             _check_attributes(edge, policy, catalog)
     _check_cycles(policy)
     for pipeline in policy.pipelines:
@@ -170,6 +178,9 @@ def build(policy: Policy, catalog: Catalog) -> PGraph:
     for pipeline in policy.pipelines:
         for made in _complete(pipeline, policy, catalog):
             key = (made.source, made.target)
+            if key in merged and merged[key].enters != made.enters:
+                message = f"another pipeline leads {made.source} to '{merged[key].enters}' of"
+                raise PolicyError(made.where, f"{message} {made.target}; expected the same here")
             merged[key] = _union(merged[key], made) if key in merged else made
     edges = tuple(merged.values())
     used = {name for edge in edges for name in (edge.source, edge.target)}
@@ -196,6 +207,17 @@ def _either(label: str) -> str:
     return f"({label})" if " " in label and not label.startswith("(") else label
 
 
+def _check_port(node: str, port: str, where: Location, policy: Policy, catalog: Catalog) -> None:
+    ports = catalog[policy.nfs[node]].ports if node in policy.nfs else {}
+    known = ", ".join(f"{node}.{name}" for name in ports)
+    if port and not ports:
+        raise PolicyError(where, f"'{node}.{port}': {node} has no ports that have names")
+    if port and port not in ports:
+        raise PolicyError(where, f"'{node}.{port}': {node} has no such port; expected {known}")
+    if ports and not port:
+        raise PolicyError(where, f"'{node}' has several ports; expected one of {known}")
+
+
 def _check_attributes(edge: Edge, policy: Policy, catalog: Catalog) -> None:
     for attr in attributes(edge.filter):
         where = Location(policy.file, attr.line, attr.column)
@@ -205,7 +227,7 @@ def _check_attributes(edge: Edge, policy: Policy, catalog: Catalog) -> None:
         if attr.node != edge.source:
             message = f"'{name}' is tested on an edge that leaves {edge.source}, not {attr.node}"
             raise PolicyError(where, message)
-        exported = catalog[policy.nfs[attr.node]].attributes if attr.node in policy.nfs else {}
+        exported = catalog[policy.nfs[attr.node]].bindings if attr.node in policy.nfs else {}
         if attr.name not in exported:
             known = ", ".join(exported) or "none"
             message = f"'{name}': {attr.node} exports no '{attr.name}'; its attributes: {known}"
@@ -256,8 +278,12 @@ def _complete(pipeline: Pipeline, policy: Policy, catalog: Catalog) -> list[PEdg
         )
         if limited and source in policy.nfs:
             _check_mangling(source, pipeline, siblings[0], policy, catalog)
-        others = [edge.filter for edge in siblings if edge.filter != Otherwise()]
         for edge in siblings:
+            others = [
+                other.filter
+                for other in siblings
+                if other.filter != Otherwise() and other.leaves == edge.leaves
+            ]
             expr = edge.filter
             if expr == Otherwise():
                 expr = Not(Or(tuple(others))) if others else ANY
@@ -265,16 +291,28 @@ def _complete(pipeline: Pipeline, policy: Policy, catalog: Catalog) -> list[PEdg
             if limited:
                 expr = pipeline.traffic if expr == ANY else And((pipeline.traffic, expr))
                 parts.insert(0, str(pipeline.traffic))
+            if edge.leaves:
+                port = Attr(source, edge.leaves, True)
+                expr = port if expr == ANY else And((port, expr))
+                parts.insert(0, str(port))
             label = " and ".join(f"({p})" if " or " in p and len(parts) > 1 else p for p in parts)
             expr = bind(expr, lambda attr: attr)
-            made.append(PEdge(source, edge.target, expr, label, edge.rate, edge.where))
+            ports = catalog[policy.nfs[edge.target]].ports if edge.enters else {}
+            igate = ports.get(edge.enters, 0)
+            made.append(
+                PEdge(source, edge.target, expr, label, edge.rate, edge.where, edge.enters, igate)
+            )
     return made
 
 
 def _leaves_differently(name: str, policy: Policy) -> bool:
     exits = []
     for pipeline in policy.pipelines:
-        edges = {(e.target, e.filter) for e in map(_plain, pipeline.edges) if e.source == name}
+        edges = {
+            (e.target, e.enters, e.leaves, e.filter)
+            for e in map(_plain, pipeline.edges)
+            if e.source == name
+        }
         if edges or any(edge.target == name for edge in pipeline.edges):
             exits.append(edges)
     return any(edges != exits[0] for edges in exits)
@@ -306,7 +344,7 @@ def _check_mangling(
 
 def resolve(attr: Attr, gate: int, catalog: Catalog, types: Mapping[str, str]) -> Expr:
     """What an attribute means for packets that leave its NF by one gate."""
-    bound = catalog[types[attr.node]].attributes[attr.name]
+    bound = catalog[types[attr.node]].bindings[attr.name]
     number = bound.encode(attr.value)
     assert number is not None
     if bound.method == "port":

@@ -19,9 +19,17 @@ from e2ctl.igraph import IGraph, Instance, Span
 from e2ctl.layout import Layout, lay_out
 from e2ctl.nfs import Catalog
 from e2ctl.offload import offload
-from e2ctl.pgraph import PGraph, build
+from e2ctl.pgraph import PEdge, PGraph, build
 from e2ctl.policy import Policy
-from e2ctl.routing import PlanError, Routing, SwitchWork, egress_tag, route, switch_work
+from e2ctl.routing import (
+    PlanError,
+    Routing,
+    SwitchWork,
+    egress_tag,
+    entry_of,
+    route,
+    switch_work,
+)
 from e2ctl.server_plan import ServerPlan
 from e2ctl.server_wiring import wire_server
 from e2ctl.sizing import estimate, size
@@ -300,8 +308,8 @@ def switch_rules(
                 continue
             edges = pgraph.edges_from(port)
             for rule in routing.switch.classified[port]:
-                targets = [edges[index].target for index in rule.edges]
-                actions = _towards(targets, routing, hardware, igraph, classes)
+                followed = [edges[index] for index in rule.edges]
+                actions = _towards(followed, routing, hardware, igraph, classes)
                 priority = _FILTER + rule.priority
                 rules += [
                     SwitchRule(CLASSIFY, priority, (here, *terms), actions)
@@ -346,18 +354,20 @@ def _to_entry(name: str, routing: Routing, hardware: Hardware) -> tuple[Action, 
 
 
 def _towards(
-    targets: Sequence[str],
+    edges: Sequence[PEdge],
     routing: Routing,
     hardware: Hardware,
     igraph: IGraph,
     classes: Mapping[str, int],
 ) -> tuple[Action, ...]:
     """What to do with packets that follow one edge, or none."""
-    if not targets:
+    if not edges:
         return ()
-    target = targets[0]
+    target = edges[0].target
     if target in igraph.ports:
         return (Action("output", egress_tag(hardware, target)),)
     if target in classes:
         return Action("hash", routing.switch.hashes[target]), Action("class", classes[target])
+    if edges[0].enters:  # it has one instance
+        target = entry_of(igraph.of(target)[0].name, edges[0].igate)
     return _to_entry(target, routing, hardware)

@@ -13,8 +13,10 @@
         ids [ids.safe] -> out0;
     }
 
-A path may go on: ``a -> b [filter] -> c``. Filters take pcap-filter's words, ``and or not ( )``,
-and attributes of the node that the edge leaves: ``ids.safe``, ``dpi.app == "video"``.
+An NF whose description names ports is entered and left by these: ``in0 -> nat.inside;
+nat.outside -> out0``. A path may go on: ``a -> b [filter] -> c``. Filters take pcap-filter's
+words, ``and or not ( )``, and attributes of the node that the edge leaves: ``ids.safe``,
+``dpi.app == "video"``.
 ``[otherwise]`` takes what no other edge of that node takes in the same pipeline.
 """
 
@@ -57,13 +59,19 @@ class PolicyError(SourceError):
 
 @dataclass(frozen=True)
 class Edge:
-    """Traffic from one node to another; ``rate`` is an estimate in bit/s."""
+    """Traffic from one node to another; ``rate`` is an estimate in bit/s.
+
+    ``leaves`` and ``enters`` are the ports of its ends that it names.
+    """
 
     source: str
     target: str
     filter: Expr = ANY
     rate: float | None = None
     where: Location = field(default=Location("", 0, 0), compare=False)
+    leaves: str = ""
+    enters: str = ""
+    arrives: Location = field(default=Location("", 0, 0), compare=False)
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,8 @@ def _expectations(names: Iterable[str]) -> str:
         if "OTHERWISE" in found:
             words.append("otherwise")
         found &= others
+    elif "NAME" in found:
+        found.discard("ATTR")  # a node may be one, but mostly isn't
     terminals = {terminal.name: terminal for terminal in _parser("start").terminals}
     for name in sorted(found):
         if name in _EXPECTED:
@@ -181,14 +191,23 @@ class _Reader:
         return Not(found) if operator == "!=" else found
 
     def path(self, tree: Tree[Token]) -> Iterable[Edge]:
-        first, *hops = tree.children
-        source = first
-        for hop in map(_tree, hops):
+        source, *rest = tree.children
+        hops = [_tree(hop) for hop in rest]
+        for hop in hops:
             condition, target, rate = hop.children
             assert isinstance(source, Token) and isinstance(target, Token)
             expr = ANY if condition is None else self.expr(_tree(condition))
             bits = None if rate is None else parse_rate(str(rate))
-            yield Edge(str(source), str(target), expr, bits, self.at(source))
+            left, _, leaves = source.partition(".")
+            entered, _, enters = target.partition(".")
+            at, arrives = self.at(source), self.at(target)
+            if enters and hop is not hops[-1]:
+                raise PolicyError(
+                    arrives,
+                    f"a path can't go on behind '{target}', as it says how packets come in; begin "
+                    f"another one with the port that they leave by",
+                )
+            yield Edge(left, entered, expr, bits, at, leaves, enters, arrives)
             source = target
 
 
@@ -259,7 +278,7 @@ def _pipeline(item: Tree[Token], reader: _Reader, declared: Mapping[str, Locatio
         nodes = [path.children[0], *(_tree(hop).children[1] for hop in path.children[1:])]
         for token in nodes:
             assert isinstance(token, Token)
-            if token not in declared:
+            if token.partition(".")[0] not in declared:
                 message = f"'{token}' is not declared; expected an NF or a port"
                 if declared:
                     message += f" ({', '.join(declared)})"

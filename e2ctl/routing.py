@@ -2,10 +2,11 @@
 """Where traffic enters and who divides it: choices that server plans and switch rules share.
 
 Everything that the switch or a tunnel can lead to on a server is an *entry* with a number: an
-instance; the stage that divides an NF's traffic among its instances; or the stage that classifies
-what comes from an external port. Packets from the switch carry the number in a VLAN tag, packets
-from other servers as the network identifier of the tunnel. An entry keeps its number for as long
-as it exists, so that packets on their way stay right while a plan changes.
+instance, once for each gate that packets come in by; the stage that divides an NF's traffic among
+its instances; or the stage that classifies what comes from an external port. Packets from the
+switch carry the number in a VLAN tag, packets from other servers as the network identifier of the
+tunnel. An entry keeps its number for as long as it exists, so that packets on their way stay right
+while a plan changes.
 
 The switch classifies a port's packets and divides an NF's traffic itself wherever it can, and
 leaves both to one server otherwise:
@@ -35,6 +36,7 @@ __all__ = [
     "Routing",
     "SwitchWork",
     "egress_tag",
+    "entry_of",
     "number_entries",
     "route",
     "switch_work",
@@ -87,6 +89,11 @@ def number_entries(names: Iterable[str], before: Mapping[str, int]) -> dict[str,
     return numbers
 
 
+def entry_of(instance: str, igate: int) -> str:
+    """The entry that leads to an input gate of an instance."""
+    return f"{instance}:{igate}" if igate else instance
+
+
 def egress_tag(hardware: Hardware, port: str) -> int:
     """The number by which servers name an external port."""
     ports = hardware.switch.ports[port]
@@ -122,7 +129,8 @@ def switch_work(pgraph: PGraph, catalog: Catalog, hardware: Hardware) -> SwitchW
     hashes: dict[str, str] = {}
     for node in pgraph.nodes:
         sources = {edge.source for edge in pgraph.edges_to(node.name)}
-        if node.kind == "nf" and sources <= {*classified} and not hardware.switch.tagged:
+        divided = node.kind == "nf" and not catalog[node.type].ports
+        if divided and sources <= {*classified} and not hardware.switch.tagged:
             found = _finest_hash(catalog[node.type].aggregates)
             if found is not None:
                 hashes[node.name] = found
@@ -148,11 +156,12 @@ def route(
     """Find servers for all entries; ``numbers`` are those of the entries that exist."""
     places: dict[str, str] = {}
     for nf in igraph.steering:
-        led = any(edge.source in work.classified for edge in pgraph.edges_to(nf))
+        led = any(e.source in work.classified and not e.enters for e in pgraph.edges_to(nf))
         if led and nf not in work.hashes:
             places[nf] = layout.servers[igraph.of(nf)[0].name]
     for instance in igraph.instances:
-        places[instance.name] = layout.servers[instance.name]
+        for igate in sorted({0, *(edge.igate for edge in pgraph.edges_to(instance.nf))}):
+            places[entry_of(instance.name, igate)] = layout.servers[instance.name]
     for port in igraph.ports:
         if pgraph.edges_from(port) and port not in work.classified:
             places[port] = _front(port, pgraph, layout, hardware)

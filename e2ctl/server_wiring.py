@@ -7,6 +7,7 @@
                           `-> decap (by tunnel) --'
 
     entry of an instance:  hold -> queue -> load -> NF -> out -> match -> (copy) -> ...
+                           (with a queue for each gate that packets come in by)
     entry of an NF:        steer -> hold of an instance here, or tunnel to one elsewhere
     entry of a port:       match -> ...
     ... -> steer, hold, tunnel, or leave (tagged for an external port) -> nic_out -> switch
@@ -33,7 +34,7 @@ from e2ctl.layout import Layout
 from e2ctl.nfs import Catalog, Program
 from e2ctl.pgraph import PEdge, PGraph, bound_filters
 from e2ctl.policy import PolicyError
-from e2ctl.routing import PlanError, Routing, egress_tag
+from e2ctl.routing import PlanError, Routing, egress_tag, entry_of
 from e2ctl.server_plan import DATAPLANE, FLOW_ID, Device, EdgeTap, ProgramSpec, ServerPlan
 from e2ctl.wiring import MAX_COPIES, Link, ModuleSpec, Role, classifier
 
@@ -158,8 +159,9 @@ class _Wiring:
 
     def entry(self, name: str) -> str:
         """The module behind an entry."""
-        if name in self.instances:
-            return self.first(name)
+        instance, _, igate = name.partition(":")
+        if instance in self.instances:
+            return self.first(instance, int(igate or 0))
         if name in self.types:
             return self.steer(name)
         gate = self.add(f"port:{name}", "Bypass", "classifier")
@@ -178,11 +180,11 @@ class _Wiring:
         self.link(pop, 0, target)
         return read
 
-    def first(self, name: str) -> str:
+    def first(self, name: str, igate: int = 0) -> str:
         """Where packets for an instance on this server go."""
         instance = self.instances[name]
         if self.catalog[instance.type].most_instances == 1:
-            return f"queue:{name}"
+            return f"queue:{entry_of(name, igate)}"
         return _named(f"hold:{name}", self.steer_args(instance.nf))
 
     def instance(self, instance: Instance) -> None:
@@ -193,24 +195,14 @@ class _Wiring:
             args["ranges"] = self.hold(instance, hold)
             args["other_gate"] = instance.index  # what is not IP has no flow
             self.add(hold, "FlowSteer", "classifier", args, node=name)
-        queue = self.add(
-            f"queue:{name}",
-            "Queue",
-            "classifier",
-            {"size": _QUEUE_PACKETS},
-            worker=name if kind.program is None else DATAPLANE,
-        )
-        load = self.add(
-            f"load:{name}", "LoadMonitor", "classifier", {"queue": queue}, worker=DATAPLANE
-        )
-        self.link(queue, 0, load)
         edges = self.pgraph.edges_from(instance.nf)
         if kind.program is not None:
-            self.program(instance, kind.program, load, edges)
+            self.program(instance, kind.program, edges)
             return
         mclass, given = self.catalog.mclass(instance.type), kind.args_of(instance.index)
         nf = self.add(_named(name, {mclass: given}), mclass, "nf", given, node=name)
-        self.link(load, 0, nf)
+        for igate in self.igates(instance.nf):
+            self.link(self.queue(name, igate, worker=name), 0, nf, igate)
         for gate in kind.gates:
             out = self.add(
                 f"out:{name}:{gate}",
@@ -221,6 +213,19 @@ class _Wiring:
             )
             self.link(nf, gate, out)
             self.leave(name, instance.nf, out, gate, edges)
+
+    def igates(self, nf: str) -> list[int]:
+        """Gates by which packets come to an NF."""
+        return sorted({0, *(edge.igate for edge in self.pgraph.edges_to(nf))})
+
+    def queue(self, instance: str, igate: int, worker: str) -> str:
+        """Where packets for an input gate wait; the module that they come out of."""
+        entry, args = entry_of(instance, igate), {"size": _QUEUE_PACKETS}
+        queue = self.add(f"queue:{entry}", "Queue", "classifier", args, worker=worker)
+        watched = {"queue": queue}
+        load = self.add(f"load:{entry}", "LoadMonitor", "classifier", watched, worker=DATAPLANE)
+        self.link(queue, 0, load)
+        return load
 
     def hold(self, instance: Instance, module: str) -> list[dict[str, int]]:
         """Ranges of an instance's own FlowSteer: everything is for it, or some is passed on."""
@@ -235,19 +240,17 @@ class _Wiring:
                 parts = [(0, ids.start, instance.index), (ids.start, ids.end, index), above]
         return [{"start": a, "end": b, "gate": gate} for a, b, gate in parts if a < b]
 
-    def program(
-        self, instance: Instance, program: Program, load: str, edges: Sequence[PEdge]
-    ) -> None:
-        """A legacy NF: packets go in by its first device, and come out of those of its gates."""
-        name = instance.name
+    def program(self, instance: Instance, program: Program, edges: Sequence[PEdge]) -> None:
+        """A legacy NF: packets go in and come out by the devices of its gates."""
+        name, igates = instance.name, self.igates(instance.nf)
         self.programs.append(ProgramSpec(name, program))
         for number, device in enumerate(program.devices):
             port = f"{name}:{device}"
             # The kernel's names are short; the namespace gives it the right one.
             self.devices.append(Device(port, "TAPPort", {"ifname": f"e2{_digest(port)}"}))
-            if number == 0:
+            if number in igates:
                 self.add(f"in:{port}", "PortOut", "nf", {"port": port}, node=name)
-                self.link(load, 0, f"in:{port}")
+                self.link(self.queue(name, number, worker=DATAPLANE), 0, f"in:{port}")
             if number in self.catalog[instance.type].gates:
                 out = self.add(
                     f"out:{name}:{number}", "PortInc", "input", {"port": port}, worker=DATAPLANE
@@ -312,15 +315,16 @@ class _Wiring:
             self.link(leave, 0, "nic_out")
             self.link(tap, ogate, leave)
         elif _direct(ends):
-            self.link(tap, ogate, self.towards(ends[0].target))
+            self.link(tap, ogate, self.towards(ends[0].target, edge.igate))
         else:
             self.link(tap, ogate, self.steer(edge.target))
 
-    def towards(self, name: str) -> str:
+    def towards(self, name: str, igate: int = 0) -> str:
         """Where packets for an instance, on whatever server, go from here."""
-        server, number = self.routing.entries[name]
+        entry = entry_of(name, igate)
+        server, number = self.routing.entries[entry]
         if server == self.server:
-            return self.first(name)
+            return self.first(name, igate)
         here, there = self.hardware.servers[self.server], self.hardware.servers[server]
         nf = self.instances[name].nf
         carried = nx.ancestors(self.pgraph.nfs, nf)
@@ -335,7 +339,7 @@ class _Wiring:
             "vni": number,
             "options": options,
         }
-        tunnel = self.add(_named(f"tunnel:{name}", args), "TunnelEncap", "output", args)
+        tunnel = self.add(_named(f"tunnel:{entry}", args), "TunnelEncap", "output", args)
         self.link(tunnel, 0, "nic_out")
         return tunnel
 

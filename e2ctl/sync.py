@@ -61,7 +61,7 @@ def read(client: Client) -> Found:
     workers = {DATAPLANE: tasks["nic_in"]} if "nic_in" in tasks else {}
     for module, wid in tasks.items():
         if module.startswith("queue:") and wid != workers.get(DATAPLANE):
-            workers[module.removeprefix("queue:")] = wid
+            workers[module.split(":")[1]] = wid
     return Found(modules, frozenset(links), ports, tasks, workers)
 
 

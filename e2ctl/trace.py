@@ -253,7 +253,7 @@ class _Tracer:
         for gate in kind.gates if chosen is None else (chosen,):
             said = [
                 f"{attribute} is {value}"
-                for attribute, bound in kind.attributes.items()
+                for attribute, bound in kind.bindings.items()
                 for value, number in bound.gates.items()
                 if number == gate
             ]

@@ -11,7 +11,7 @@ Each NF is a module of its own name, each port a ``PortInc`` named ``in_PORT``, 
 
 Attributes bound to ports are known at each output gate of the NF. Such an NF has a classifier
 ``match_NODE_GATE`` per gate, or a direct link where nothing else is tested. Where several links
-enter a node they meet in a ``Merge`` named ``merge_NODE``.
+enter a node by one gate they meet in a ``Merge`` named ``merge_NODE``, or ``merge_NODE_GATE``.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class _Wiring:
         self.types = {node.name: node.type for node in graph.nodes if node.kind == "nf"}
         self.modules: dict[str, ModuleSpec] = {}
         self.links: list[Link] = []
-        self.entering: dict[str, list[tuple[str, int]]] = {}
+        self.entering: dict[tuple[str, int], list[tuple[str, int]]] = {}
         self.taps: dict[tuple[str, str], list[tuple[str, int]]] = {}
 
     def plan(self) -> LocalPlan:
@@ -136,8 +136,8 @@ class _Wiring:
                 self.leave(node.name, name, 0, out_edges, False)
             if in_edges:
                 self.add(ModuleSpec(f"out_{node.name}", "PortOut", "output", node.name, args))
-        for target, sources in self.entering.items():
-            self.enter(target, sources)
+        for (target, igate), sources in self.entering.items():
+            self.enter(target, igate, sources)
         edges = [
             EdgeTaps(e.source, e.target, e.label, tuple(self.taps.get((e.source, e.target), ())))
             for e in self.graph.edges
@@ -206,17 +206,18 @@ class _Wiring:
             taps = [(name, copy) for copy in copies]
         for edge, tap in zip(edges, taps, strict=True):
             self.taps.setdefault((edge.source, edge.target), []).append(tap)
-            self.entering.setdefault(edge.target, []).append(tap)
+            self.entering.setdefault((edge.target, edge.igate), []).append(tap)
 
-    def enter(self, target: str, sources: Sequence[tuple[str, int]]) -> None:
+    def enter(self, target: str, igate: int, sources: Sequence[tuple[str, int]]) -> None:
         name = target if target in self.types else f"out_{target}"
         if len(sources) == 1:
-            self.links.append(Link(*sources[0], name))
+            self.links.append(Link(*sources[0], name, igate))
             return
-        merge = self.add(ModuleSpec(f"merge_{target}", "Merge", "merge", target))
-        for igate, (module, gate) in enumerate(sources):
-            self.links.append(Link(module, gate, merge, igate))
-        self.links.append(Link(merge, 0, name))
+        suffix = f"_{igate}" if igate else ""
+        merge = self.add(ModuleSpec(f"merge_{target}{suffix}", "Merge", "merge", target))
+        for number, (module, gate) in enumerate(sources):
+            self.links.append(Link(module, gate, merge, number))
+        self.links.append(Link(merge, 0, name, igate))
 
 
 def classifier(

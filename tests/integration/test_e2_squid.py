@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,7 @@ from e2ctl.controller.store import Inputs, SqliteStore
 from e2ctl.lab import Lab, lab, namespaces
 from e2ctl.plan import Running
 from harness import run_program, wait_until
-from lab_support import EXAMPLES, lab_file, needs_lab
+from lab_support import EXAMPLES, GET, PAGE, host, ip, lab_file, needs_lab, web_server
 
 pytestmark = [
     needs_lab,
@@ -29,57 +26,12 @@ pytestmark = [
     ),
 ]
 
-PAGE = b"<p>the same page</p>\n"
 SERVER, CACHE = "198.51.100.7", "203.0.113.10"
 WITHOUT = """
 nf monitor : NetworkMonitor
 port subscribers, internet
 pipeline p { subscribers -> monitor -> internet; }
 """
-GET = """
-import sys, urllib.request
-with urllib.request.urlopen(sys.argv[1], timeout=20) as answer:
-    print(answer.headers.get("X-Cache"), answer.read())
-"""
-
-
-def ip(*words: str) -> None:
-    run_program(["ip", *words])
-
-
-@contextmanager
-def host(made: Lab, name: str, device: str, address: str, *routes: str) -> Iterator[list[str]]:
-    """What starts a command in a namespace of its own, which gets an interface of the world."""
-    space = f"{made.blueprint.prefix}{name}"
-    ip("netns", "add", space)
-    try:
-        ip("-n", made.blueprint.world, "link", "set", device, "netns", space)
-        for link in ("lo", device):
-            ip("-n", space, "link", "set", link, "up")
-        ip("-n", space, "address", "add", address, "dev", device)
-        for route in routes:
-            ip("-n", space, "route", "add", *route.split(), "dev", device)
-        yield ["ip", "netns", "exec", space]
-    finally:
-        ip("-n", space, "link", "set", device, "netns", made.blueprint.world)
-        ip("netns", "delete", space)
-
-
-@contextmanager
-def web_server(inside: list[str], folder: Path) -> Iterator[None]:
-    page = folder / "page.html"
-    page.write_bytes(PAGE)
-    os.utime(page, (0, 0))  # what hasn't changed for long stays fresh for some time
-    command = [*inside, sys.executable, "-m", "http.server", "80", "--directory", str(folder)]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        probe = [*inside, "ss", "-Hltn", "sport = :80"]
-        wait_until(lambda: bool(run_program(probe).strip()), 20)
-        yield
-    finally:
-        server.terminate()
-        server.wait()
 
 
 async def use(policy: str, made: Lab, store: SqliteStore, agents: Agents, folder: Path) -> str:

@@ -139,6 +139,23 @@ def test_through_a_vpn_and_out_of_its_other_end(capture: Path, tmp_path: Path) -
     assert rest == [frame for frame in sent if not of_office(frame)] and len(rest) > 100
 
 
+def test_a_nat_both_ways(capture: Path, tmp_path: Path) -> None:
+    """Connections begin inside: what nobody asked for doesn't come in."""
+    result = e2ctl(
+        "run", EXAMPLES / "gateway.e2", "--nfs", EXAMPLES / "nfs.yaml",
+        "--in", f"subscribers={capture}", "--in", f"internet={capture}",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    drops = {d["reason"]: d["packets"] for d in report["drops"] if d["where"] == "gateway"}
+    ipv4 = [frame for frame in frames(capture) if frame[12:14] == b"\x08\x00"]
+    out = frames(tmp_path / "out" / "internet.pcap")
+    assert len(out) == len(ipv4) == drops["no mapping"]
+    assert {frame[26:30] for frame in out} == {bytes([203, 0, 113, 1])}
+    assert frames(tmp_path / "out" / "subscribers.pcap") == []
+
+
 def frames(path: Path) -> list[bytes]:
     with RawPcapReader(str(path)) as reader:
         return [frame for frame, _ in reader]

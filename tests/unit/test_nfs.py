@@ -18,6 +18,7 @@ def test_examples() -> None:
     assert list(catalog["IDS"].gates) == [0, 1]
     assert list(catalog["WebCache"].gates) == [0]
     assert list(catalog["NAT"].gates) == [1]
+    assert list(catalog["GatewayNAT"].gates) == [0, 1]
     assert list(catalog["TaggingIDS"].gates) == [0, 1]
     assert catalog.mclass("TaggingIDS") == "IDS"
     assert catalog["IDS"].capacity == 1.2e9
@@ -79,6 +80,25 @@ def test_encoding() -> None:
         ("A: {affinity: [ip.src], symmetric: true}", "1:1", "ip.src and ip.dst count alike"),
         ("A: {symmetric: true}", "1:1", "'affinity' is meant, which is missing"),
         ("A: {cores: 0}", "1:5", "cores: "),
+        ("A: {ports: {a: 0, b: 0}}", "1:1", "two of 'ports' share a gate"),
+        ("A: {ports: {a: -1}}", "1:13", "greater than or equal to 0"),
+        ("A: {ports: {a-b: 0}}", "1:13", "a-b"),
+        ("A: {ports: {a: 0}, scaling: cores}", "1:1", "expected 'scaling: none'"),
+        (
+            "A: {ports: {s: 0}, attributes: {s: {method: metadata}}}",
+            "1:1",
+            "a port and an attribute",
+        ),
+        (
+            "A: {ports: {a: 1}, outputs: 1, attributes: {}}",
+            "1:1",
+            "ports name gate 1, which is not",
+        ),
+        (
+            "A: {kind: legacy, ports: {a: 1}, program: {devices: [x]}}",
+            "1:1",
+            "gate 1 has no device",
+        ),
         ("A: {switch: acl}", "1:1", "needs args with 'rules'"),
         ("A: [", "1:5", ""),
         ("", "1:1", "expected a mapping"),
