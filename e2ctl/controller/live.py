@@ -20,6 +20,7 @@ from e2ctl.filters import Term, covers
 from e2ctl.nfs import Catalog
 from e2ctl.openflow import LiveRules, OpenFlowSwitch
 from e2ctl.plan import Plan
+from e2ctl.softswitch.driver import SoftwareSwitch
 from e2ctl.switch_rules import SwitchRule, flow_terms
 from e2ctl.trace import EntryUse, Hop, LinkUse, RangeUse, Use
 
@@ -101,7 +102,7 @@ async def look(
     found: dict[Use, Said] = {}
     notes: list[Said] = []
     rules = [use for use in uses if isinstance(use, SwitchRule)]
-    if isinstance(switch, OpenFlowSwitch):
+    if isinstance(switch, OpenFlowSwitch | SoftwareSwitch):
         try:
             live = await switch.compare(plan.switch)
             found |= {rule: _rule(rule, live) for rule in rules}

@@ -10,12 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from e2ctl.openflow import SwitchError
+from pydantic import TypeAdapter
+
+from e2ctl.openflow import FlowCount, LiveRules, SwitchError
 from e2ctl.switch_rules import SwitchRule
 
 __all__ = ["SoftwareSwitch", "control_socket"]
 
 _TIMEOUT_S = 30
+_LONGEST_LINE = 1 << 26
+_RULE = TypeAdapter(SwitchRule)
 
 
 def control_socket(folder: Path) -> Path:
@@ -33,6 +37,16 @@ class SoftwareSwitch:
         """Have exactly these rules, from one frame to the next."""
         await self._ask({"replace": [asdict(rule) for rule in rules]})
 
+    async def compare(self, rules: Sequence[SwitchRule]) -> LiveRules:
+        """Which of these rules it has, and what else."""
+        counters = (await self._ask({"counters": True}))["counters"]
+        there = {
+            _RULE.validate_python(rule): FlowCount("", packets, size)
+            for rule, packets, size in counters
+        }
+        found = {rule: there[rule] for rule in rules if rule in there}
+        return LiveRules(found, tuple(str(rule) for rule in there if rule not in found))
+
     async def entries(self) -> int:
         """How many it has."""
         return int((await self._ask({"entries": True}))["entries"])
@@ -40,7 +54,9 @@ class SoftwareSwitch:
     async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                reader, writer = await asyncio.open_unix_connection(str(self._path))
+                reader, writer = await asyncio.open_unix_connection(
+                    str(self._path), limit=_LONGEST_LINE
+                )
                 try:
                     writer.write(json.dumps(question).encode() + b"\n")
                     await writer.drain()

@@ -15,13 +15,29 @@ Tag = tuple[int, int]
 
 
 class RuleTable:
-    """Rules by what every packet has: the table where it is looked up, and its port or class."""
+    """Rules by what every packet has: the table where it is looked up, and its port or class.
 
-    def __init__(self, rules: Iterable[SwitchRule]) -> None:
+    Rules that were in the table ``before`` keep their counters: packets and bytes.
+    """
+
+    def __init__(self, rules: Iterable[SwitchRule], before: RuleTable | None = None) -> None:
         self.rules = tuple(rules)
+        kept = {} if before is None else before.counts
+        # By identity: to hash a rule takes longer than to find it.
+        self._counts = {id(rule): kept.get(rule, [0, 0]) for rule in self.rules}
         self._of: dict[tuple[int, int | None], list[SwitchRule]] = {}
         for rule in sorted(self.rules, key=lambda rule: -rule.priority):
             self._of.setdefault((rule.table, self._key(rule)), []).append(rule)
+
+    @property
+    def counts(self) -> dict[SwitchRule, list[int]]:
+        """Packets and bytes that each rule has decided on."""
+        return {rule: self._counts[id(rule)] for rule in self.rules}
+
+    def count(self, rule: SwitchRule, size: int) -> None:
+        """A rule of the table has decided on a packet."""
+        count = self._counts[id(rule)]
+        count[:] = count[0] + 1, count[1] + size
 
     @staticmethod
     def _key(rule: SwitchRule) -> int | None:
@@ -49,16 +65,20 @@ def forward(
     packet: Mapping[str, int],
     tags: Sequence[Tag],
     flow_id: int,
+    size: int = 0,
 ) -> list[tuple[int, tuple[Tag, ...]]]:
     """Ports that a packet leaves by, and its tags there.
 
-    ``packet`` has the fields that its headers give it. The flow id is whatever the hash makes. As
-    in OpenFlow, a packet leaves where it came in only by a rule that names that port.
+    ``packet`` has the fields that its headers give it. The flow id is whatever the hash makes,
+    and ``size`` what counters get. As in OpenFlow, a packet leaves where it came in only by a rule
+    that names that port.
     """
     fields, left, sent = dict(packet), list(tags), []
     table: int | None = CLASSIFY
     while table is not None:
         rule = rules.first(table, fields)
+        if rule is not None:
+            rules.count(rule, size)
         table = None
         for action in rule.actions if rule is not None else ():
             match action.kind, action.value:

@@ -6,6 +6,7 @@ leave by it is dropped. Rules come over a Unix socket, a line of JSON for each q
 
     {"replace": [RULE, ...]}   {"entries": 5}
     {"entries": true}          {"entries": 5}
+    {"counters": true}         {"counters": [[RULE, PACKETS, BYTES], ...]}
     anything that is wrong     {"error": "why"}
 
 The configuration has ``control`` (the socket's path), ``table`` (how many rules there may be) and
@@ -21,6 +22,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,8 @@ class SoftSwitch:
         frame = parse(data, port)
         if frame is None:
             return
-        for target, tags in forward(self._rules, frame.fields, frame.tags, frame.flow_id):
+        sent = forward(self._rules, frame.fields, frame.tags, frame.flow_id, len(data))
+        for target, tags in sent:
             link = self._links.get(target)
             if link is not None:
                 with suppress(OSError):  # full, or gone: lost, as on a wire
@@ -134,7 +137,10 @@ class SoftSwitch:
                 rules = _RULES.validate_python(asked["replace"])
                 if len(rules) > self._table:
                     raise ValueError(f"{len(rules):,} entries; the table has {self._table:,}")
-                self._rules = RuleTable(rules)
+                self._rules = RuleTable(rules, self._rules)
+            if "counters" in asked:
+                counts = self._rules.counts.items()
+                return {"counters": [[asdict(rule), *count] for rule, count in counts]}
         except ValidationError as error:
             return {"error": f"rules: {error.errors()[0]['msg']}"}
         except (TypeError, ValueError) as error:

@@ -160,7 +160,11 @@ def test_actions() -> None:
     assert forward(rules, {"port": 1}, (), 0x123) == []
     assert forward(rules, {"port": 2}, (), 0) == [(1, ()), (2, ())]
     assert forward(rules, {"port": 3, "mac": 5}, (), 0) == []  # never back by chance
-    assert forward(rules, {"port": 8, "mac": 5, "tag": 7}, ((VLAN, 7),), 0) == [(1, ())]
+    assert forward(rules, {"port": 8, "mac": 5, "tag": 7}, ((VLAN, 7),), 0, 60) == [(1, ())]
+    assert [*rules.counts.values()] == [[2, 0], [1, 0], [1, 0], [1, 60], [1, 0]]
+    after = RuleTable(rules.rules[:2], rules)
+    assert forward(after, {"port": 2}, (), 0, 100) == [(1, ()), (2, ())]
+    assert [*after.counts.values()] == [[2, 0], [2, 100]]
 
 
 class Host:
@@ -204,6 +208,7 @@ def test_the_process_forwards_and_finds_hosts_again(folder: Path) -> None:
         SwitchRule(CLASSIFY, 1, (exact("port", 1),), (Action("tag", 9), Action("output", 2))),
         SwitchRule(CLASSIFY, 1, (exact("tag", 9),), (Action("untag"), Action("output", 1))),
     ]
+    wanted = SwitchRule(CLASSIFY, 1, (exact("port", 2),), ())
     asyncio.run(SoftwareSwitch(folder).replace(rules))
     one, two = Host(folder / "p1"), Host(folder / "p2")
     frame = bytes(ETHER / ip4() / UDP())
@@ -217,6 +222,9 @@ def test_the_process_forwards_and_finds_hosts_again(folder: Path) -> None:
         two.close()
         one.link.send(frame)  # lost
         two = Host(folder / "p2")
+    there = asyncio.run(SoftwareSwitch(folder).compare([*rules[:1], wanted]))
+    assert [*there.found] == rules[:1] and there.found[rules[0]].packets >= 2
+    assert there.foreign == (str(rules[1]),)
     for host in (one, two):
         host.close()
 
