@@ -47,6 +47,7 @@ _EXACT_UNITS = 14  # that the mixed-integer program takes some seconds for
 _WORK_PER_PAIR = 20  # links to look at, for each pair of units: 0.1 s for 1,000 units
 _LEAST_WORK = 300_000  # 1 ms
 _MOST_WORK = 2_000_000_000  # below 10 s
+_MORE = 10
 _SLACK = 1e-9  # of a NIC: as much more is rounding
 
 
@@ -124,10 +125,22 @@ def place(problem: Problem, *, strategy: str = "e2", seed: int = 0) -> Placement
         if not (search.scatter() if strategy == "random" else search.pack()):
             search = _fitted(problem, arrays, seed)
         if strategy == "e2":
-            work = _WORK_PER_PAIR * len(problem.names) ** 2
-            search.improve(min(max(work, _LEAST_WORK), _MOST_WORK))
+            _improve(search, len(problem.names))
         servers = search.where()
     return _placement(arrays, servers)
+
+
+def _improve(search: Search, units: int) -> None:
+    """With as much effort as the number of units is worth, and more while NICs carry too much."""
+    work = min(max(_WORK_PER_PAIR * units**2, _LEAST_WORK), _MOST_WORK)
+    search.improve(work)
+    left = _MOST_WORK - work
+    work *= _MORE
+    before = None
+    while search.costs()[0] and search.costs() != before and left >= work:
+        before = search.costs()
+        search.improve(work)
+        left -= work
 
 
 def place_one(problem: Problem, unit: int, placed: Sequence[int]) -> int:

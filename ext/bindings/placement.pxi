@@ -2,7 +2,7 @@
 # What placement.pyx searches in.
 
 cdef struct Cost:
-    int64_t excess  # of all NICs, both ways
+    int64_t excess  # sum of squares, of all NICs, both ways
     int64_t cross  # between servers
 
 
@@ -11,8 +11,15 @@ cdef inline cbool less(Cost a, Cost b) noexcept nogil:
 
 
 cdef inline int64_t over(int64_t load, int64_t limit) noexcept nogil:
-    """Shares of one rate may add up to a bit more than it: a part in 10^9 is none too much."""
-    return load - limit if load > limit + (limit >> 30) else 0
+    """The square of what is too much, in units of 2^26 quanta, so that all traffic's still fits.
+
+    Shares of one rate may add up to a bit more than it: a part in 10^9 is none too much.
+    """
+    cdef int64_t units
+    if load <= limit + (limit >> 30):
+        return 0
+    units = (load - limit + (1 << 26) - 1) >> 26
+    return units * units
 
 
 cdef class Layout:

@@ -13,12 +13,21 @@ from theirs, which counts once for either way.
 import numpy as _np
 
 cimport cython
-from libc.stdint cimport INT64_MIN, int32_t, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint64_t
+from libc.math cimport exp, log
 from libcpp cimport bool as cbool
 from libcpp.vector cimport vector
 
 
 include "placement.pxi"
+
+
+# Of simulated annealing, in mean traffic of a unit.
+cdef double HOT = 10.0  # to begin anew, where a walk along the graph overloads NICs
+cdef double WARM = 0.5  # to mend what is good
+cdef double COLD = 0.025
+cdef double ALL = <double>(<int64_t>1 << 52)  # traffic in quanta
+cdef double WEIGHT = 16.0  # of a NIC's worth of excess, beside as much traffic between servers
 
 
 cdef struct Step:
@@ -36,12 +45,19 @@ cdef class Search(Layout):
     cdef vector[int32_t] queue, moved, came_from, chosen, lifted, empty_kind
     cdef vector[char] queued
     cdef vector[int64_t] pull
+    cdef vector[int32_t] moving, best
+    cdef double best_share
+    cdef int64_t best_cross
 
     def __init__(self, *args):
         super().__init__(*args)
         self.empty_kind.assign(self.servers, 0)
         self.queued.assign(self.units, 0)
         self.pull.assign(self.units, 0)
+        cdef int u
+        for u in range(self.units):
+            if not self.fixed[u]:
+                self.moving.push_back(u)
 
     cdef void lift(self, int u) noexcept nogil:
         """As take, to be undone by roll_back."""
@@ -309,25 +325,143 @@ cdef class Search(Layout):
             self.descend_all()
 
     def improve(self, int64_t budget):
-        """Steps until none gains; then regrow servers, step on, and undo what is worse than before.
+        """Steps until none gains; then anneal, and regrow servers, with half of the budget each.
 
-        All units have a server. A budget is in links and units looked at.
+        All units have a server. A budget is in links and units looked at. What is found stays only
+        if it is better than what was there.
         """
-        cdef Cost before
         self.threshold = 0
         self.budget = self.work + budget
         with nogil:
+            self.keep()
             self.descend_all()
-            while self.work < self.budget and (self.cost.excess > 0 or self.cost.cross > 0):
-                self.moved.clear()
-                self.came_from.clear()
-                before = self.cost
-                self.work += 8  # ends where nothing can be regrown
-                if self.regrow():
-                    self.descend()
-                if not self.lifted.empty() or less(before, self.cost):
-                    self.forget_queue()
-                    self.roll_back()
+            self.keep()
+            if self.moving.size() and self.servers > 1 and self.gainful():
+                self.anneal(self.work + budget // 2)
+                self.descend_all()
+                self.regrow_all()
+                self.keep()
+            self.restore()
+
+    cdef cbool gainful(self) noexcept nogil:
+        return self.cost.excess > 0 or self.cost.cross > 0
+
+    cdef void anneal(self, int64_t until) noexcept nogil:
+        """Random moves and swaps: what costs more is made as well, ever less as it gets colder."""
+        cdef int64_t began = self.work
+        cdef int u, v, a, b, k, links
+        cdef double rise, nic = 1.0, mean = 0.0, heat = 0.0
+        cdef double hot = HOT if self.cost.excess > 0 else WARM
+        cdef uint64_t steps = 0
+        cdef Step step
+        for u in range(self.units):
+            mean += self.total[u] / <double>self.units
+        for b in range(self.servers):
+            nic = max(nic, min(<double>self.nic[b], <double>ALL))
+        while self.work < until:
+            if steps % 256 == 0:
+                heat = mean * hot * exp(
+                    log(COLD / hot) * (self.work - began) / <double>(until - began)
+                )
+            steps += 1
+            self.work += 4
+            u = self.moving[self.below(<int>self.moving.size())]
+            a = self.at[u]
+            b = self.below(self.servers)
+            links = self.first[u + 1] - self.first[u]
+            if links and self.below(4):
+                b = self.at[self.other[self.first[u] + self.below(links)]]
+            if a == b:
+                continue
+            self.conn[b] = 0
+            for k in range(self.first[u], self.first[u + 1]):
+                if self.at[self.other[k]] == b:
+                    self.conn[b] += self.rate[k]
+            self.work += links
+            step.server = -1
+            step.gain.excess = INT64_MAX
+            step.gain.cross = 0
+            if self.size[u] <= self.free[b]:
+                self.try_move(u, b, &step)
+            else:
+                v = self.resident(b)
+                if (
+                    v >= 0
+                    and not self.fixed[v]
+                    and self.size[u] <= self.free[b] + self.size[v]
+                    and self.size[v] <= self.free[a] + self.size[u]
+                ):
+                    self.try_swap(u, v, False, &step)
+            if step.server < 0:
+                continue
+            rise = step.gain.cross + WEIGHT * ALL / nic * step.gain.excess
+            if rise <= 0 or exp(-rise / heat) * (1 << 30) > self.below(1 << 30):
+                self.carry_out(u, &step)
+
+    cdef int resident(self, int s) noexcept nogil:
+        """One of the first units of a server at random; -1: it has none."""
+        cdef int v = self.head[s]
+        cdef int turns = self.below(16)
+        while v >= 0 and turns > 0:
+            turns -= 1
+            v = self.next[v] if self.next[v] >= 0 else self.head[s]
+        return v
+
+    cdef void carry_out(self, int u, Step* step) noexcept nogil:
+        cdef int a = self.at[u]
+        self.take(u)
+        if step.partner >= 0:
+            self.take(step.partner)
+            self.put(step.partner, a)
+        self.put(u, step.server)
+
+    cdef double share(self) noexcept nogil:
+        """The highest share of a NIC in use; 1 where none carries too much."""
+        cdef int s
+        cdef int64_t load
+        cdef double most = 1.0
+        if self.cost.excess == 0:
+            return most
+        for s in range(self.servers):
+            load = self.load_out[s]
+            if self.load_in[s] > load:
+                load = self.load_in[s]
+            if load > most * self.nic[s]:
+                most = load / <double>self.nic[s]
+        return most
+
+    cdef void keep(self) noexcept nogil:
+        """Remember where units are if that is the best so far: no NIC as busy, or less crosses."""
+        cdef double share = self.share()
+        if self.best.empty() or share < self.best_share or (
+            share == self.best_share and self.cost.cross < self.best_cross
+        ):
+            self.best = self.at
+            self.best_share = share
+            self.best_cross = self.cost.cross
+
+    cdef void restore(self) noexcept nogil:
+        cdef size_t i
+        cdef int u
+        for i in range(self.moving.size()):
+            self.take(self.moving[i])
+        for i in range(self.moving.size()):
+            u = self.moving[i]
+            self.put(u, self.best[u])
+
+    cdef void regrow_all(self) noexcept nogil:
+        """Regrow servers, step on, and undo what is worse than before."""
+        cdef Cost before
+        while self.work < self.budget and self.gainful():
+            self.moved.clear()
+            self.came_from.clear()
+            before = self.cost
+            self.work += 8  # ends where nothing can be regrown
+            if self.regrow():
+                self.descend()
+            if not self.lifted.empty() or less(before, self.cost):
+                self.forget_queue()
+                self.roll_back()
 
     cdef void forget_queue(self) noexcept nogil:
         cdef size_t i
