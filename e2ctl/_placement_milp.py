@@ -21,7 +21,8 @@ __all__ = ["Numbers", "best_servers", "fit_sizes"]
 
 _TIME_LIMIT_S = 60.0
 _ALL = 1000.0  # all traffic in the model: what solvers take for equal is a part in 10^9 of it
-_TOLERANCE = 1e-6  # of that 1000, by which the least excess is known
+_TOLERANCE = 1e-6  # of that 1000, and of a NIC
+_LEAST_NIC = 1e-3  # of that 1000: as much as if it carried nothing
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,17 @@ class Numbers:
 
 
 def best_servers(numbers: Numbers) -> list[int] | None:
-    """The least excess of NICs, then the least traffic between servers; None if cores don't do."""
+    """The least busy of busiest NICs, then the least traffic between servers.
+
+    None if cores don't do.
+    """
     build = _Build(numbers)
-    if build.over:
-        build.aim({variable: -1.0 for variable in build.over})
+    if build.tight:
+        build.aim({build.busiest: -1.0})
         answer = _solve(build.model)
         if answer is None:
             return None
-        build.model.row(dict.fromkeys(build.over, 1.0), high=_TOLERANCE - answer.objective)
+        build.model.row({build.busiest: 1.0}, high=_TOLERANCE - answer.objective)
     build.aim(build.together)
     answer = _solve(build.model)
     if answer is None:
@@ -70,7 +74,7 @@ class _Build:
         self.servers = self.usable()
         self.on = [self.binaries(unit) for unit in range(len(numbers.cores))]
         self.together: dict[int, float] = {}
-        self.over: list[int] = []
+        self.busiest = self.model.variable(1.0)  # share of a NIC
         loads = [defaultdict[int, float](float) for _ in numbers.rooms]
         self.add_pairs(loads)
         for server in self.servers:
@@ -120,16 +124,15 @@ class _Build:
                 loads[server][both] = -rate * self.scale
 
     def add_server(self, server: int, load: Mapping[int, float]) -> None:
-        """Cores hold the units; what is over the NIC, in or out, is counted."""
+        """Cores hold the units, and no NIC is busier, in or out, than the busiest."""
         cores, nic = self.numbers.rooms[server]
         units = {u: row[server] for u, row in enumerate(self.on) if server in row}
         self.model.row({x: float(self.numbers.cores[u]) for u, x in units.items()}, high=cores)
         if nic * self.scale < _ALL:
             for way in (0, 1):
-                over = self.model.variable()
-                self.over.append(over)
                 own = {x: self.own[u][way] * self.scale for u, x in units.items()}
-                self.model.row({**own, **load, over: -1.0}, high=nic * self.scale)
+                most = {self.busiest: -max(nic * self.scale, _LEAST_NIC)}
+                self.model.row({**own, **load, **most}, high=0.0)
 
     def break_symmetry(self) -> None:
         moving = [u for u in range(len(self.on)) if u not in self.numbers.fixed]

@@ -2,15 +2,17 @@
 """Which server each NF instance runs on (dissertation, section 3.4.1, step 4).
 
 What is sought is the least traffic between servers, which is what costs cycles, delay and links of
-the switch. Cores are a hard limit. No NIC is to carry more than it can; where that can't be had,
-the least too much comes first, and the least traffic second.
+the switch. Cores are a hard limit. No NIC is to carry more than it can; where that can't be had, a
+cluster carries no more of its traffic than its busiest NIC does (section 3.6.2), so that the busiest
+is to be the least busy, and the least traffic comes second.
 
 "e2" begins as the dissertation does, with servers filled along a depth-first walk, and steps from
 there: every unit makes the swap, or the move into free cores, that gains most, until none gains.
-Where the dissertation stops, two or three servers near each other are emptied and filled anew, from
-random units towards what is bound to them the most, and steps go on; what ends worse is undone.
-That reaches what no single step gains, at the cost of the few units that it touches, so that it can
-be tried thousands of times. Effort grows with the square of the number of units, up to a limit.
+Where the dissertation stops, two things go on. Annealing makes random steps, ever fewer of those
+that cost more, which brings the whole into shape. Then two or three servers near each other are
+emptied and filled anew, from random units towards what is bound to them the most, and what ends
+worse is undone, which reaches what no single step gains. Effort grows with the square of the number
+of units, up to a limit. Where NICs still carry too much it goes on for longer.
 
 The others are there to compare: "packing" and "random" are the strawmen of section 3.6.2, "metis"
 is a general partitioner, "exact" the optimum of small graphs.
@@ -47,7 +49,11 @@ _EXACT_UNITS = 14  # that the mixed-integer program takes some seconds for
 _WORK_PER_PAIR = 20  # links to look at, for each pair of units: 0.1 s for 1,000 units
 _LEAST_WORK = 300_000  # 1 ms
 _MOST_WORK = 2_000_000_000  # below 10 s
-_MORE = 10
+# Where NICs carry too much.
+_LONGER = 5  # times
+_GRACE = 0.8  # of what the busiest has too much
+_WEIGHT, _HEAVIER = 16.0, 8.0
+_FAILURES = 3  # in a row end it
 _SLACK = 1e-9  # of a NIC: as much more is rounding
 
 
@@ -94,8 +100,7 @@ class Placement:
     """Each unit's server, and what that means.
 
     ``cross_bps`` is the traffic between servers in bit/s. ``saturation`` is the highest share of
-    a NIC in use, either way, to nine digits: no placement is known that overloads NICs less, and
-    yet above 1 one carries less than it should.
+    a NIC in use, either way, to nine digits: above 1 the cluster carries its traffic divided by it.
     """
 
     servers: tuple[int, ...]
@@ -131,15 +136,24 @@ def place(problem: Problem, *, strategy: str = "e2", seed: int = 0) -> Placement
 
 
 def _improve(search: Search, units: int) -> None:
-    """With as much effort as the number of units is worth, and more while NICs carry too much."""
+    """As long as the number of units is worth, and longer while NICs carry too much.
+
+    Then squares of what is too much count ever more beside traffic, until that helps no more; and
+    last only traffic between servers, with the busiest NIC as busy as it is.
+    """
     work = min(max(_WORK_PER_PAIR * units**2, _LEAST_WORK), _MOST_WORK)
     search.improve(work)
     left = _MOST_WORK - work
-    work *= _MORE
-    before = None
-    while search.costs()[0] and search.costs() != before and left >= work:
+    work *= _LONGER
+    weight, failed = _WEIGHT, 0
+    while search.costs()[0] and left >= 2 * work:
+        if failed == _FAILURES:
+            search.improve(work, grace=1.0)
+            return
         before = search.costs()
-        search.improve(work)
+        search.improve(work, _GRACE, weight)
+        failed = failed + 1 if search.costs() == before else 0
+        weight *= _HEAVIER
         left -= work
 
 

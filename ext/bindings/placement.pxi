@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # What placement.pyx searches in.
 
+cdef double ALL = <double>(<int64_t>1 << 52)  # traffic in quanta
+
+
 cdef struct Cost:
     int64_t excess  # sum of squares, of all NICs, both ways
     int64_t cross  # between servers

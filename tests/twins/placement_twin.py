@@ -13,10 +13,10 @@ from e2ctl.placement import Problem
 
 
 class Cost(NamedTuple):
-    """In bit/s, in the order of what counts first."""
+    """In the order of what counts first."""
 
-    excess: float
-    cross: float
+    share: float  # of the busiest NIC, from 1
+    cross: float  # bit/s
 
 
 def nic_loads(problem: Problem, servers: Sequence[int]) -> list[list[float]]:
@@ -34,8 +34,9 @@ def nic_loads(problem: Problem, servers: Sequence[int]) -> list[list[float]]:
 
 
 def excess(problem: Problem, servers: Sequence[int]) -> float:
+    """What leads away from busy NICs: squares of what they carry too much, both ways."""
     loads = zip(nic_loads(problem, servers), problem.servers, strict=True)
-    return sum(max(0.0, load - room.nic_bps) for ways, room in loads for load in ways)
+    return sum(max(0.0, load - room.nic_bps) ** 2 for ways, room in loads for load in ways)
 
 
 def cross(problem: Problem, servers: Sequence[int]) -> float:
@@ -47,7 +48,7 @@ def cross(problem: Problem, servers: Sequence[int]) -> float:
 
 
 def cost(problem: Problem, servers: Sequence[int]) -> Cost:
-    return Cost(excess(problem, servers), cross(problem, servers))
+    return Cost(max(1.0, round(saturation(problem, servers), 9)), cross(problem, servers))
 
 
 def saturation(problem: Problem, servers: Sequence[int]) -> float:
