@@ -3,7 +3,7 @@
 
 What is sought is the least traffic between servers, which is what costs cycles, delay and links of
 the switch. Cores are a hard limit. No NIC is to carry more than it can; where that can't be had, a
-cluster carries no more of its traffic than its busiest NIC does (section 3.6.2), so that the busiest
+cluster carries no larger a part of its traffic than its busiest NIC does (section 3.6.2): that one
 is to be the least busy, and the least traffic comes second.
 
 "e2" begins as the dissertation does, with servers filled along a depth-first walk, and steps from
