@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Counts packets in capture files: pcap and pcapng, plain or compressed with gzip."""
+"""Packets in capture files: pcap and pcapng, plain or compressed with gzip."""
 
 from __future__ import annotations
 
 import gzip
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["CaptureError", "count_packets"]
+__all__ = ["CaptureError", "count_packets", "read_packets"]
 
 _PCAP_MAGIC = {
     b"\xa1\xb2\xc3\xd4": ">",
@@ -20,7 +21,8 @@ _PCAP_MAGIC = {
 _GZIP_MAGIC = b"\x1f\x8b"
 _SECTION = b"\x0a\x0d\x0d\x0a"
 _BYTE_ORDER = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
-_PACKET_BLOCKS = (2, 3, 6)
+# Where a block with a packet has the captured length (a simple one: the original), and the packet.
+_PACKET_BLOCKS = {2: (12, 20), 3: (0, 4), 6: (12, 20)}
 _MAX_CAPTURED = 262144
 _MAX_BLOCK = 1 << 24
 
@@ -67,41 +69,42 @@ class _Stream:
 
 def count_packets(path: Path | str) -> int:
     """Return the number of packets in a capture, or raise `CaptureError`."""
+    return sum(1 for _ in read_packets(path))
+
+
+def read_packets(path: Path | str) -> Iterator[bytes]:
+    """Yield what was captured of each packet of a capture, or raise `CaptureError`."""
     path = Path(path)
     try:
         with path.open("rb", buffering=1 << 20) as raw:
             packed = raw.read(2) == _GZIP_MAGIC
             raw.seek(0)
-            return _count(_Stream(path, gzip.GzipFile(fileobj=raw) if packed else raw))
+            yield from _packets(_Stream(path, gzip.GzipFile(fileobj=raw) if packed else raw))
     except OSError as error:
         raise CaptureError(path, error.strerror or str(error)) from None
 
 
-def _count(stream: _Stream) -> int:
+def _packets(stream: _Stream) -> Iterator[bytes]:
     magic = stream.read(4, "the file header")
     if magic == _SECTION:
-        return _count_blocks(stream)
+        return _blocks(stream)
     if magic in _PCAP_MAGIC:
-        return _count_records(stream, _PCAP_MAGIC[magic])
+        return _records(stream, _PCAP_MAGIC[magic])
     raise CaptureError(stream.path, "neither pcap nor pcapng", 0)
 
 
-def _count_records(stream: _Stream, order: str) -> int:
+def _records(stream: _Stream, order: str) -> Iterator[bytes]:
     stream.read(20, "the file header")
     header = struct.Struct(f"{order}4I")
-    count = 0
     while data := stream.read(header.size, "a packet header", may_end=True):
         captured = header.unpack(data)[2]
         if captured > _MAX_CAPTURED:
             stream.offset -= header.size
             raise stream.fail(f"a packet claims {captured} bytes")
-        stream.read(captured, "a packet")
-        count += 1
-    return count
+        yield stream.read(captured, "a packet")
 
 
-def _count_blocks(stream: _Stream) -> int:
-    count = 0
+def _blocks(stream: _Stream) -> Iterator[bytes]:
     kind_bytes, order = _SECTION, "<"
     while kind_bytes:
         start = stream.offset - 4
@@ -117,9 +120,17 @@ def _count_blocks(stream: _Stream) -> int:
         length = struct.unpack(f"{order}I", length_bytes)[0]
         if length < 12 + 4 * (rest == 0) or length % 4 or length > _MAX_BLOCK:
             raise CaptureError(stream.path, f"a block claims {length} bytes", start)
-        stream.read(length - 16 + rest, "a block")
+        body = stream.read(length - 16 + rest, "a block")
         if stream.read(4, "a block") != length_bytes:
             raise CaptureError(stream.path, "a block's two lengths differ", start)
-        count += kind in _PACKET_BLOCKS
+        if kind in _PACKET_BLOCKS:
+            yield _packet_of(body, _PACKET_BLOCKS[kind], order)
         kind_bytes = stream.read(4, "a block", may_end=True)
-    return count
+
+
+def _packet_of(body: bytes, layout: tuple[int, int], order: str) -> bytes:
+    """The packet in a block: where its length stands, and where it starts."""
+    length_at, start = layout
+    if len(body) < start:
+        return b""
+    return body[start : start + int(struct.unpack_from(f"{order}I", body, length_at)[0])]
