@@ -26,6 +26,7 @@ from typing import Any
 
 import networkx as nx
 
+from e2ctl._tunnel_options import ID_OPTION, tunnel_options
 from e2ctl.affinity import FLOW_IDS
 from e2ctl.filters import FilterError, rule_list
 from e2ctl.hardware import Hardware
@@ -34,7 +35,7 @@ from e2ctl.layout import Layout
 from e2ctl.nfs import Catalog, Program
 from e2ctl.pgraph import PEdge, PGraph, bound_filters
 from e2ctl.policy import PolicyError
-from e2ctl.routing import PlanError, Routing, egress_tag, entry_of
+from e2ctl.routing import Routing, egress_tag, entry_of
 from e2ctl.server_plan import DATAPLANE, FLOW_ID, Device, EdgeTap, ProgramSpec, ServerPlan
 from e2ctl.wiring import MAX_COPIES, Link, ModuleSpec, Role, classifier
 
@@ -43,8 +44,6 @@ __all__ = ["wire_server"]
 # Behind both MAC addresses: the identifier, then what the tag's 16 bits say.
 _TCI_OFFSET = 14
 _QUEUE_PACKETS = 4096
-_ID_OPTION = {"attr_name": FLOW_ID, "size": 2, "type": 127}
-_MOST_OPTIONS = 15  # of 16, with the flow id
 
 
 def wire_server(
@@ -86,7 +85,7 @@ class _Wiring:
         self.hardware = hardware
         self.types = {node.name: node.type for node in pgraph.nodes if node.kind == "nf"}
         self.instances = {instance.name: instance for instance in igraph.instances}
-        self.options = _options(self.types, catalog)
+        self.options = tunnel_options(self.types, catalog)
         self.devices: list[Device] = []
         self.modules: dict[str, ModuleSpec] = {}
         self.links: list[Link] = []
@@ -107,7 +106,7 @@ class _Wiring:
         self.add("arrive", "VLANSplit", "classifier")
         self.link("nic_in", 0, "arrive")
         entries = self.routing.on(self.server)
-        options = [*(option for option, _ in self.options.values()), _ID_OPTION]
+        options = [*(option for option, _ in self.options.values()), ID_OPTION]
         edges = {number: number for number in entries.values()}
         self.add("decap", "TunnelDecap", "classifier", {"edges": edges, "options": options})
         self.link("arrive", 0, "decap")
@@ -330,7 +329,7 @@ class _Wiring:
         carried = nx.ancestors(self.pgraph.nfs, nf)
         options = [option for option, nfs in self.options.values() if nfs & carried]
         if self.igraph.steering[nf].switch_hash is not None:
-            options.append(_ID_OPTION)
+            options.append(ID_OPTION)
         args = {
             "src_mac": here.mac,
             "dst_mac": there.mac,
@@ -375,28 +374,3 @@ def _named(name: str, args: Mapping[str, Any]) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _options(
-    types: Mapping[str, str], catalog: Catalog
-) -> dict[str, tuple[dict[str, Any], frozenset[str]]]:
-    """How metadata travels in tunnels, by attribute; with the NFs that write it."""
-    writers: dict[str, list[tuple[str, int]]] = {}
-    for nf, kind in types.items():
-        for name, attribute in catalog[kind].attributes.items():
-            if attribute.method == "metadata":
-                writers.setdefault(name, []).append((nf, attribute.size))
-    if len(writers) > _MOST_OPTIONS:
-        raise PlanError(
-            f"{len(writers)} metadata attributes ({', '.join(writers)}); tunnels carry "
-            f"{_MOST_OPTIONS}"
-        )
-    options = {}
-    for number, name in enumerate(sorted(writers)):
-        sizes = {size for _, size in writers[name]}
-        if len(sizes) > 1:
-            nfs = ", ".join(nf for nf, _ in writers[name])
-            raise PlanError(f"the attribute '{name}' has different sizes in {nfs}")
-        option = {"attr_name": name, "size": sizes.pop(), "type": number}
-        options[name] = (option, frozenset(nf for nf, _ in writers[name]))
-    return options

@@ -124,11 +124,15 @@ def test_a_policy_with_traffic_split_and_drained(user: User) -> None:
         assert cross(user, sent, name) == sorted(map(bytes, sent))
         if name == "whole":
             assert "go to ids.2" in user.well("split", "ids.0", "--lab", "co")
-    rows = json.loads(user.well("status", "--lab", "co", "--json"))
+    rows = json.loads(user.well("status", "--lab", "co", "--json"))["servers"]
     assert {row["state"] for row in rows} == {"well"}
     assert any("ids.2" in row["instances"] for row in rows)
     traced = user.well("trace", "src net 127.0.0.0/8", "--port", "subscribers", "--lab", "co")
     assert "switch: dropped" in traced
+    replayed = user.well(
+        "lab", "replay", user.runtime / "whole" / "sent.pcap", "--port", "internet"
+    )
+    assert "150 packets sent in by internet; 0 came out by subscribers" in replayed
     assert "are those of ids.0 now" in user.well("drain", "ids.2", "--lab", "co")
     refused = user("lab", "exec", "s1", "--", "true")
     assert refused.returncode == 1 and "lab 'co' is simulated" in refused.stderr
