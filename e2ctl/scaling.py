@@ -231,46 +231,76 @@ class AvoidMigration(Splitting):
         changes = self._smaller(group, seen, now_s)
         events = [*decision.events]
         for change in changes:
-            group = replace(with_change(group, None, change), idle_since_s=now_s)
+            again = now_s if change.kind == "drain" else since
+            group = replace(with_change(group, None, change), idle_since_s=again)
             events.append(f"{group.nf} is idle: {change.kind} of {change.holder} to {change.gets}")
         acts = (*decision.acts, *(Act("start", change) for change in changes))
         return Decision(group, acts, tuple(events))
 
     def _smaller(self, group: Group, seen: Mapping[int, Seen], now_s: float) -> list[Change]:
-        """Of two that are beside each other, on one server if there are such, one goes.
+        """Steps to one instance fewer: of the fewest side by side that can do without, one goes.
 
-        If they have too much for one, others make room: it moves towards the two, step by step.
+        On one server if there are such. What it has goes to both sides, where others make room from
+        the outside; once one neighbour can take the rest, it does.
         """
-        later = due(group, seen)
-        loads = {index: max(one.load, later[index]) for index, one in seen.items()}
-        able = {i for i in group.spans if i in seen and not self._busy(group, i, now_s)}
-        for runs in (self._runs(group, seen), self._runs(group, seen, across=True)):
-            pairs = [
-                (loads[a] + loads[b], place, run)
-                for run in runs
-                for place, (a, b) in enumerate(pairwise(run))
-                if a in able and b in able
+        loads = due(group, seen)
+        for across in (False, True):
+            windows = [
+                (len(run), sum(loads[i] for i in run), run)
+                for run in self._windows(group, seen, loads, across=across)
             ]
-            for both, place, run in sorted(pairs):
-                pair = run[place : place + 2]
-                if both < self.settings.joined:
-                    goes, stays = sorted(pair, key=lambda i: (seen[i].flows, -i))
-                    return [Change("drain", goes, goes, stays, group.spans[goes], now_s)]
-                over = both - 0.95 * self.settings.joined
-                moves = []
-                for way in (run[place::-1], run[place + 1 :]):
-                    for giver, taker in pairwise(way):
-                        if giver not in able or taker not in able:
-                            break
-                        room = self.settings.shift_below - loads[taker]
-                        if room > _LEAST:
-                            part = min(over, room, loads[giver] / 2) / loads[giver]
-                            moves.append(self._move(group, giver, taker, part, seen, now_s))
-                            break
-                found = [change for change in moves if change is not None]
-                if found:
-                    return found
+            if windows:
+                return self._emptied(group, min(windows)[2], loads, seen, now_s)
         return []
+
+    def _windows(
+        self,
+        group: Group,
+        seen: Mapping[int, Seen],
+        loads: Mapping[int, float],
+        *,
+        across: bool,
+    ) -> Iterator[list[int]]:
+        """Instances side by side whose load one fewer could carry."""
+        leaving = {i for one in group.changes if one.kind != "shift" for i in one.instances}
+        for run in self._runs(group, seen, across=across):
+            for first in range(len(run)):
+                total = 0.0
+                for last in range(first, len(run)):
+                    if run[last] in leaving:
+                        break
+                    total += loads[run[last]]
+                    if last > first and total < self.settings.joined * (last - first):
+                        yield run[first : last + 1]
+                        break
+
+    def _emptied(
+        self,
+        group: Group,
+        run: list[int],
+        loads: Mapping[int, float],
+        seen: Mapping[int, Seen],
+        now_s: float,
+    ) -> list[Change]:
+        place = min(range(len(run)), key=lambda at: loads[run[at]])
+        goes = run[place]
+        able = {index for index in run if not self._busy(group, index, now_s)}
+        found = []
+        for way in (run[place::-1], run[place:]):
+            for giver, taker in pairwise(way):
+                if giver not in able or taker not in able:
+                    break
+                room = self.settings.joined - loads[taker]
+                if giver == goes and loads[goes] < room:
+                    return [Change("drain", goes, goes, taker, group.spans[goes], now_s)]
+                if room > _LEAST:
+                    part = min(room, loads[goes], loads[giver] / 2) / loads[giver]
+                    change = self._move(group, giver, taker, part, seen, now_s)
+                    if change is not None:
+                        found.append(change)
+                        able -= change.instances
+                    break
+        return found
 
 
 def _growth(group: Group, change: Change) -> int:
