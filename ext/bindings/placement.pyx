@@ -30,7 +30,7 @@ cdef double COLD = 0.025
 
 
 @cython.final
-cdef class Search(Steps):
+cdef class Search(_Steps):
     """Ways out of layouts that no single step makes better."""
 
     cdef vector[int64_t] wide  # of a server: what its NIC carries; `nic` may be more for a while

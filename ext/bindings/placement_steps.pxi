@@ -7,7 +7,7 @@ cdef struct Step:
     int partner  # that comes back from there, or -1
 
 
-cdef class Steps(Layout):
+cdef class _Steps(Layout):
     """A layout that gets better step by step."""
 
     cdef int64_t budget
