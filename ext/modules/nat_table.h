@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What NAT remembers: mappings between internal and external endpoints, and the ports they take.
+// What NAT remembers: mappings between internal and external endpoints of one family
+// (nat_families.h), and the ports they take.
 //
 // Storage is allocated once, in init; nothing afterwards allocates. One thread at a time may use a
 // table or a set; only size() may be called beside it.
@@ -15,20 +16,13 @@
 
 namespace e2 {
 
-// An endpoint as one word: address << 32 | port << 16 | protocol; 0 is no endpoint.
-using Endpoint = uint64_t;
-
-inline Endpoint make_endpoint(uint32_t address, uint32_t port, uint8_t proto) {
-  return static_cast<uint64_t>(address) << 32 | static_cast<uint64_t>(port) << 16 | proto;
-}
-inline uint32_t address_of(Endpoint endpoint) { return static_cast<uint32_t>(endpoint >> 32); }
-inline uint16_t port_of(Endpoint endpoint) { return static_cast<uint16_t>(endpoint >> 16); }
-inline uint8_t proto_of(Endpoint endpoint) { return static_cast<uint8_t>(endpoint); }
-
 enum Side : uint32_t { kInternal = 0, kExternal = 1 };
 
 // Fixed-size storage of mappings: found by either endpoint, kept in the order of their last use.
+template <typename Family>
 class MappingTable {
+  using Endpoint = typename Family::Endpoint;
+
  public:
   static constexpr uint32_t kMaxMappings = 1u << 16;
   static constexpr uint32_t kNone = 0xffffffff;
@@ -56,16 +50,19 @@ class MappingTable {
       mappings_[i].next[0] = i + 1 < kMaxMappings ? i + 1 : kNone;
     }
     free_ = 0;
+    ages_ = {};
+    size_.store(0, std::memory_order_relaxed);
     for (auto& heads : heads_) heads.assign(1u << kBucketBits, kNone);
   }
 
   Mapping& operator[](uint32_t i) { return mappings_[i]; }
   uint32_t oldest() const { return ages_.oldest(); }
   bool full() const { return free_ == kNone; }
+  uint32_t newer(uint32_t i) const { return mappings_[i].newer; }  // kNone: it is the newest
   uint32_t size() const { return size_.load(std::memory_order_relaxed); }
 
-  uint32_t bucket(Endpoint endpoint) const {
-    uint64_t sum = (endpoint ^ seed_) * 0xd6e8feb86659fd93ULL;
+  uint32_t bucket(const Endpoint& endpoint) const {
+    uint64_t sum = Family::hash(endpoint, seed_) * 0xd6e8feb86659fd93ULL;
     sum = (sum ^ sum >> 32) * 0xd6e8feb86659fd93ULL;
     return static_cast<uint32_t>(sum >> (64 - kBucketBits));
   }
@@ -76,14 +73,18 @@ class MappingTable {
     const uint32_t first = heads_[side][bucket];
     if (first != kNone) __builtin_prefetch(&mappings_[first]);
   }
-  uint32_t find(Side side, uint32_t bucket, Endpoint endpoint) const {
+  uint32_t find(Side side, const Endpoint& endpoint) const {
+    return find(side, bucket(endpoint), endpoint);
+  }
+  uint32_t find(Side side, uint32_t bucket, const Endpoint& endpoint) const {
     uint32_t i = heads_[side][bucket];
-    while (i != kNone && mappings_[i].endpoint[side] != endpoint) i = mappings_[i].next[side];
+    while (i != kNone && !(mappings_[i].endpoint[side] == endpoint)) i = mappings_[i].next[side];
     return i;
   }
 
   // The table must not be full.
-  uint32_t add(Endpoint internal, Endpoint external, uint32_t address, uint64_t now_ns) {
+  uint32_t add(const Endpoint& internal, const Endpoint& external, uint32_t address,
+               uint64_t now_ns) {
     const uint32_t i = free_;
     Mapping& mapping = mappings_[i];
     free_ = mapping.next[0];
@@ -91,33 +92,27 @@ class MappingTable {
     mapping.endpoint[kExternal] = external;
     mapping.used_ns = now_ns;
     mapping.address = address;
-    for (const Side side : {kInternal, kExternal}) {
-      const Endpoint before = mapping.endpoint[side];
-      const Endpoint after = mapping.endpoint[1 - side];
-      mapping.address_change[side] = folded(change32(address_of(before), address_of(after)));
-      mapping.port_change[side] = folded(change16(port_of(before), port_of(after)));
-    }
-    for (const Side side : {kInternal, kExternal}) {
-      uint32_t& head = heads_[side][bucket(mapping.endpoint[side])];
-      mapping.next[side] = head;
-      head = i;
-    }
+    note_changes(mapping);
+    for (const Side side : {kInternal, kExternal}) link(i, side);
     ages_.append(mappings_, i);
     size_.store(size() + 1, std::memory_order_relaxed);
     return i;
   }
 
   void remove(uint32_t i) {
-    Mapping& mapping = mappings_[i];
-    for (const Side side : {kInternal, kExternal}) {
-      uint32_t* link = &heads_[side][bucket(mapping.endpoint[side])];
-      while (*link != i) link = &mappings_[*link].next[side];
-      *link = mapping.next[side];
-    }
+    for (const Side side : {kInternal, kExternal}) unlink(i, side);
     ages_.unlink(mappings_, i);
-    mapping.next[0] = free_;
+    mappings_[i].next[0] = free_;
     free_ = i;
     size_.store(size() - 1, std::memory_order_relaxed);
+  }
+
+  // The same mapping for another internal endpoint.
+  void move(uint32_t i, const Endpoint& internal) {
+    unlink(i, kInternal);
+    mappings_[i].endpoint[kInternal] = internal;
+    note_changes(mappings_[i]);
+    link(i, kInternal);
   }
 
   void touch(uint32_t i, uint64_t now_ns) {
@@ -132,6 +127,24 @@ class MappingTable {
   static uint16_t folded(uint32_t change) {
     change = (change & 0xffff) + (change >> 16);
     return static_cast<uint16_t>((change & 0xffff) + (change >> 16));
+  }
+  static void note_changes(Mapping& mapping) {
+    for (const Side side : {kInternal, kExternal}) {
+      const Endpoint& before = mapping.endpoint[side];
+      const Endpoint& after = mapping.endpoint[1 - side];
+      mapping.address_change[side] = folded(Family::change(before.address(), after.address()));
+      mapping.port_change[side] = folded(change16(before.port(), after.port()));
+    }
+  }
+  void link(uint32_t i, Side side) {
+    uint32_t& head = heads_[side][bucket(mappings_[i].endpoint[side])];
+    mappings_[i].next[side] = head;
+    head = i;
+  }
+  void unlink(uint32_t i, Side side) {
+    uint32_t* from = &heads_[side][bucket(mappings_[i].endpoint[side])];
+    while (*from != i) from = &mappings_[*from].next[side];
+    *from = mappings_[i].next[side];
   }
 
   uint64_t seed_ = 0;
