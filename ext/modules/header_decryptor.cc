@@ -12,56 +12,99 @@ namespace {
 constexpr size_t kMacsBytes = 12;
 constexpr uint32_t kOuterBytes = kEthernetBytes + kIpv6Bytes;
 
+// What an inbound packet of a NAT is about.
+enum class Inbound : uint8_t { kNo, kKnown, kUnknown };
+
 // What the provider wrote.
 class Rewrites {
  public:
+  Rewrites(const AddressPool& pool, const TextLayout& layout, uint8_t* text)
+      : pool_(pool), layout_(layout), text_(text) {}
+
+  // Whether a NAT, whose address the packet was sent to, has written an encrypted source there.
+  Inbound find_return(const ReturnTable& returns, uint16_t now, const uint8_t* outer_ip,
+                      const uint8_t* body, BodyKind kind, uint8_t protocol) {
+    const bool query = kind == BodyKind::kQuery;
+    if (!has_ports(kind) && !query) return Inbound::kNo;
+    const uint8_t* const outer = outer_ip + 24;
+    if (pool_.find_encrypted(outer) != AddressPool::kNone) return Inbound::kNo;
+    Address clear = {};
+    const uint8_t* const dst = text_ + layout_.dst;
+    if (layout_.address_bytes == 4) {
+      clear = map_ipv4(load_be32(dst));
+    } else {
+      std::memcpy(clear.data(), dst, clear.size());
+    }
+    const uint32_t number = pool_.find_clear(clear.data());
+    if (number == AddressPool::kNone || !pool_[number].nat) return Inbound::kNo;
+    const uint16_t port = load_be16(body + (query ? 4 : 2));
+    if (!returns.find(outer, port, protocol, now, flow_)) return Inbound::kUnknown;
+    returned_ = flow_.ipv6 == (layout_.address_bytes == 16);
+    return returned_ ? Inbound::kKnown : Inbound::kUnknown;
+  }
+
   // Into the text; false where an address is neither the gateway's nor of the pool.
-  bool take(const AddressPool& pool, const uint8_t* outer_ip, const uint8_t* body, BodyKind kind,
-            const TextLayout& layout, uint8_t* text) {
+  bool take(const uint8_t* outer_ip, const uint8_t* body, BodyKind kind) {
     const bool query = kind == BodyKind::kQuery;
     for (size_t way = 0; way < 2; ++way) {
       const uint8_t* const outer = outer_ip + 8 + way * sizeof(Address);
-      const uint32_t port = has_ports(kind) ? load_be16(body + 2 * way)
-                            : query         ? load_be16(body + 4)
-                                            : 0;
-      const uint32_t number = pool.find_encrypted(outer);
+      // A query has one number, whichever way it goes.
+      uint8_t* const field = text_ + layout_.ports + (query ? 0 : 2 * way);
+      if (way == 1 && returned_) {
+        set_address(way, flow_.src);
+        set_port(field, flow_.sport);
+        continue;
+      }
+      // The number of a query that a NAT sends back is as the gateway wrote it: in clear.
+      const uint32_t port = query && returned_ ? load_be16(field)
+                            : has_ports(kind)  ? load_be16(body + 2 * way)
+                            : query            ? load_be16(body + 4)
+                                               : 0;
+      const uint32_t number = pool_.find_encrypted(outer);
       if (number == AddressPool::kNone) {
         const uint32_t counted = query && way == 1 ? 0 : port;
-        if (load_be16(text + layout.checks + 2 * way) != address_check(outer, counted))
+        if (load_be16(text_ + layout_.checks + 2 * way) != address_check(outer, counted))
           return false;
         continue;
       }
-      const AddressPool::Entry& entry = pool[number];
-      const uint32_t bytes = layout.address_bytes;
-      if (is_mapped_ipv4(entry.clear) != (bytes == 4)) return false;
-      uint8_t* const address = text + (way == 0 ? layout.src : layout.dst);
-      const uint8_t* const clear = entry.clear.data() + sizeof(Address) - bytes;
-      for (uint32_t at = 0; at < bytes; at += 2) {
-        address_change_ += change16(load_be16(address + at), load_be16(clear + at));
-      }
-      std::memcpy(address, clear, bytes);
+      const AddressPool::Entry& entry = pool_[number];
+      if (is_mapped_ipv4(entry.clear) != (layout_.address_bytes == 4)) return false;
+      set_address(way, entry.clear.data() + sizeof(Address) - layout_.address_bytes);
       if (!entry.nat || !(has_ports(kind) || query)) continue;
-      // A query has one number, whichever way it goes.
-      uint8_t* const field = text + layout.ports + (query ? 0 : 2 * way);
-      port_change_ += change16(load_be16(field), static_cast<uint16_t>(port));
-      store_be16(field, static_cast<uint16_t>(port));
+      set_port(field, static_cast<uint16_t>(port));
     }
     return true;
   }
 
   // What belongs in the body, whose checksum and ports the text has.
-  void write(const TextLayout& layout, const uint8_t* text, BodyKind kind, uint8_t protocol,
-             uint8_t* body) const {
+  void write(BodyKind kind, uint8_t protocol, uint8_t* body) const {
     const uint32_t at = body_checksum_at(kind);
-    if (at != 0) std::memcpy(body + at, text + layout.checksum, 2);
+    if (at != 0) std::memcpy(body + at, text_ + layout_.checksum, 2);
     const uint32_t change = port_change_ + (protocol == kProtoIcmp ? 0 : address_change_);
     if (at != 0 && change != 0 && kind == BodyKind::kUdp) update_udp_checksum(body + at, change);
     if (at != 0 && change != 0 && kind != BodyKind::kUdp) update_checksum(body + at, change);
-    if (has_ports(kind)) std::memcpy(body, text + layout.ports, 4);
-    if (kind == BodyKind::kQuery) std::memcpy(body + 4, text + layout.ports, 2);
+    if (has_ports(kind)) std::memcpy(body, text_ + layout_.ports, 4);
+    if (kind == BodyKind::kQuery) std::memcpy(body + 4, text_ + layout_.ports, 2);
   }
 
  private:
+  void set_address(size_t way, const uint8_t* clear) {
+    uint8_t* const address = text_ + (way == 0 ? layout_.src : layout_.dst);
+    for (uint32_t at = 0; at < layout_.address_bytes; at += 2) {
+      address_change_ += change16(load_be16(address + at), load_be16(clear + at));
+    }
+    std::memcpy(address, clear, layout_.address_bytes);
+  }
+  void set_port(uint8_t* field, uint16_t port) {
+    port_change_ += change16(load_be16(field), port);
+    store_be16(field, port);
+  }
+
+  const AddressPool& pool_;
+  const TextLayout& layout_;
+  uint8_t* const text_;
+  ReturnTable::Flow flow_;
+  bool returned_ = false;
   uint32_t address_change_ = 0;
   uint32_t port_change_ = 0;
 };
@@ -97,6 +140,7 @@ DecryptResult HeaderDecryptor::prepare(Packet& packet, Item& item) const {
   if (option < kTextAt + seal + kText4.bytes || option > kTextAt + seal + kMaxText) {
     return DecryptResult::kCut;
   }
+  if (returns_ != nullptr) returns_->prefetch(ip + 24);
   item.ip = ip;
   item.body = ip + kIpv6Bytes + option + piece;
   item.body_len = static_cast<uint16_t>(payload - option - piece);
@@ -215,13 +259,17 @@ DecryptResult HeaderDecryptor::restore(Packet& packet, const Item& item, uint8_t
     start =
         classify_body(item.body, item.body_len, item.protocol, ipv6 ? 6 : 4, fragment, offset == 0);
   }
-  Rewrites rewrites;
-  if (!rewrites.take(plan_.pools[item.epoch], item.ip, item.body, start.kind, layout, text)) {
+  Rewrites rewrites(plan_.pools[item.epoch], layout, text);
+  const Inbound inbound =
+      returns_ == nullptr
+          ? Inbound::kNo
+          : rewrites.find_return(*returns_, now_, item.ip, item.body, start.kind, item.protocol);
+  if (inbound == Inbound::kUnknown || !rewrites.take(item.ip, item.body, start.kind)) {
     return DecryptResult::kOutsidePool;
   }
   const DecryptResult result = restore_seal(packet, item, seal, seal_place);
   if (result != DecryptResult::kDone) return result;
-  rewrites.write(layout, text, start.kind, item.protocol, item.body);
+  rewrites.write(start.kind, item.protocol, item.body);
 
   const uint32_t tags = extras.vlan_tags.size;
   const uint32_t ip_bytes = ipv6 ? kIpv6Bytes + std::max(extras.ipv6_extensions.size, 1U) - 1

@@ -13,6 +13,7 @@
 #include "modules/embark_args.h"
 #include "modules/embark_text.h"
 #include "modules/embark_wire.h"
+#include "modules/return_table.h"
 
 namespace e2 {
 
@@ -37,8 +38,14 @@ enum class DecryptResult : uint8_t {
 
 class HeaderDecryptor {
  public:
-  HeaderDecryptor(const DecryptPlan& plan, const uint8_t* macs, ReplayGuard& guard)
-      : plan_(plan), macs_(macs), guard_(guard) {}
+  // `returns` says whose a NAT's inbound packets are; nullptr where nobody knows.
+  HeaderDecryptor(const DecryptPlan& plan, const uint8_t* macs, const ReturnTable* returns,
+                  uint64_t now_ns, ReplayGuard& guard)
+      : plan_(plan),
+        macs_(macs),
+        returns_(returns),
+        now_(ReturnTable::time_of(now_ns)),
+        guard_(guard) {}
 
   // results[i] says how packet i fared; `seal_place` is that of the attribute, or kNoOffset.
   void decrypt(Batch& batch, int seal_place, DecryptResult* results);
@@ -67,6 +74,8 @@ class HeaderDecryptor {
 
   const DecryptPlan& plan_;
   const uint8_t* macs_;  // destination first
+  const ReturnTable* returns_;
+  const uint16_t now_;
   ReplayGuard& guard_;
   Item items_[kMaxBatch];
   alignas(64) uint8_t room_[kMaxBatch][kTextRoom];  // texts in clear

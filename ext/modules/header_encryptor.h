@@ -19,6 +19,7 @@
 #include "crypto/site_keys.h"
 #include "host/batch.h"
 #include "modules/embark_wire.h"
+#include "modules/return_table.h"
 
 namespace e2 {
 
@@ -34,6 +35,20 @@ struct EncryptFrame {
   uint8_t macs[12] = {};  // destination first
   uint32_t mtu = 0;       // bytes of an IPv6 packet
 };
+
+// Which sources of outbound flows are written down, for what a NAT sends back to them.
+struct EncryptReturns {
+  struct Prefix {
+    uint8_t bytes[16];
+    uint8_t mask[16];
+    bool ipv6;
+  };
+  ReturnTable* table = nullptr;
+  std::vector<Prefix> sources;  // empty: all
+};
+
+// The encrypted source of a flow whose destination is no NAT's: its address; returns the port.
+uint16_t encrypt_source(const EncryptPlan& plan, const ReturnTable::Flow& flow, uint8_t* address);
 
 enum class Refusal : uint8_t { kNone, kNotIp, kMalformed, kLocal, kTooBig, kTooManyHeaders };
 
@@ -75,8 +90,13 @@ struct EncryptGroup {
 
 class HeaderEncryptor {
  public:
-  HeaderEncryptor(const EncryptPlan& plan, const EncryptFrame& frame, Nonces& nonces)
-      : plan_(plan), frame_(frame), nonces_(nonces) {
+  HeaderEncryptor(const EncryptPlan& plan, const EncryptFrame& frame, const EncryptReturns& returns,
+                  uint64_t now_ns, Nonces& nonces)
+      : plan_(plan),
+        frame_(frame),
+        returns_(returns),
+        now_(ReturnTable::time_of(now_ns)),
+        nonces_(nonces) {
     ipv4_.text_len = kText4.bytes;
     ipv6_.text_len = kText6.bytes;
   }
@@ -98,8 +118,13 @@ class HeaderEncryptor {
 
   template <bool kIpv6>
   void encrypt(EncryptGroup& group) const;
+  // Which packets are from or to the pool.
   template <bool kIpv6>
-  void use_pool(EncryptGroup& group, const uint64_t (*clear)[kMaxBatch]) const;
+  PacketMask use_pool(EncryptGroup& group, const uint64_t (*clear)[kMaxBatch]) const;
+  // Into the table of returns, all but those of the pool.
+  template <bool kIpv6>
+  void note_sources(const EncryptGroup& group, const uint64_t (*clear)[kMaxBatch],
+                    PacketMask pooled) const;
   void hide_fragment_ids(EncryptGroup& group, const uint8_t* seeds) const;
   template <bool kCommon>
   void write_checks(EncryptGroup& group, const TextLayout& layout) const;
@@ -108,6 +133,8 @@ class HeaderEncryptor {
 
   const EncryptPlan& plan_;
   const EncryptFrame& frame_;
+  const EncryptReturns& returns_;
+  const uint16_t now_;
   Nonces& nonces_;
   EncryptGroup ipv4_;
   EncryptGroup ipv6_;

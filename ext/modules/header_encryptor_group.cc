@@ -36,6 +36,18 @@ void chain_blocks(const AesKey& key, const uint8_t (*blocks)[kMaxBatch * kAesBlo
   }
 }
 
+bool is_of(const EncryptReturns& returns, const ReturnTable::Flow& flow) {
+  if (returns.sources.empty()) return true;
+  for (const EncryptReturns::Prefix& prefix : returns.sources) {
+    uint8_t differs = prefix.ipv6 != flow.ipv6 ? 1 : 0;
+    for (size_t at = 0; at < sizeof prefix.bytes; ++at) {
+      differs |= static_cast<uint8_t>((flow.src[at] ^ prefix.bytes[at]) & prefix.mask[at]);
+    }
+    if (differs == 0) return true;
+  }
+  return false;
+}
+
 uint64_t ones_of_address(const uint8_t* address) {
   return ones_word(address) + ones_word(address + 4) + ones_word(address + 8) +
          ones_word(address + 12);
@@ -57,11 +69,17 @@ void HeaderEncryptor::encrypt(EncryptGroup& group) const {
     plan_.maps[kSrcAddress]->encrypt_ipv4(group.clear4[0], seeds, group.src, lanes);
     plan_.maps[kDstAddress]->encrypt_ipv4(group.clear4[1], seeds, group.dst, lanes);
   }
+  // Without a pool there is no NAT.
+  const bool remembers = returns_.table != nullptr && !plan_.pool.empty();
+  if (remembers) {
+    for (uint32_t i = 0; i < group.count; ++i) returns_.table->prefetch(group.src + i * kAesBlock);
+  }
+  PacketMask pooled = 0;
   uint64_t clear[2][kMaxBatch];
   if (!plan_.pool.empty()) std::memcpy(clear, group.ports, sizeof clear);
   plan_.maps[kSrcPort]->encrypt(group.ports[0], seeds, group.ports[0], lanes);
   plan_.maps[kDstPort]->encrypt(group.ports[1], seeds, group.ports[1], lanes);
-  if (!plan_.pool.empty()) use_pool<kIpv6>(group, clear);
+  if (!plan_.pool.empty()) pooled = use_pool<kIpv6>(group, clear);
   hide_fragment_ids(group, seeds);
   const TextLayout& layout = kIpv6 ? kText6 : kText4;
   if (group.common) {
@@ -73,6 +91,56 @@ void HeaderEncryptor::encrypt(EncryptGroup& group) const {
     ccm_seal(keys.header, group.texts, group.count, group.text_len);
     write<false, kIpv6>(group);
   }
+  if (remembers) note_sources<kIpv6>(group, clear, pooled);
+}
+
+template <bool kIpv6>
+void HeaderEncryptor::note_sources(const EncryptGroup& group, const uint64_t (*clear)[kMaxBatch],
+                                   PacketMask pooled) const {
+  for (PacketMask left = mask_of(group.count) & ~pooled; left != 0; left &= left - 1) {
+    const auto i = static_cast<uint32_t>(__builtin_ctz(left));
+    const uint8_t* const encrypted = group.src + i * kAesBlock;
+    if (returns_.table->noted(encrypted, now_)) continue;
+    // What a NAT translates.
+    const BodyShape shape = group.items[i].shape;
+    const bool ports = has_ports(shape.kind) || shape.kind == BodyKind::kQuery;
+    if (!ports || (shape.flags & kFlagFragment) != 0) continue;
+    ReturnTable::Flow flow = {};
+    const uint8_t* const tuple = group.tuples[0] + i * kAesBlock;
+    std::memcpy(flow.src, tuple, kIpv6 ? 16 : 4);
+    std::memcpy(flow.dst, kIpv6 ? group.tuples[1] + i * kAesBlock : tuple + 4, kIpv6 ? 16 : 4);
+    flow.sport = static_cast<uint16_t>(clear[0][i]);
+    flow.dport = static_cast<uint16_t>(clear[1][i]);
+    flow.protocol = shape.protocol;
+    flow.ipv6 = kIpv6;
+    if (!is_of(returns_, flow)) continue;
+    returns_.table->note(encrypted, static_cast<uint16_t>(group.ports[0][i]), flow, now_);
+  }
+}
+
+uint16_t encrypt_source(const EncryptPlan& plan, const ReturnTable::Flow& flow, uint8_t* address) {
+  const uint64_t ports = __builtin_bswap16(flow.sport) | uint64_t{__builtin_bswap16(flow.dport)}
+                                                             << 16;
+  const uint64_t last = ports | uint64_t{flow.protocol} << 32 | uint64_t{flow.ipv6 ? 6U : 4U} << 40;
+  uint8_t blocks[3][kMaxBatch * kAesBlock] = {};
+  uint8_t seed[kAesBlock];
+  if (flow.ipv6) {
+    std::memcpy(blocks[0], flow.src, kAesBlock);
+    std::memcpy(blocks[1], flow.dst, kAesBlock);
+    std::memcpy(blocks[2], &last, sizeof last);
+    chain_blocks(plan.keys->flow6, blocks, 1, seed);
+    plan.maps[kSrcAddress]->encrypt_wide(flow.src, seed, address, 1);
+  } else {
+    std::memcpy(blocks[0], flow.src, 4);
+    std::memcpy(blocks[0] + 4, flow.dst, 4);
+    std::memcpy(blocks[0] + 8, &last, sizeof last);
+    aes_blocks(plan.keys->flow4, blocks[0], seed, 1);
+    const uint32_t src = load_be32(flow.src);
+    plan.maps[kSrcAddress]->encrypt_ipv4(&src, seed, address, 1);
+  }
+  uint64_t port = flow.sport;
+  plan.maps[kSrcPort]->encrypt(&port, seed, &port, 1);
+  return static_cast<uint16_t>(port);
 }
 
 template <bool kCommon>
@@ -91,7 +159,9 @@ inline void HeaderEncryptor::write_checks(EncryptGroup& group, const TextLayout&
 
 // Addresses of the pool are the same in all flows; behind a NAT so are ports.
 template <bool kIpv6>
-void HeaderEncryptor::use_pool(EncryptGroup& group, const uint64_t (*clear)[kMaxBatch]) const {
+PacketMask HeaderEncryptor::use_pool(EncryptGroup& group,
+                                     const uint64_t (*clear)[kMaxBatch]) const {
+  PacketMask pooled = 0;
   for (uint32_t way = 0; way < 2; ++way) {
     uint8_t* const encrypted = way == 0 ? group.src : group.dst;
     for (uint32_t i = 0; i < group.count; ++i) {
@@ -103,6 +173,7 @@ void HeaderEncryptor::use_pool(EncryptGroup& group, const uint64_t (*clear)[kMax
       }
       const uint32_t number = plan_.pool.find_clear(address);
       if (number == AddressPool::kNone) continue;
+      pooled |= PacketMask{1} << i;
       const AddressPool::Entry& entry = plan_.pool[number];
       std::memcpy(encrypted + i * kAesBlock, entry.encrypted.data(), kAesBlock);
       if (entry.nat && group.items[i].shape.kind == BodyKind::kQuery)
@@ -110,6 +181,7 @@ void HeaderEncryptor::use_pool(EncryptGroup& group, const uint64_t (*clear)[kMax
       if (entry.nat) group.ports[way][i] = clear[way][i];
     }
   }
+  return pooled;
 }
 
 // A datagram's pieces have one number, from which nothing about the old one can be told.

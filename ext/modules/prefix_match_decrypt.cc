@@ -6,6 +6,9 @@
 // with its port where a NAT writes it. Checksums come back as they were, wrong ones too, and follow
 // such changes. MAC addresses are the ones given here; Ethernet padding comes back as zeros.
 //
+// With `return_table`, what a provider's NAT sends back to the encrypted source of an outbound flow
+// gets the address and port of that source, which PrefixMatchEncrypt has put there.
+//
 // What PrefixMatchEncrypt had to seal is opened here; what PayloadSeal has sealed, by a PayloadOpen
 // behind this module.
 //
@@ -22,7 +25,8 @@
 //   "unknown epoch"    no key for it
 //   "bad tag"          the option isn't what a gateway with this key wrote
 //   "replayed"         it was here before, or came more than 4096 packets of its sender too late
-//   "outside pool"     the provider wrote an address that isn't in `pool`, or a port alone
+//   "outside pool"     the provider wrote an address that isn't in `pool`, or a port alone; or, for
+//                      a packet to a NAT of `pool`, a source that isn't in the table of returns
 //   "bad text"         authentic, but written by a later version of this module
 //   "bad payload tag"  what PrefixMatchEncrypt had to seal isn't what it was
 //   "payload sealed"   by a PayloadSeal, and `sealed_payload` says that no PayloadOpen is there
@@ -54,7 +58,7 @@ Status read_plan(const Args& args, SharedPlan& result) {
 
 class PrefixMatchDecrypt final : public Module {
  public:
-  Status init(Host&, const Args& args) override {
+  Status init(Host& host, const Args& args) override {
     // In the order of DecryptResult.
     first_failure_ = drop_gate(add_drop_reason("not encrypted"));
     add_drop_reason("cut");
@@ -68,6 +72,8 @@ class PrefixMatchDecrypt final : public Module {
     sealed_ = args["sealed_payload"].as_bool();
     if (sealed_) seal_ = add_attr(kSealAttribute, kSealBytes, Access::kWrite);
     guards_ = std::make_unique<ReplayGuard[]>(kMaxWorkers);
+    const std::string& returns = args["return_table"].as_string();
+    if (!returns.empty()) returns_ = SharedReturns::of(host, returns);
     Status status = read_macs(args, "PrefixMatchDecrypt", macs_);
     if (status.ok()) status = change_plan(args);
     return status;
@@ -85,7 +91,8 @@ class PrefixMatchDecrypt final : public Module {
   // Not inline: the texts needn't be on the stack while others have the packets.
   [[gnu::noinline]] void decrypt(Context& ctx, Batch& batch, Gate* gates) {
     const auto plan = live_.read(ctx);
-    HeaderDecryptor decryptor(**plan, macs_, guards_[ctx.wid]);
+    const ReturnTable* const returns = returns_ == nullptr ? nullptr : returns_->get();
+    HeaderDecryptor decryptor(**plan, macs_, returns, ctx.now_ns, guards_[ctx.wid]);
     DecryptResult results[kMaxBatch];
     decryptor.decrypt(batch, sealed_ ? attr_offset(seal_) : kNoOffset, results);
     gates_of_results(results, batch.size, first_failure_, gates);
@@ -101,6 +108,7 @@ class PrefixMatchDecrypt final : public Module {
   Live<SharedPlan> live_;
   uint8_t macs_[12] = {};
   std::unique_ptr<ReplayGuard[]> guards_;  // by worker
+  std::shared_ptr<SharedReturns> returns_;
   bool sealed_ = false;
   size_t seal_ = 0;
   Gate first_failure_ = 0;

@@ -16,12 +16,19 @@
 // Packets from and to `pool`, addresses that the provider may write, get encryptions that are the
 // same in all flows; with `nat` the port on their side stays as it is.
 //
+// With `returns`, sources of flows that a NAT may translate (TCP, UDP and ICMP queries, whole and
+// neither from nor to the pool) are written into a table, for a PrefixMatchDecrypt that gets what
+// the NAT sends back. `update` leaves the table as it is: flows of earlier keys still return.
+//
 // Family: embark
 // Gates: in 1, out 1.
 // Arguments: PrefixMatchEncryptArg
 // Commands:
-//   update    replaces keys, maps and pool as one, while packets flow; on an error nothing changes
-//   get_pool  the pool with its encryptions, which the provider's NAT and load balancer write
+//   update       replaces keys, maps and pool as one, while packets flow; on an error nothing
+//   changes get_pool     the pool with its encryptions, which the provider's NAT and load balancer
+//   write get_returns  how full the table of `returns` is; 0 of 0 without one reencrypt encrypted
+//   sources of flows, as a NAT tells them, under other keys and maps; what it
+//                answers is for NAT's replace_mappings. Both encryptions lead back from then on.
 // Metadata: reads "embark_seal" (32 bytes) of PayloadSeal, with `sealed_payload`.
 // Drop reasons:
 //   "not IP"            ARP and the like, which no encryption exists for
@@ -39,6 +46,7 @@
 #include "host/module.h"
 #include "modules/embark_args.h"
 #include "modules/header_encryptor.h"
+#include "modules/return_args.h"
 
 namespace e2 {
 namespace {
@@ -48,8 +56,7 @@ constexpr uint64_t kMaxMtu = 65535;
 
 using SharedPlan = std::shared_ptr<const EncryptPlan>;
 
-Status read_plan(const Args& args, SharedPlan& result) {
-  const std::string where = "PrefixMatchEncrypt";
+Status read_plan(const Args& args, const std::string& where, SharedPlan& result) {
   auto plan = std::make_shared<EncryptPlan>();
   Status status = read_site_key(args["key"], where + ".key", plan->keys, plan->epoch);
   if (!status.ok()) return status;
@@ -74,7 +81,7 @@ Status read_plan(const Args& args, SharedPlan& result) {
 
 class PrefixMatchEncrypt final : public Module {
  public:
-  Status init(Host&, const Args& args) override {
+  Status init(Host& host, const Args& args) override {
     // In the order of Refusal.
     first_refusal_ = drop_gate(add_drop_reason("not IP"));
     add_drop_reason("malformed");
@@ -86,6 +93,7 @@ class PrefixMatchEncrypt final : public Module {
     nonces_ = std::make_unique<Nonces[]>(kMaxWorkers);
     Status status = read_frame(args);
     if (status.ok()) status = change_plan(args);
+    if (status.ok() && args.has("returns")) status = read_returns(host, args["returns"]);
     return status;
   }
 
@@ -96,6 +104,28 @@ class PrefixMatchEncrypt final : public Module {
   }
 
   Status update(const Args& args, Args&) { return change_plan(args); }
+
+  Status reencrypt(const Args& args, Args& response) {
+    if (returns_.table == nullptr) {
+      return Status::error(ENOENT, "reencrypt: nothing is known of flows; needs `returns`");
+    }
+    SharedPlan plan;
+    if (args.has("plan")) {
+      Status status = read_plan(args["plan"], "reencrypt: plan", plan);
+      if (!status.ok()) return status;
+    } else {
+      plan = *live_.look();
+    }
+    return reencrypt_sources(*plan, *returns_.table, clock_ns(), args, response);
+  }
+
+  Status get_returns(const Args&, Args& response) {
+    if (returns_.table == nullptr) return {};
+    response.set("flows", returns_.table->flows(ReturnTable::time_of(clock_ns())));
+    response.set("max_flows", returns_.table->capacity());
+    response.set("displaced", returns_.table->displaced());
+    return {};
+  }
 
   Status get_pool(const Args&, Args& response) {
     const auto plan = live_.look();
@@ -116,7 +146,7 @@ class PrefixMatchEncrypt final : public Module {
   // packets.
   [[gnu::noinline]] void encrypt(Context& ctx, Batch& batch, Gate* gates) {
     const auto plan = live_.read(ctx);
-    HeaderEncryptor encryptor(**plan, frame_, nonces_[ctx.wid]);
+    HeaderEncryptor encryptor(**plan, frame_, returns_, ctx.now_ns, nonces_[ctx.wid]);
     const int seal = sealed_ ? attr_offset(seal_) : kNoOffset;
     Refusal refusals[kMaxBatch];
     encryptor.encrypt(batch, seal, refusals);
@@ -134,15 +164,30 @@ class PrefixMatchEncrypt final : public Module {
     return read_macs(args, "PrefixMatchEncrypt", frame_.macs);
   }
 
+  Status read_returns(Host& host, const Args& args) {
+    const std::string where = "PrefixMatchEncrypt.returns";
+    const std::string& name = args["name"].as_string();
+    if (name.empty()) return Status::invalid(where + ".name is missing; must name a table");
+    Status status = read_sources(args["sources"].as_list(), where + ".sources", returns_.sources);
+    if (!status.ok()) return status;
+    shared_returns_ = SharedReturns::of(host, name);
+    status =
+        shared_returns_->make(args["max_flows"].as_uint(), args["timeout_ms"].as_uint(), where);
+    if (status.ok()) returns_.table = shared_returns_->get();
+    return status;
+  }
+
   Status change_plan(const Args& args) {
     SharedPlan plan;
-    Status status = read_plan(args, plan);
+    Status status = read_plan(args, "PrefixMatchEncrypt", plan);
     if (status.ok()) live_.change([&](SharedPlan& current) { current = plan; });
     return status;
   }
 
   Live<SharedPlan> live_;
   EncryptFrame frame_;
+  EncryptReturns returns_;
+  std::shared_ptr<SharedReturns> shared_returns_;
   std::unique_ptr<Nonces[]> nonces_;  // by worker
   bool sealed_ = false;
   size_t seal_ = 0;
@@ -159,7 +204,12 @@ const ModuleClass kClass = {
     {{"update", "PrefixMatchEncryptCommandUpdateArg", "EmptyArg", true,
       command(&PrefixMatchEncrypt::update)},
      {"get_pool", "PrefixMatchEncryptCommandGetPoolArg", "PrefixMatchEncryptCommandGetPoolResponse",
-      true, command(&PrefixMatchEncrypt::get_pool)}},
+      true, command(&PrefixMatchEncrypt::get_pool)},
+     {"get_returns", "PrefixMatchEncryptCommandGetReturnsArg",
+      "PrefixMatchEncryptCommandGetReturnsResponse", true,
+      command(&PrefixMatchEncrypt::get_returns)},
+     {"reencrypt", "PrefixMatchEncryptCommandReencryptArg",
+      "PrefixMatchEncryptCommandReencryptResponse", true, command(&PrefixMatchEncrypt::reencrypt)}},
     make_module<PrefixMatchEncrypt>,
     kAnyWorkers};
 const ModuleRegistration kRegistered{kClass};
