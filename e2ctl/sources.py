@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ValidationError, WithJsonSchema
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from bess_plugins.sources import Location, SourceError, read_source
 
 __all__ = [
     "Location",
@@ -31,27 +31,6 @@ __all__ = [
 _SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)bps")
 M = TypeVar("M", bound=BaseModel)
-
-
-@dataclass(frozen=True, order=True)
-class Location:
-    """A place in a file; lines and columns count from 1."""
-
-    file: str
-    line: int
-    column: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
-
-
-class SourceError(Exception):
-    """A file that an operator wrote is wrong at ``where``."""
-
-    def __init__(self, where: Location, message: str) -> None:
-        super().__init__(f"{where}: {message}")
-        self.where = where
-        self.message = message
 
 
 def parse_rate(text: str) -> float:
@@ -72,17 +51,6 @@ Rate = Annotated[
     BeforeValidator(_rate),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": _RATE.pattern}]}),
 ]
-
-
-def read_source(path: Path, error_type: type[SourceError]) -> str:
-    """The text of an operator's file; what keeps it from being read is an `error_type`."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise error_type(Location(str(path), 1, 1), error.strerror or str(error)) from None
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8 text at byte {error.start}"
-        raise error_type(Location(str(path), 1, 1), message) from None
 
 
 def read_document(text: str, file: str, what: str, error_type: type[SourceError]) -> Any:
