@@ -26,7 +26,6 @@ from embark_gw.rules import ranges
 from embark_gw.rules.chains import ChainRule, Return, flatten
 from embark_gw.rules.lexing import Word, addresses, malformed, protocol, words
 from embark_gw.rules.model import (
-    ANY_ADDRESS,
     ANY_PORT,
     ANY_PROTOCOL,
     Action,
@@ -53,7 +52,7 @@ _OTHER_TARGETS = {
     *("ECN", "HL", "HMARK", "IDLETIMER", "LED", "LOG", "MARK", "MASQUERADE", "NETMAP", "NFLOG"),
     *("NFQUEUE", "NOTRACK", "QUEUE", "RATEEST", "REDIRECT", "SECMARK", "SET", "SNAT", "SNPT"),
     *("SYNPROXY", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TPROXY", "TRACE", "TTL", "ULOG"),
-)
+}
 _ADDRESSES = {"-s": "src", "--source": "src", "-d": "dst", "--destination": "dst"}
 _RANGES = {"--src-range": "src", "--dst-range": "dst"}
 _PORT = {
