@@ -30,6 +30,7 @@ _ICMPV6 = 58
 # Of the link: multicast listeners, routers and neighbours (RFC 2710, RFC 3810, RFC 4861).
 _LINK_TYPES = (130, 131, 132, 133, 134, 135, 136, 137, 143)
 _QUEUE_PACKETS = 4096
+_RETURNS = "returns"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,19 @@ def decrypt_args(gateway: Gateway) -> dict[str, Any]:
 
 def _pool(gateway: Gateway) -> list[dict[str, Any]]:
     return [{"prefix": entry.prefix, "nat": entry.nat} for entry in gateway.pool]
+
+
+def _has_nat(gateway: Gateway) -> bool:
+    return any(entry.nat for entry in gateway.pool)
+
+
+def _returns(gateway: Gateway) -> dict[str, Any]:
+    """Sources to remember, for what the provider's NAT sends back to them."""
+    return {
+        "name": _RETURNS,
+        "max_flows": gateway.flows,
+        "sources": list(gateway.inside.networks),
+    }
 
 
 def draw(gateway: Gateway) -> Graph:
@@ -158,6 +172,7 @@ class _Drawing:
                 "src_mac": provider.mac,
                 "dst_mac": provider.peer,
                 "sealed_payload": gateway.sealed,
+                **({"returns": _returns(gateway)} if _has_nat(gateway) else {}),
             },
         )
         first = encrypt
@@ -201,6 +216,7 @@ class _Drawing:
                 "src_mac": gateway.inside.mac,
                 "dst_mac": gateway.inside.peer,
                 "sealed_payload": gateway.sealed,
+                **({"return_table": _RETURNS} if _has_nat(gateway) else {}),
             },
         )
         self.work("in", decrypt)

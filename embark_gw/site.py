@@ -29,6 +29,7 @@ A YAML file (section 4.1.1 of the dissertation)::
       - {prefix: 203.0.113.0/28, nat: true}
     sealed: true                  # whether payloads are encrypted, too
     workers: 1                    # cores that encrypt and decrypt
+    flows: 65536                  # that the provider's NAT may have at a time
 
 Relative paths are from the file's folder. Frames that aren't IP, and neighbour discovery, pass
 between inside and outside untouched, as if the gateway were a cable.
@@ -43,7 +44,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from e2ctl.sources import SourceError, read_document, read_source, validate
+from bess_plugins.sources import SourceError, read_document, read_source, validate
 
 __all__ = [
     "Gateway",
@@ -175,6 +176,7 @@ class Gateway(BaseModel):
     pool: tuple[PoolPrefix, ...] = ()
     sealed: bool = True
     workers: int = Field(default=1, ge=1, le=32)
+    flows: int = Field(default=65536, ge=1, le=1 << 22)
 
     @model_validator(mode="after")
     def _consistent(self) -> Gateway:

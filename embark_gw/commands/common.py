@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from bess_plugins.sources import SourceError
 from e2ctl.commands.common import JsonFlag, MetricsAddress
-from e2ctl.sources import SourceError
 
 __all__ = ["JsonFlag", "MetricsAddress", "SitePath", "one_line_errors"]
 
