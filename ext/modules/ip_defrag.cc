@@ -28,6 +28,7 @@
 
 #include "host/headers.h"
 #include "host/module.h"
+#include "modules/ip_fragment.h"
 
 namespace e2 {
 namespace {
@@ -36,9 +37,6 @@ constexpr uint64_t kPatienceNs = 1'000'000'000;
 constexpr uint32_t kMaxFlows = 1u << 20;
 constexpr uint32_t kMaxPieces = 16;
 constexpr uint32_t kNone = ~0u;
-constexpr uint32_t kMaxDatagram = 0xffff;
-constexpr uint16_t kMoreFragments = 0x2000;
-constexpr uint16_t kOffsetBits = 0x1fff;
 
 struct FlowKey {
   uint64_t addresses = 0;
