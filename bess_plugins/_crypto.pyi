@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import overload
 
 import numpy as np
@@ -49,6 +49,8 @@ class PrefixMap:
         *,
         prefix_bits: int = 0,
         seed: _Bytes | None = None,
+        ids: Sequence[int] | None = None,
+        kept: Mapping[int, int] | None = None,
     ) -> None: ...
     @property
     def domain_bits(self) -> int: ...
@@ -58,6 +60,7 @@ class PrefixMap:
     def sets(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
+    def set_prefixes(self) -> dict[int, int]: ...
     def encrypted_rules(self) -> list[NDArray[np.uint32]]: ...
     # Domains of up to 64 bits; wider ones.
     @overload
@@ -82,3 +85,10 @@ def write_prefix_maps(
     sport: PrefixMap,
     dport: PrefixMap,
 ) -> None: ...
+
+class SiteKeys:
+    def __init__(self, path: str | bytes | os.PathLike[str]) -> None: ...
+    def names_of(self, texts: Iterable[bytes]) -> list[int]: ...
+    def encrypt_pool(
+        self, src: PrefixMap, dst: PrefixMap, addresses: Iterable[tuple[bytes, bool]]
+    ) -> list[bytes]: ...

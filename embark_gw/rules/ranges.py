@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 __all__ = [
     "IPV4",
     "IPV6",
     "Ranges",
+    "address_text",
     "contains",
     "ends",
     "intersect",
@@ -24,6 +25,7 @@ __all__ = [
     "prefixes",
     "read_network",
     "subtract",
+    "text",
 ]
 
 Ranges = tuple[tuple[int, int], ...]
@@ -91,12 +93,26 @@ def of_network(network: IPv4Network | IPv6Network) -> tuple[int, int]:
     return (mapped(first), mapped(last)) if network.version == 4 else (first, last)
 
 
-def read_network(text: str) -> IPv4Network | IPv6Network:
-    """An address, a prefix, or an address with a contiguous mask; host bits are left aside."""
+def read_network(text: str, strict: bool = False) -> IPv4Network | IPv6Network:
+    """An address, a prefix, or an address with a contiguous mask.
+
+    With `strict` there must be no bits behind the prefix; else they are left aside.
+    """
     try:
-        return ip_network(text, strict=False)
+        return ip_network(text, strict)
     except ValueError:
         raise ValueError(f"'{text}' is no address or prefix such as 192.0.2.0/24") from None
+
+
+def address_text(number: int) -> str:
+    """A number of 128 bits as an address, an IPv4-mapped one as the IPv4 address."""
+    in_ipv4 = contains(IPV4, number)
+    return str(IPv4Address(number - _MAPPED) if in_ipv4 else IPv6Address(number))
+
+
+def text(ranges: Ranges) -> str:
+    """The numbers themselves, in hexadecimal digits: always the same for the same set."""
+    return ",".join(f"{first:x}-{last:x}" for first, last in ranges)
 
 
 def ends(text: str, most: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 #include "crypto/address_pool.h"
 
 #include <cstring>
+#include <string>
 
 #include "host/headers.h"
 
@@ -81,6 +82,25 @@ uint32_t AddressPool::find_encrypted(const uint8_t* address) const {
   std::memcpy(&mark, address + kPrefixBytes, sizeof mark);
   const uint32_t number = load_be32(address + kNumberAt) ^ mask_;
   return mark == mark_ && number < entries_.size() ? number : kNone;
+}
+
+Status encrypt_pool(const SiteKeys& keys, const EncryptedPrefixes& sources,
+                    const EncryptedPrefixes& destinations,
+                    std::vector<AddressPool::Entry>& entries) {
+  if (entries.size() > AddressPool::kMaxAddresses) {
+    return Status::error(ENOSPC, "a pool must have at most " +
+                                     std::to_string(AddressPool::kMaxAddresses) + " addresses");
+  }
+  AddressPool pool(keys.pool);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (!pool.add(entries[i].clear, entries[i].nat)) {
+      return Status::error(EEXIST, "address " + std::to_string(i) + " of the pool is given twice");
+    }
+  }
+  pool.set_prefixes(PrefixMap(sources, keys.field[kSrcAddress]),
+                    PrefixMap(destinations, keys.field[kDstAddress]));
+  entries = pool.entries();
+  return {};
 }
 
 }  // namespace e2

@@ -14,6 +14,8 @@
 
 #include "crypto/aes.h"
 #include "crypto/prefix_match.h"
+#include "crypto/site_keys.h"
+#include "host/status.h"
 
 namespace e2 {
 
@@ -60,5 +62,11 @@ class AddressPool {
   std::vector<Entry> entries_;
   std::vector<uint32_t> slots_;  // kNone, or an entry; at most half of them are taken
 };
+
+// Fills in `encrypted` of a pool's entries, as PrefixMatchEncrypt does with these keys and maps.
+// EEXIST where an address is there twice, ENOSPC where there are too many.
+Status encrypt_pool(const SiteKeys& keys, const EncryptedPrefixes& sources,
+                    const EncryptedPrefixes& destinations,
+                    std::vector<AddressPool::Entry>& entries);
 
 }  // namespace e2

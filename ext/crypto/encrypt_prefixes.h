@@ -28,6 +28,16 @@ struct ValueRange {
   Wide last;
 };
 
+// What lets maps that are made one after the other have the same prefixes for the same sets.
+struct RangeNames {
+  // A number per range, none of them 0. Ranges with the same one are parts of one set of values,
+  // and must not overlap; the numbers are random, or a PRF of what they stand for.
+  std::vector<Wide> ids;
+  // The prefixes that an earlier map had, by the XOR of the ids of its ranges. Others are drawn
+  // apart from these as long as there is room.
+  std::vector<std::pair<Wide, uint32_t>> kept;
+};
+
 constexpr uint32_t kMaxDomainBits = 128;
 constexpr uint32_t kMaxPrefixBits = 31;  // the lookup tables keep a bit of 32 to themselves
 
@@ -38,13 +48,15 @@ struct EncryptedPrefixes {
   };
 
   // EINVAL: a range or number of bits that makes no sense; ERANGE: a range leaves the domain;
-  // EEXIST: a range is given twice; ENOSPC: the prefixes have too few bits for so many sets.
+  // EEXIST: a range is given twice, under one name; ENOSPC: the prefixes have too few bits for so
+  // many sets.
   Status status;
   uint32_t domain_bits = 0;
   uint32_t prefix_bits = 0;
   uint32_t sets = 0;
-  std::vector<Interval> intervals;                   // ascending; the last ends with the domain
-  std::vector<std::pair<uint32_t, uint32_t>> rules;  // first and last interval of each range
+  std::vector<Interval> intervals;                      // ascending; the last ends with the domain
+  std::vector<std::pair<uint32_t, uint32_t>> rules;     // first and last interval of each range
+  std::vector<std::pair<Wide, uint32_t>> set_prefixes;  // each set's id and prefix, by id
 
   // The encryption of range i: its prefixes, ascending.
   std::vector<uint32_t> rule(size_t i) const;
@@ -54,5 +66,10 @@ struct EncryptedPrefixes {
 // least 16 where the domain has 64 or more; never more than the domain.
 EncryptedPrefixes encrypt_prefixes(const std::vector<ValueRange>& ranges, uint32_t domain_bits,
                                    uint32_t prefix_bits, SecretRandom& random);
+
+// The same for ranges that have names; with `kept` there must be prefix_bits.
+EncryptedPrefixes encrypt_named_prefixes(const std::vector<ValueRange>& ranges,
+                                         const RangeNames& names, uint32_t domain_bits,
+                                         uint32_t prefix_bits, SecretRandom& random);
 
 }  // namespace e2

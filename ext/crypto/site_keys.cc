@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "crypto/site_keys.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string_view>
 
@@ -19,15 +20,11 @@ struct SiteKeys::Derived {
   explicit Derived(const uint8_t* site_key) {
     Sha256Digest extracted = hkdf_extract(
         kSalt, std::string_view(reinterpret_cast<const char*>(site_key), kSiteKeyBytes));
-    constexpr const char* kNames[kCount] = {"source address",
-                                            "destination address",
-                                            "source port",
-                                            "destination port",
-                                            "flow IPv4",
-                                            "flow IPv6",
-                                            "header",
-                                            "payload",
-                                            "pool"};
+    constexpr const char* kNames[kCount] = {"source address", "destination address",
+                                            "source port",    "destination port",
+                                            "flow IPv4",      "flow IPv6",
+                                            "header",         "payload",
+                                            "pool",           "rule sets"};
     for (size_t i = 0; i < kCount; ++i) {
       hkdf_expand(extracted, kNames[i], keys[i], kAesKeyBytes);
     }
@@ -37,7 +34,7 @@ struct SiteKeys::Derived {
   Derived(const Derived&) = delete;
   Derived& operator=(const Derived&) = delete;
 
-  static constexpr size_t kCount = kPrefixFields + 5;
+  static constexpr size_t kCount = kPrefixFields + 6;
   uint8_t keys[kCount][kAesKeyBytes];
 };
 
@@ -50,9 +47,21 @@ SiteKeys::SiteKeys(const Derived& derived)
       payload(derived.keys[kPrefixFields + 3]),
       pool(derived.keys[kPrefixFields + 4]) {
   std::memcpy(field, derived.keys, sizeof field);
+  std::memcpy(rule_sets, derived.keys[kPrefixFields + 5], sizeof rule_sets);
 }
 
-SiteKeys::~SiteKeys() { explicit_bzero(field, sizeof field); }
+SiteKeys::~SiteKeys() {
+  explicit_bzero(field, sizeof field);
+  explicit_bzero(rule_sets, sizeof rule_sets);
+}
+
+std::array<uint8_t, kAesBlock> SiteKeys::name_of(std::string_view text) const {
+  const std::string_view key(reinterpret_cast<const char*>(rule_sets), sizeof rule_sets);
+  const Sha256Digest digest = hmac_sha256(key, text);
+  std::array<uint8_t, kAesBlock> name;
+  std::copy_n(digest.begin(), name.size(), name.begin());
+  return name;
+}
 
 Status read_site_keys(const std::string& path, std::shared_ptr<const SiteKeys>& keys) {
   std::string text;

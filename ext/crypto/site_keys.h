@@ -11,11 +11,14 @@
 // | header        | the original header fields in the option (CCM)                             |
 // | payload       | payloads (GCM)                                                             |
 // | pool          | the reserved suffix of addresses that the provider may write               |
+// | rule_sets     | names of sets of values, under which a map's prefixes are kept (HMAC)      |
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "crypto/aes.h"
 #include "host/status.h"
@@ -38,6 +41,10 @@ struct SiteKeys {
   AesKey header;
   GcmKey payload;
   AesKey pool;
+  uint8_t rule_sets[kAesKeyBytes];
+
+  // A number for a text, as good as random without the key: the first 16 bytes of its HMAC-SHA256.
+  std::array<uint8_t, kAesBlock> name_of(std::string_view text) const;
 
  private:
   struct Derived;
