@@ -76,6 +76,9 @@ class Rewrites {
     return true;
   }
 
+  // What new addresses add to the complement of a checksum.
+  uint32_t address_change() const { return address_change_; }
+
   // What belongs in the body, whose checksum and ports the text has.
   void write(BodyKind kind, uint8_t protocol, uint8_t* body) const {
     const uint32_t at = body_checksum_at(kind);
@@ -289,7 +292,7 @@ DecryptResult HeaderDecryptor::restore(Packet& packet, const Item& item, uint8_t
   if (ipv6) {
     write_ipv6(item, text, extras, traffic_class, hop_limit, ip);
   } else {
-    write_ipv4(item, text, extras, traffic_class, hop_limit, ip);
+    write_ipv4(item, text, extras, rewrites.address_change(), traffic_class, hop_limit, ip);
   }
   const uint32_t trailer = text[layout.trailer];
   if (trailer != 0) {
@@ -300,7 +303,8 @@ DecryptResult HeaderDecryptor::restore(Packet& packet, const Item& item, uint8_t
 }
 
 void HeaderDecryptor::write_ipv4(const Item& item, const uint8_t* text, const Extras& extras,
-                                 uint8_t traffic_class, uint8_t hop_limit, uint8_t* ip) const {
+                                 uint32_t address_change, uint8_t traffic_class, uint8_t hop_limit,
+                                 uint8_t* ip) const {
   const uint32_t options = extras.ipv4_options.size;
   const uint32_t bytes = kIpv4Bytes + options;
   const uint32_t fragment = extras.has_fragment                       ? extras.ipv4_fragment
@@ -325,7 +329,14 @@ void HeaderDecryptor::write_ipv4(const Item& item, const uint8_t* text, const Ex
   sum = (sum >> 32) + (sum & 0xffffffff);
   sum = (sum >> 16) + (sum & 0xffff);
   uint16_t checksum = checksum_fold(static_cast<uint32_t>(sum));
-  checksum = static_cast<uint16_t>(checksum + extras.ipv4_checksum);
+  if (extras.ipv4_checksum != 0) {
+    // It is told for the addresses that the gateway saw.
+    const uint32_t folded = (address_change & 0xffff) + (address_change >> 16);
+    const uint16_t change = static_cast<uint16_t>(~checksum_fold(folded));
+    checksum = checksum_fold(static_cast<uint16_t>(~checksum) + change16(change, 0));
+    checksum = static_cast<uint16_t>(checksum + extras.ipv4_checksum);
+    checksum = checksum_fold(static_cast<uint16_t>(~checksum) + change);
+  }
   store_be64(ip, start);
   store_be32(ip + 8, static_cast<uint32_t>(ttl_and_protocol << 16 | checksum));
   store_be64(ip + 12, addresses);

@@ -68,7 +68,8 @@ class HeaderDecryptor {
   DecryptResult restore_seal(Packet& packet, const Item& item, const uint8_t* bytes,
                              int seal_place) const;
   void write_ipv4(const Item& item, const uint8_t* text, const Extras& extras,
-                  uint8_t traffic_class, uint8_t hop_limit, uint8_t* ip) const;
+                  uint32_t address_change, uint8_t traffic_class, uint8_t hop_limit,
+                  uint8_t* ip) const;
   void write_ipv6(const Item& item, const uint8_t* text, const Extras& extras,
                   uint8_t traffic_class, uint8_t hop_limit, uint8_t* ip) const;
 

@@ -72,6 +72,7 @@ def decrypt(frame: bytes, ring: Ring, macs: bytes, pool: Pool | None = None) -> 
     size = 16 if ipv6 else 4
     trailer, at = (text[3], 4) if ipv6 else (text[1], 4)
     addresses = [text[at : at + size], text[at + size : at + 2 * size]]
+    originals = b"".join(addresses)
     at += 2 * size
     ports = [u16(text, at), u16(text, at + 2)]
     old_checksum, checks = u16(text, at + 4), [u16(text, at + 6), u16(text, at + 8)]
@@ -136,9 +137,11 @@ def decrypt(frame: bytes, ring: Ring, macs: bytes, pool: Pool | None = None) -> 
         header += (20 + len(options) + len(body)).to_bytes(2, "big") + text[2:4] + where_bytes
         header += bytes([hop_limit, protocol])
         after = b"".join(addresses) + options
-        right = checksum(words(header + after))
         off_by = int.from_bytes(extras.get(IPV4_CHECKSUM, b""), "big")
-        header += (right + off_by & 0xFFFF).to_bytes(2, "big") + after
+        found = checksum(words(header + originals + options)) + off_by & 0xFFFF
+        if moved := words(after) - words(originals + options):
+            found = checksum(0xFFFF - found + moved % 0xFFFF)
+        header += found.to_bytes(2, "big") + after
     ether = b"\x86\xdd" if ipv6 else b"\x08\x00"
     return macs + tags + ether + header + body + bytes(trailer), seal
 
