@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bess_plugins.client import BessError, Client
 from bess_plugins.pb import e2_counters_pb2 as counters_pb
-from embark_gw.pipelines import Graph, decrypt_args, draw, encrypt_args
+from embark_gw.pipelines import Graph, decrypt_args, encrypt_args
 from embark_gw.site import Gateway, Key
 
-__all__ = ["GatewayError", "Keeper", "Status", "build", "check_files", "rotate", "status_of"]
-
-_POLL_S = 0.5
-_SILENT_S = 5.0
+__all__ = [
+    "GatewayError",
+    "Status",
+    "build",
+    "check_files",
+    "is_built",
+    "refusals",
+    "rotate",
+    "status_of",
+]
 
 
 class GatewayError(Exception):
@@ -45,7 +51,8 @@ def _check_private(path: Path) -> None:
 
 
 @contextmanager
-def _refusals(what: str) -> Iterator[None]:
+def refusals(what: str) -> Iterator[None]:
+    """What a daemon refuses is a `GatewayError` that says what it was about."""
     try:
         yield
     except BessError as error:
@@ -54,7 +61,7 @@ def _refusals(what: str) -> Iterator[None]:
 
 def build(client: Client, graph: Graph) -> None:
     """Give a daemon the pipelines, and nothing else; where one is refused it has none at all."""
-    with _refusals("the daemon"):
+    with refusals("the daemon"):
         client.reset_all()
     try:
         _make(client, graph)
@@ -67,22 +74,22 @@ def build(client: Client, graph: Graph) -> None:
 def _make(client: Client, graph: Graph) -> None:
     cpus = sorted(os.sched_getaffinity(0))
     for worker in range(graph.workers):
-        with _refusals(f"worker {worker}"):
+        with refusals(f"worker {worker}"):
             client.add_worker(worker, cpus[worker % len(cpus)])
     for port in graph.ports:
-        with _refusals(f"port {port.name}"):
+        with refusals(f"port {port.name}"):
             client.create_port(port.driver, port.name, **port.args)
     for module in graph.modules:
-        with _refusals(module.name):
+        with refusals(module.name):
             client.create_module(module.mclass, module.name, **module.args)
     for link in graph.links:
-        with _refusals(f"{link.source} to {link.target}"):
+        with refusals(f"{link.source} to {link.target}"):
             client.connect(link.source, link.target, link.ogate, link.igate)
     for module in graph.modules:
         if module.worker is not None:
-            with _refusals(f"task of {module.name}"):
+            with refusals(f"task of {module.name}"):
                 client.attach_task(module.name, wid=module.worker)
-    with _refusals("workers"):
+    with refusals("workers"):
         client.resume()
 
 
@@ -158,10 +165,10 @@ def rotate(client: Client, gateway: Gateway, key: Key, *, drain_s: float) -> Gat
 def update_receiving(client: Client, gateway: Gateway) -> None:
     """Take packets of the description's keys from now on."""
     args = decrypt_args(gateway)
-    with _refusals("decrypt"):
+    with refusals("decrypt"):
         client.run_module_command("decrypt", "update", "PrefixMatchDecryptCommandUpdateArg", args)
     if gateway.sealed:
-        with _refusals("open"):
+        with refusals("open"):
             client.run_module_command("open", "update", "PayloadOpenArg", {"keys": args["keys"]})
 
 
@@ -169,63 +176,7 @@ def update_sending(client: Client, gateway: Gateway) -> None:
     """Encrypt by the description's key, maps and pool from now on."""
     args = encrypt_args(gateway)
     if gateway.sealed:
-        with _refusals("seal"):
+        with refusals("seal"):
             client.run_module_command("seal", "update", "PayloadSealArg", {"key": args["key"]})
-    with _refusals("encrypt"):
+    with refusals("encrypt"):
         client.run_module_command("encrypt", "update", "PrefixMatchEncryptCommandUpdateArg", args)
-
-
-class Keeper:
-    """Keeps a gateway running on its daemon until it is stopped; ``tell`` gets what happens."""
-
-    def __init__(self, gateway: Gateway, tell: Callable[[str], None]) -> None:
-        self.gateway = gateway
-        self.graph = draw(gateway)
-        self.rebuilt = 0
-        self.status: Status | None = None
-        self._tell = tell
-        self._heard_s = time.monotonic()
-        self._silent = False
-
-    def start(self) -> None:
-        """Build it; a `GatewayError` says what is wrong."""
-        check_files(self.gateway)
-        with _refusals(f"{self.gateway.daemon}"), Client(self.gateway.daemon) as client:
-            build(client, self.graph)
-
-    def run(self, stop: Callable[[float], bool]) -> None:
-        """Look after it until ``stop``, which waits for so many seconds, says so."""
-        missed = False
-        while not stop(_POLL_S):
-            try:
-                with Client(self.gateway.daemon) as client:
-                    found = client.counters()
-                    if not is_built(found, self.graph):
-                        self._tell("the daemon lost its pipelines; building them again")
-                        build(client, self.graph)
-                        self.rebuilt += 1
-                        continue
-                if missed:
-                    self._tell("the daemon answers again")
-                missed = False
-                self._listen(status_of(found))
-            except (BessError, GatewayError) as error:
-                self.status = None
-                if not missed:
-                    self._tell(str(error))
-                missed = True
-
-    def _listen(self, now: Status) -> None:
-        """Notice when the provider takes packets and gives none back."""
-        before, self.status = self.status, now
-        if before is None or now.received["provider"] != before.received["provider"]:
-            self._heard_s = time.monotonic()
-            if self._silent:
-                self._tell("the provider sends packets again")
-            self._silent = False
-        elif now.sent["provider"] == before.sent["provider"]:
-            if not self._silent:
-                self._heard_s = time.monotonic()
-        elif not self._silent and time.monotonic() - self._heard_s > _SILENT_S:
-            self._silent = True
-            self._tell(f"the provider is silent: packets go there, none came for {_SILENT_S:.0f} s")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from embark_gw.gateway import Keeper
+from embark_gw.keeper import Keeper
 
 __all__ = ["GatewayCollector"]
 

@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 from bess_plugins.client import BessError, Client
-from embark_gw.gateway import GatewayError
+from embark_gw.gateway import GatewayError, refusals
 from embark_gw.pipelines import encrypt_args
 from embark_gw.site import Gateway
 
-__all__ = ["Swap", "SwapResult", "finish_swap", "journal_of", "update_rules"]
+__all__ = ["Swap", "SwapResult", "finish_swap", "journal_of", "make_swap", "update_rules"]
 
 _QUIET_S = 0.02
 _MOST_S = 5.0
@@ -66,6 +66,31 @@ class SwapResult:
     held_s: float
     mappings: int
     ended: int
+
+
+def make_swap(
+    provider: str,
+    maps: Path,
+    config: Mapping[str, Any],
+    firewalls: Sequence[str],
+    nats: Sequence[str],
+) -> Swap:
+    """``config`` is what MetadataMatch takes, as `embark_gw.provider.metadata_match` makes it."""
+    rules = [
+        {
+            **rule,
+            "terms": [
+                {
+                    name: value.hex() if isinstance(value, bytes) else value
+                    for name, value in term.items()
+                }
+                for term in rule["terms"]
+            ],
+        }
+        for rule in config["rules"]
+    ]
+    where = str(maps.absolute())
+    return Swap(provider, where, rules, config["default_gate"], [*firewalls], [*nats])
 
 
 def journal_of(gateway: Gateway) -> Path:
@@ -130,14 +155,6 @@ def _read_journal(gateway: Gateway) -> Swap:
         raise GatewayError(f"{path}: {error}; remove it, and update the rules again") from None
 
 
-@contextmanager
-def _refusals(what: str) -> Iterator[None]:
-    try:
-        yield
-    except BessError as error:
-        raise GatewayError(f"{what}: {error}") from None
-
-
 def _new_plan(gateway: Gateway, swap: Swap) -> dict[str, Any]:
     return {**encrypt_args(gateway), "maps_file": swap.maps}
 
@@ -145,7 +162,7 @@ def _new_plan(gateway: Gateway, swap: Swap) -> dict[str, Any]:
 def _prepare(ours: Client, theirs: Client, gateway: Gateway, swap: Swap) -> None:
     """Find out what would be refused."""
     _reencrypted(ours, [], _new_plan(gateway, swap), gateway)
-    with _refusals(f"provider at {swap.provider}"):
+    with refusals(f"provider at {swap.provider}"):
         there = {module["name"]: module["mclass"] for module in theirs.list_modules()}
     wanted = {**dict.fromkeys(swap.firewalls, "MetadataMatch"), **dict.fromkeys(swap.nats, "NAT")}
     for name, mclass in wanted.items():
@@ -157,9 +174,9 @@ def _prepare(ours: Client, theirs: Client, gateway: Gateway, swap: Swap) -> None
 def _swap(gateway: Gateway, swap: Swap) -> SwapResult:
     """Hold, swap, resume; may be done again."""
     with (
-        _refusals(gateway.daemon),
+        refusals(gateway.daemon),
         Client(gateway.daemon) as ours,
-        _refusals(f"provider at {swap.provider}"),
+        refusals(f"provider at {swap.provider}"),
         Client(swap.provider) as theirs,
     ):
         began = time.monotonic()
@@ -176,7 +193,7 @@ def _swap(gateway: Gateway, swap: Swap) -> SwapResult:
             raise
         # From here on there is no way back: the provider has the new rules.
         arg_type = "PrefixMatchEncryptCommandUpdateArg"
-        with _refusals("encrypt"):
+        with refusals("encrypt"):
             ours.run_module_command("encrypt", "update", arg_type, _new_plan(gateway, swap))
         if Path(swap.maps) != gateway.maps:
             _copy_private(Path(swap.maps), gateway.maps)
@@ -264,7 +281,7 @@ def _reencrypted(
     if not any(entry.nat for entry in gateway.pool):
         return []
     sources = [{"protocol": one["protocol"], "source": one["internal"]} for one in mappings]
-    with _refusals("reencrypt"):
+    with refusals("reencrypt"):
         found = ours.run_module_command(
             "encrypt",
             "reencrypt",

@@ -2,8 +2,8 @@
 """An enterprise, a provider and a server in network namespaces: `make demo-embark`, as root.
 
 A host downloads a page from the server. Its packets go through a gateway, which encrypts them, to
-a provider, whose firewall and NAT work on what they can't read, and back. Then the rules are changed
-while the gateway runs, and what the provider has seen is looked at.
+a provider, whose firewall and NAT work on what they can't read, and back. Then the rules are
+changed while the gateway runs, and what the provider has seen is looked at.
 """
 
 from __future__ import annotations
@@ -226,9 +226,17 @@ def demonstrate(stack: ExitStack, folder: Path, cloud: Client) -> None:
     """What the demo is about."""
     embark("keygen", "site.key")
     encrypt = ["encrypt-rules", "rules.v4", "--format", "iptables", "--key", "site.key"]
-    encrypt += ["--maps", "site.maps", "--out", "rules.json", "--pool", "nat:203.0.113.0/28"]
+    encrypt += ["--maps", "site.maps", "--out", "rules.json", "--pool", "203.0.113.0/28:nat"]
     embark(*encrypt)
-    embark("provider", "apply", "rules.json", "--daemon", f"unix:{folder}/cloud.sock")
+    embark(
+        "provider",
+        "apply",
+        "rules.json",
+        "--daemon",
+        f"unix:{folder}/cloud.sock",
+        "--module",
+        "firewall",
+    )
     provide(cloud, pool_of(folder / "rules.json"), folder / "seen.pcap")
     words = [*GATEWAY, "run", "gateway.yaml"]
     stack.enter_context(process("", *words, folder=folder, name="run"))
@@ -237,6 +245,22 @@ def demonstrate(stack: ExitStack, folder: Path, cloud: Client) -> None:
     if not download(folder):
         sys.exit("the page did not come through")
     embark("status", "gateway.yaml")
+    say("# The server is forbidden from now on, while everything runs.")
+    rules = (folder / "rules.v4").read_text(encoding="utf-8").replace("198.51.100.66", SERVER)
+    (folder / "strict.v4").write_text(rules, encoding="utf-8")
+    encrypt = ["encrypt-rules", "strict.v4", "--format", "iptables", "--key", "site.key"]
+    encrypt += ["--maps", "strict.maps", "--out", "strict.json", "--previous", "site.maps"]
+    embark(*encrypt, "--pool", "203.0.113.0/28:nat")
+    update = ["update-rules", "gateway.yaml", "--maps", "strict.maps", "--rules", "strict.json"]
+    cloud_address = f"unix:{folder}/cloud.sock"
+    embark(*update, "--provider", cloud_address, "--firewall", "firewall", "--nat", "nat")
+    if download(folder):
+        sys.exit("the page came through, though the rules forbid it")
+    say("# What the provider saw of all that:")
+    cloud.pause()
+    cloud.destroy_module("record")
+    cloud.destroy_port("seen")
+    embark("inspect", "seen.pcap", "--packets", "4")
 
 
 def pool_of(document: Path) -> list[dict[str, object]]:

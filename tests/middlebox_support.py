@@ -67,7 +67,9 @@ class Gateways:
         self.site = site
         self.engine: Engine = new_engine()
         [(mclass, args)] = site.encrypts()
-        self.engine.create_module("encrypt", mclass, args | ({"returns": returns} if returns else {}))
+        self.engine.create_module(
+            "encrypt", mclass, args | ({"returns": returns} if returns else {})
+        )
         [(mclass, args)] = site.decrypts()
         named = {"return_table": returns["name"]} if returns else {}
         self.engine.create_module("decrypt", mclass, args | named)

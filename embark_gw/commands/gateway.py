@@ -19,13 +19,20 @@ from bess_plugins.client import BessError, Client
 from e2ctl.metrics import MetricsError, serving
 from embark_gw import site
 from embark_gw.commands.common import JsonFlag, MetricsAddress, SitePath, one_line_errors
-from embark_gw.gateway import GatewayError, Keeper, Status, rotate, status_of
+from embark_gw.gateway import GatewayError, Status, rotate, status_of
+from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
+from embark_gw.provider.expand import ExpansionError
+from embark_gw.provider.metadata_match import config_of
+from embark_gw.rules.document import read_document
+from embark_gw.updates import make_swap, update_rules
 
 __all__ = ["app"]
 
 app = typer.Typer()
 log = logging.getLogger("embark_gw")
+_MOST_RULES = 250_000
+DEFAULT_MODULE = "embark_firewall"
 
 
 @app.command("run", epilog="Example: embark-gw run gateway.yaml --metrics 9100")
@@ -117,3 +124,44 @@ def rotate_command(
         with Client(gateway.daemon) as client:
             rotate(client, gateway, site.Key(file=key.absolute(), epoch=epoch), drain_s=drain)
     typer.echo(f"epoch {epoch} is in use; write 'key: {{file: {key}, epoch: {epoch}}}' into {path}")
+
+
+@app.command(
+    "update-rules",
+    epilog="Example: embark-gw update-rules gateway.yaml --maps new.maps --rules new.json "
+    "--provider 10.0.0.9:10514 --nat nat",
+)
+def update_command(
+    path: SitePath,
+    maps: Annotated[
+        Path, typer.Option("--maps", metavar="NEW.maps", help="Of `embark-gw encrypt-rules`.")
+    ],
+    rules: Annotated[
+        Path, typer.Option("--rules", metavar="NEW.json", help="Of the same; for the provider.")
+    ],
+    provider: Annotated[
+        str, typer.Option("--provider", metavar="ADDRESS", help="Of the provider's daemon.")
+    ],
+    firewalls: Annotated[
+        list[str] | None,
+        typer.Option("--firewall", metavar="MODULE", help="Its MetadataMatch; may be repeated."),
+    ] = None,
+    nats: Annotated[
+        list[str] | None,
+        typer.Option("--nat", metavar="MODULE", help="Its NATs; may be repeated."),
+    ] = None,
+) -> None:
+    """Go over to other rules while traffic flows: rules, NATs and gateway change as one.
+
+    Packets wait in the gateway meanwhile; none is classified by new rules with an old encryption.
+    The maps then take the place of those that the description names.
+    """
+    with one_line_errors(GatewayError, BessError, ExpansionError, OSError):
+        gateway = site.load(path)
+        config = config_of(read_document(rules), _MOST_RULES)
+        made = make_swap(provider, maps, config, firewalls or [DEFAULT_MODULE], nats or [])
+        done = update_rules(gateway, made)
+    typer.echo(
+        f"{rules}: in use; packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} "
+        f"translations of NATs went over" + (f", {done.ended} had ended" if done.ended else "")
+    )
