@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := $(shell git ls-files --cached --others --exclude-standard ext alpine bess_plugins e2ctl pyproject.toml setup.py)
+SOURCES := $(shell git ls-files --cached --others --exclude-standard ext alpine bess_plugins e2ctl embark_gw pyproject.toml setup.py)
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'ext/*.cc' 'ext/*.h')
 # The bindings are mostly pybind11's code, which is not for us to mend.
 TIDY_FILES := $(filter-out ext/bindings/%,$(filter %.cc,$(CXX_FILES)))

@@ -16,6 +16,7 @@ from bess_plugins.bessd.__main__ import app as bessd_plugin
 from bess_plugins.daemon.cli import app as e2d
 from bess_plugins.script.cli import app as bessrun
 from e2ctl.cli import app as e2ctl
+from embark_gw.cli import app as embark_gw
 from manual import (
     MODULE_HEADINGS,
     PORT_HEADINGS,
@@ -33,6 +34,7 @@ PROGRAMS = {
     "e2ctl": e2ctl,
     "e2d": e2d,
     "bessrun": bessrun,
+    "embark-gw": embark_gw,
     "python -m bess_plugins.bessd": bessd_plugin,
 }
 FAMILIES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import typer
 
-from embark_gw.commands import gateway, inspect
+from embark_gw.commands import gateway, inspect, provider, rules
 
 __all__ = ["app", "main"]
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Let a provider run middleboxes on traffic that it can't read.",
 )
-for commands in (gateway, inspect):
+for commands in (gateway, inspect, rules, provider):
     app.add_typer(commands.app)
 
 

@@ -35,9 +35,9 @@ class Plain(NamedTuple):
 
 
 def expand(document: EncryptedRules, most: int) -> Iterator[tuple[int, Action, Plain]]:
-    """Plain rules, with position and action of the rule that each is of; `ExpansionError` past `most`.
+    """Plain rules, with position and action of the rule that each is of.
 
-    Of equal ones only the first, which decides.
+    Of equal ones only the first, which decides. `ExpansionError` for more than `most`.
     """
     count = 0
     for number, rule in enumerate(document.rules):
@@ -63,7 +63,7 @@ def expand(document: EncryptedRules, most: int) -> Iterator[tuple[int, Action, P
                 yield number, rule.action, plain
 
 
-def _chosen(sets: Sequence[list[T]], index: int | None) -> Sequence[T | None]:
+def _chosen(sets: Sequence[Sequence[T]], index: int | None) -> Sequence[T | None]:
     return (None,) if index is None else sets[index]
 
 

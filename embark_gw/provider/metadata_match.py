@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from ipaddress import IPv6Network
-from typing import Any
+from typing import Any, NamedTuple
 
 from bess_plugins.client import BessError, Client
 from embark_gw.provider.expand import Plain, expand
@@ -17,12 +17,19 @@ from embark_gw.rules import ranges
 from embark_gw.rules.document import EncryptedRules
 from embark_gw.rules.model import Action
 
-__all__ = ["CLASS", "WrongClassError", "apply", "config_of"]
+__all__ = ["CLASS", "Applied", "WrongClassError", "apply", "config_of"]
 
 CLASS = "MetadataMatch"
 ACCEPT_GATE = 0
 DROP_GATE = 8192
 _GATES = {Action.ACCEPT: ACCEPT_GATE, Action.DENY: DROP_GATE}
+
+
+class Applied(NamedTuple):
+    """What was done."""
+
+    created: bool
+    rules: int  # that the module has
 
 
 class WrongClassError(Exception):
@@ -40,10 +47,10 @@ def config_of(document: EncryptedRules, most: int) -> dict[str, Any]:
     return {"default_gate": _GATES[document.default], "rules": rules}
 
 
-def apply(client: Client, name: str, document: EncryptedRules, most: int) -> bool:
+def apply(client: Client, name: str, document: EncryptedRules, most: int) -> Applied:
     """Load the rules into the module, replacing all that it has at once; make it where it isn't.
 
-    Whether it was made. Raises `WrongClassError`, `ExpansionError` or `BessError`; then nothing
+    Raises `WrongClassError`, `ExpansionError` or `BessError`; then nothing
     changed.
     """
     config = config_of(document, most)
@@ -53,11 +60,11 @@ def apply(client: Client, name: str, document: EncryptedRules, most: int) -> boo
         if error.code != errno.ENOENT:
             raise
         client.create_module(CLASS, name, **config)
-        return True
+        return Applied(True, len(config["rules"]))
     if found != CLASS:
         raise WrongClassError(f"module {name} is a {found}; rules are for a {CLASS}")
     client.run_module_command(name, "set_runtime_config", "MetadataMatchConfig", config)
-    return False
+    return Applied(False, len(config["rules"]))
 
 
 def _alternatives(plain: Plain) -> Iterator[list[dict[str, Any]]]:

@@ -27,6 +27,7 @@ PROGRAM_MODULES = {
     "e2ctl": "e2ctl.cli",
     "e2d": "bess_plugins.daemon.cli",
     "bessrun": "bess_plugins.script.cli",
+    "embark-gw": "embark_gw.cli",
 }
 
 
@@ -134,10 +135,14 @@ def test_every_option_has_help_and_stands_on_the_page(words: str, parameter: Any
     assert all(option in section[1] for option in spelled)
 
 
+def completion_variable(program: str) -> str:
+    return f"_{program.upper().replace('-', '_')}_COMPLETE"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize("program", sorted(PROGRAM_MODULES))
 def test_completion_scripts(program: str, shell: str) -> None:
-    variable = f"_{program.upper()}_COMPLETE"
+    variable = completion_variable(program)
     result = subprocess.run(
         [sys.executable, "-P", "-m", PROGRAM_MODULES[program]],
         env={**os.environ, variable: f"source_{shell}"},
@@ -158,7 +163,7 @@ def test_completion_offers_the_commands(program: str) -> None:
         [sys.executable, "-P", "-m", PROGRAM_MODULES[program]],
         env={
             **os.environ,
-            f"_{program.upper()}_COMPLETE": "complete_bash",
+            completion_variable(program): "complete_bash",
             "COMP_WORDS": f"{program} ",
             "COMP_CWORD": "1",
         },

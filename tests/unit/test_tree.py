@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LICENCE = "SPDX-License-Identifier: BSD-3-Clause"
 MAX_LINES = 400
-LIMITED = ("ext/", "bess_plugins/", "e2ctl/", "bench/")
+LIMITED = ("ext/", "bess_plugins/", "e2ctl/", "embark_gw/", "bench/")
 # The protocol's messages keep BESS's files.
 LONG = {
     "bess_plugins/proto/e2_msg.proto",
