@@ -10,7 +10,7 @@ CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'ext/*.cc
 # The bindings are mostly pybind11's code, which is not for us to mend.
 TIDY_FILES := $(filter-out ext/bindings/%,$(filter %.cc,$(CXX_FILES)))
 
-.PHONY: demo demo-e2 test bench bench-alpine bench-e2 docs lint sanitize clean
+.PHONY: demo demo-e2 demo-embark test bench bench-alpine bench-e2 docs lint sanitize clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,11 @@ demo-e2: $(STAMP)
 	$(BIN)/python examples/make_capture.py out/demo.pcap
 	@capture="$${E2_DATA:-../shared/data}/traces/sanitized4k.pcap"; test -f "$$capture" || capture=out/demo.pcap; \
 	  $(BIN)/python examples/cluster_demo.py "$$capture" out/demo-e2
+
+# As root, with Debian's iproute2, ethtool and curl.
+demo-embark: $(STAMP)
+	rm -rf out/demo-embark
+	$(BIN)/python examples/embark_demo.py out/demo-embark
 
 # Tests run from their own folder, so that the installed package is what is tested.
 test: $(STAMP)

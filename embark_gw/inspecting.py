@@ -50,6 +50,7 @@ class Seen:
         ports = "" if self.ports is None else f" ports {self.ports[0]} > {self.ports[1]}"
         flags = f" {','.join(self.tcp_flags)}" if self.tcp_flags else ""
         payload = f"{self.payload_bytes} bytes {'sealed' if self.sealed else 'IN CLEAR'}"
+        payload = payload if self.payload_bytes else "none"
         return (
             f"{self.src} > {self.dst} {self.protocol}{ports}{flags}; {self.kind}, epoch "
             f"{self.epoch}, hop limit {self.hop_limit}, {self.length} bytes, payload: {payload}"

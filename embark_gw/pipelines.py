@@ -120,7 +120,9 @@ class _Drawing:
                 Port(name, "AFPacketPort", {"ifname": side.device, "promiscuous": True})
             )
             self.add(f"{name}_in", "PortInc", {"port": name}, worker=0)
-            self.add(f"{name}_out", "PortOut", {"port": name})
+            # One worker has the port, whoever sends.
+            queue = self.add(f"{name}_out", "Queue", {"size": _QUEUE_PACKETS}, worker=0)
+            self.link(queue, self.add(f"{name}_send", "PortOut", {"port": name}))
         self.to_provider()
         self.from_provider()
         return Graph(tuple(self.ports), tuple(self.modules), tuple(self.links), 1 + gateway.workers)

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Another rule set while traffic flows: no packet meets new rules with an old encryption.
 
-Rules that change may change how every address is encrypted, so rules, the state of NATs and what the
-gateway encrypts by have to change as one (section 4.3.2 of the dissertation):
+Rules that change may change how every address is encrypted, so rules, the state of NATs and what
+the gateway encrypts by have to change as one (section 4.3.2 of the dissertation):
 
-1. *prepare*: the new maps are read, and the mappings of NATs, whose internal endpoints the gateway
-   can tell in the new encryption. Nothing changes.
+1. *prepare*: the new maps are read, and what the provider lacks is found out. Nothing changes.
 2. *hold*: the gateway's workers stop, and packets wait in its queues; what is on its way at the
    provider passes under the old rules.
-3. *swap*: rules and NATs change at the provider, then the gateway's maps. What fails before the
-   gateway has the new maps is taken back.
+3. *swap*: rules and the mappings of NATs, whose internal endpoints the gateway can tell in the new
+   encryption, change at the provider; then the gateway's maps. What fails before the gateway has
+   the new maps is taken back.
 4. *resume*.
 
 A journal beside the maps says that a swap is under way: whoever finds it without an owner (another
-`update-rules`, or the gateway that runs) does the swap once more, which does no harm, and resumes. So
-the provider never waits for a gateway, only the gateway's packets do.
+`update-rules`, or the gateway that runs) does the swap once more, which does no harm, and resumes.
+So the provider never waits for a gateway; only the gateway's packets do.
 """
 
 from __future__ import annotations

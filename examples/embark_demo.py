@@ -55,7 +55,8 @@ def embark(*words: str) -> None:
     """Run `embark-gw` and show it with its output."""
     say(f"$ embark-gw {shlex.join(words)}")
     done = subprocess.run([*GATEWAY, *words], capture_output=True, text=True, check=False)
-    say((done.stdout + done.stderr).rstrip())
+    if said := (done.stdout + done.stderr).rstrip():
+        say(said)
     if done.returncode not in (0, 3):
         sys.exit("that failed")
 
@@ -177,10 +178,11 @@ def provide(cloud: Client, pool: list[dict[str, object]], capture: Path) -> None
     )
     cloud.connect("in", "decap")
     cloud.connect("decap", "look")
-    cloud.connect("look", "firewall", 0)
+    cloud.connect("look", "way", 0)
     cloud.connect("look", "record", 1)
-    cloud.connect("firewall", "way")
-    cloud.connect("way", "nat", 0, 0)
+    cloud.connect("way", "firewall", 0)
+    cloud.connect("firewall", "nat", 0, 0)
+    # The NAT lets only answers in.
     cloud.connect("way", "nat", 1, 1)
     cloud.connect("nat", "turn", 0)
     cloud.connect("nat", "turn", 1)
