@@ -15,7 +15,7 @@ from bess_plugins.client import BessError, Client
 from embark_gw.provider.expand import Plain, expand
 from embark_gw.rules import ranges
 from embark_gw.rules.document import EncryptedRules
-from embark_gw.rules.model import Action
+from embark_gw.rules.model import ANY_PORT, Action
 
 __all__ = ["CLASS", "Applied", "WrongClassError", "apply", "config_of"]
 
@@ -39,12 +39,12 @@ class WrongClassError(Exception):
 def config_of(document: EncryptedRules, most: int) -> dict[str, Any]:
     """What `set_runtime_config` takes; `ExpansionError` for more than `most` rules."""
     last = len(document.rules)
-    rules = [
-        {"gate": _GATES[action], "priority": last - number, "terms": terms}
-        for number, action, plain in expand(document, most)
-        for terms in _alternatives(plain)
-    ]
-    return {"default_gate": _GATES[document.default], "rules": rules}
+    rules: dict[str, dict[str, Any]] = {}
+    for number, action, plain in expand(document, most):
+        for terms in _alternatives(plain):
+            rule = {"gate": _GATES[action], "priority": last - number, "terms": terms}
+            rules.setdefault(repr(terms), rule)  # of equal ones the first decides
+    return {"default_gate": _GATES[document.default], "rules": [*rules.values()]}
 
 
 def apply(client: Client, name: str, document: EncryptedRules, most: int) -> Applied:
@@ -74,7 +74,12 @@ def _alternatives(plain: Plain) -> Iterator[list[dict[str, Any]]]:
         if prefix is not None and (network := IPv6Network(prefix)).prefixlen > 0:
             value, mask = network.network_address.packed, network.netmask.packed
             terms.append({"field": field, "value_bin": value, "mask_bin": mask})
-    for field, pair in (("l4.sport", plain.sport), ("l4.dport", plain.dport)):
+    ports = {"l4.sport": plain.sport, "l4.dport": plain.dport}
+    if ANY_PORT[0] in ports.values():  # which only asks for a header that has ports
+        ports = {field: pair for field, pair in ports.items() if pair != ANY_PORT[0]}
+        if not any(ports.values()):
+            ports = {"l4.sport": ANY_PORT[0]}
+    for field, pair in ports.items():
         if pair is not None:
             terms.append({"field": field, "range": {"min": pair[0], "max": pair[1]}})
     terms.append({"field": "ip.version", "value": 6})

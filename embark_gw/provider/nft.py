@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Encrypted rules for the kernel's firewall, as `nft -f` reads them: its sets are ours.
 
-The text replaces the table as a whole in one transaction. Fields are compared behind all extension
-headers, and only in packets that have them.
+The text replaces the table as a whole in one transaction. Pieces of a datagram behind its first one
+have no ports, but kernels do compare what is there instead: such pieces have a chain of their own,
+with all rules that ask for none.
 """
 
 from __future__ import annotations
@@ -45,10 +46,17 @@ def _lines(document: EncryptedRules) -> Iterator[str]:
     yield "  chain forward {"
     policy = _VERDICTS[document.default]
     yield f"    type filter hook forward priority filter; policy {policy};"
-    for rule in document.rules:
-        yield f"    {_rule(rule)}"
+    yield "    frag frag-off != 0 goto pieces"
+    yield from (f"    {_rule(rule)}" for rule in document.rules)
+    yield "  }"
+    yield "  chain pieces {"
+    yield from (f"    {_rule(rule)}" for rule in document.rules if not _has_ports(rule))
     yield "  }"
     yield "}"
+
+
+def _has_ports(rule: EncryptedRule) -> bool:
+    return rule.sport is not None or rule.dport is not None
 
 
 def _element(part: str | tuple[int, int]) -> str:
