@@ -156,8 +156,7 @@ class PathMtu final : public Module {
   }
 
   void clamp(uint8_t* data, const Headers& h) const {
-    const bool syn = h.ip_proto == kProtoTcp && h.payload_off != 0 && !h.fragment &&
-                     (h.tcp_flags & kTcpSyn) != 0;
+    const bool syn = h.ip_proto == kProtoTcp && h.payload_off != 0 && (h.tcp_flags & kTcpSyn) != 0;
     if (!syn || !limits_.clamp) return;
     const uint32_t most = h.ip_version == 4 ? limits_.mtu - kIpv4Bytes : limits_.mtu6 - kIpv6Bytes;
     clamp_mss(data + h.l4_off, h.payload_off - h.l4_off,
