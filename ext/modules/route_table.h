@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Longest prefix match: Ipv4Routes (DIR-24-8) and Ipv6Routes (a hash table per prefix length).
 //
-// Prefixes are 1 bit long or more; what a packet without a route does is the caller's affair.
+// IPv4 prefixes are 1 bit long or more; what a packet without a route does is the caller's affair.
 // Lookups neither allocate nor lock; changes run beside them in a Live<> (host/live_table.h) only.
 #pragma once
 
@@ -172,7 +172,8 @@ class Ipv6Routes {
   }
   size_t size() const { return size_; }
 
-  void add(const MatchKey& prefix, uint32_t length, Gate gate) {
+  // Adds a rule or replaces its value: a gate, where find_batch is used.
+  void add(const MatchKey& prefix, uint32_t length, uint64_t value) {
     size_t at = 0;
     while (at < lengths_.size() && lengths_[at].length > length) ++at;
     if (at == lengths_.size() || lengths_[at].length != length) {
@@ -182,7 +183,7 @@ class Ipv6Routes {
                       Length{length, masked(ones, length), KeyTable(2, 1)});
     }
     bool created = false;
-    *lengths_[at].table.insert(prefix.words, created) = gate;
+    *lengths_[at].table.insert(prefix.words, created) = value;
     size_ += created;
   }
 
@@ -200,6 +201,17 @@ class Ipv6Routes {
   void clear() {
     lengths_.clear();
     size_ = 0;
+  }
+
+  // The value of the longest prefix that holds the address; nullptr without one.
+  const uint64_t* find(const MatchKey& address) const {
+    for (const Length& at : lengths_) {
+      const uint64_t key[2] = {address.words[0] & at.mask.words[0],
+                               address.words[1] & at.mask.words[1]};
+      const uint64_t* const found = at.table.find(key);
+      if (found != nullptr) return found;
+    }
+    return nullptr;
   }
 
   // Sets the gate of each address that has a route. An address is the first two words of a key.

@@ -207,6 +207,8 @@ std::vector<Case> cases(const EmbarkFiles& files) {
                   {"ext_range", map({{"start", "64.0.0.0"}, {"end", "191.255.255.255"}})}}))}})},
       {"L2Forward", {}},
       {"ArpResponder", map({{"ip", "0.0.0.0"}, {"mac_addr", "02:00:00:00:00:01"}})},
+      {"NeighborResponder", map({{"ip", "::/0"}, {"mac_addr", "02:00:00:00:00:01"}})},
+      {"PathMtu", map({{"mtu", 1500}})},
       {"UrlFilter", map({{"blacklist", list(map({{"host", "h"}, {"path", "/"}}))}})},
       {"DRR", map({{"num_flows", 7}, {"max_flow_queue_size", 100}})},
       {"Buffer", {}},

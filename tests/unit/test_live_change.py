@@ -17,6 +17,7 @@ import pytest
 from scapy.contrib.geneve import GENEVE
 from scapy.contrib.mpls import MPLS
 from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
@@ -150,6 +151,10 @@ def blacklist(hosts: range) -> dict[str, Any]:
 FRAMES = [frame(i) for i in range(BATCH)]
 LABELLED = [bytes(Ether(**MACS) / MPLS(label=i, s=1) / IP()) for i in range(BATCH)]
 REQUESTS = [bytes(Ether(**MACS) / ARP(pdst="10.0.0.9", psrc=f"10.0.0.{i}")) for i in range(BATCH)]
+SOLICITATIONS = [
+    bytes(Ether(**MACS) / IPv6(src=f"2001:db8::a{i:x}", hlim=255) / ICMPv6ND_NS(tgt="2001:db8::9"))
+    for i in range(BATCH)
+]
 TUNNELLED = [tunnelled(i) for i in range(BATCH)]
 HTTP = [request(i) for i in range(BATCH)]
 # Connections that the module hasn't seen: it remembers which ones it blocked.
@@ -321,6 +326,15 @@ CASES = {
         ("add", {"ip": "10.0.0.9", "mac_addr": mac(1000)}),
         26,
         packets=REQUESTS,
+    ),
+    "NeighborResponder": Case(
+        "NeighborResponder",
+        {"ip": "2001:db8::/64", "mac_addr": mac(1000)},
+        (),
+        ("add", {"ip": "2001:db8::9", "mac_addr": mac(1001)}),
+        ("delete", {"ip": "2001:db8::9"}),
+        10,
+        packets=SOLICITATIONS,
     ),
     "MPLSPop": Case(
         "MPLSPop",
