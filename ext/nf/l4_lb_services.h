@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// L4LB's services and backends: who is behind a virtual endpoint, and which of them a new
+// connection gets.
+//
+// That is consistent hashing by a lookup table (Eisenbud et al., Maglev, NSDI 2016, section 3.4):
+// backends take turns in choosing places, each in an order of its own, so that each has its share
+// and few places change when one comes or goes. A backend that is down keeps its places; who hits
+// one of them tries others, in an order that depends on the connection. So nobody computes a table
+// when a backend fails, and the connections of the others stay where they are.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "host/args.h"
+#include "host/headers.h"
+#include "host/status.h"
+#include "modules/flow_table.h"
+
+namespace e2 {
+
+// Address (IPv4 in the first 4 bytes), port, protocol, and IP version. Port 0 stands for all.
+struct LbEndpoint {
+  uint64_t address[2] = {};
+  uint32_t rest = 0;
+
+  static uint32_t make_rest(uint16_t port, uint8_t proto, uint8_t version) {
+    return port | uint32_t{proto} << 16 | uint32_t{version} << 24;
+  }
+  uint16_t port() const { return static_cast<uint16_t>(rest); }
+  uint8_t proto() const { return static_cast<uint8_t>(rest >> 16); }
+  uint8_t version() const { return static_cast<uint8_t>(rest >> 24); }
+  const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(address); }
+  bool operator==(const LbEndpoint& other) const {
+    return rest == other.rest && address[0] == other.address[0] && address[1] == other.address[1];
+  }
+  uint64_t hash() const { return flow_mix(address[0] ^ flow_mix(address[1] ^ rest)); }
+  LbEndpoint with_port(uint16_t port) const {
+    LbEndpoint other = *this;
+    other.rest = make_rest(port, proto(), version());
+    return other;
+  }
+};
+
+// Endpoints by number, for packets to look up.
+class LbIndex {
+ public:
+  static constexpr uint32_t kNone = UINT32_MAX;
+
+  LbIndex() : slots_(1) {}
+  void add(const LbEndpoint& endpoint, uint32_t number);
+  uint32_t find(const LbEndpoint& endpoint) const {
+    for (size_t at = endpoint.hash();; ++at) {
+      const Slot& slot = slots_[at & (slots_.size() - 1)];
+      if (slot.number == kNone || slot.endpoint == endpoint) return slot.number;
+    }
+  }
+
+ private:
+  struct Slot {
+    LbEndpoint endpoint;
+    uint32_t number = kNone;
+  };
+  std::vector<Slot> slots_;  // at most half of them are taken
+  size_t size_ = 0;
+};
+
+struct LbBackend {
+  LbEndpoint endpoint;     // port 0: that of the packet
+  LbEndpoint virtual_end;  // of its service
+  uint32_t weight = 1;
+  bool direct = false;
+  uint8_t mac[6] = {};   // of a direct service
+  bool used = false;     // the place is taken
+  bool removed = false;  // it serves the connections that it has, and goes with the last
+  bool draining = false;
+  Field<bool> down{};     // so it was told
+  Field<bool> failing{};  // SYNs were not answered
+  Field<uint64_t> flows{};
+  Field<uint64_t> connections{};
+  Field<uint64_t> unanswered_syns{};
+  uint64_t retry_ns = 0;     // a failing one gets a connection again
+  uint32_t to_change = 0;    // what its address adds to the complement of a checksum
+  uint32_t from_change = 0;  // and what the virtual one does on the way back
+
+  bool available(uint64_t now) const { return !down && (!failing || now >= retry_ns); }
+};
+
+struct LbService {
+  LbEndpoint endpoint;
+  bool direct = false;
+  std::vector<uint16_t> members;  // backends that new connections may get
+  std::vector<uint16_t> table;    // Maglev's; empty without members
+};
+
+class LbServices {
+ public:
+  static constexpr uint32_t kNone = LbIndex::kNone;
+  static constexpr uint32_t kMostServices = 256;
+  static constexpr uint32_t kMostBackends = 4096;
+  static constexpr uint32_t kMostMembers = 1024;
+
+  LbServices() : backends_(std::make_unique<LbBackend[]>(kMostBackends)) {}
+
+  // A list of L4LBService, which replaces all; backends that are in it keep their state. On an
+  // error nothing changes.
+  Status read(const Args::List& list, const std::string& where);
+  uint32_t count() const { return static_cast<uint32_t>(services_.size()); }
+  const LbService& service(uint32_t i) const { return services_[i]; }
+  LbBackend& backend(uint32_t i) const { return backends_[i]; }
+  // By the destination of a packet; kNone where it isn't a service's.
+  uint32_t find_service(const LbEndpoint& destination) const {
+    return find(by_endpoint_, destination, any_port_);
+  }
+  // By the source of an answer; kNone where it isn't a backend's.
+  uint32_t find_backend(const LbEndpoint& source) const {
+    return find(by_backend_, source, any_backend_port_);
+  }
+  // Whether any service has that address, of which `rest` is only the version.
+  bool has_address(const LbEndpoint& address) const { return addresses_.find(address) != kNone; }
+
+  // Of a connection with that hash; kNone where no backend is available.
+  uint32_t pick(const LbService& service, uint64_t hash, uint64_t now) const;
+
+  // Makes tables anew, after a change of who drains.
+  void make_tables();
+
+ private:
+  struct Reading;
+
+  static uint32_t find(const LbIndex& index, const LbEndpoint& endpoint, bool any_port) {
+    const uint32_t found = index.find(endpoint);
+    if (found != kNone || !any_port) return found;
+    return index.find(endpoint.with_port(0));
+  }
+  Status read_service(const Args& args, const std::string& where, Reading& reading) const;
+  Status read_backend(const Args& args, const std::string& where, Reading& reading) const;
+  void take_over(const Reading& reading);
+  LbBackend& place_for(const LbEndpoint& endpoint) const;
+  void make_indices();
+  void make_table(LbService& service) const;
+
+  std::vector<LbService> services_;
+  std::unique_ptr<LbBackend[]> backends_;
+  LbIndex by_endpoint_;
+  LbIndex by_backend_;
+  LbIndex addresses_;
+  bool any_port_ = false;
+  bool any_backend_port_ = false;
+};
+
+}  // namespace e2
