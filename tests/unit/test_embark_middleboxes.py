@@ -38,7 +38,7 @@ class Nats:
             self.gateways.engine.create_module(name, "NAT", args)
 
     def run(self, frame: bytes, ipv6: bool, reverse: bool) -> tuple[bytes | None, bytes | None]:
-        """What comes out in clear, as gateways leave packets, and what out of the second gateway."""
+        """What comes out in clear, as gateways leave packets, and out of the second gateway."""
         gate, out_gate = (1, 0) if reverse else (0, 1)
         clear = self.clear.run_packets("nat", [frame], gate).get(out_gate, [])
         return (restored(clear[0]) if clear else None), self.between(frame, ipv6, reverse)
