@@ -316,7 +316,8 @@ class AgentServer:
         while not self._stopped.is_set():
             with suppress(BessError), self._dataplane.client.events() as events:
                 for event in events:
-                    subject = event["module"].partition(":")[2].partition("~")[0]
+                    # Of `load:ids.0` or, where an NF reports itself, of `ids.0~1f00ba12`.
+                    subject = event["module"].partition("~")[0].split(":")[-1]
                     values = {name: int(value) for name, value in event["values"].items()}
                     self._tell(subject, event["kind"], values)
             self._stopped.wait(_WATCH_S)
