@@ -87,11 +87,23 @@ class Scaler:
         return flows.left(plan, instance, await flows.status_of(plan, self._agents, instance))
 
     async def push(self, instance: str) -> None:
-        """Tell upstream of a change, with the flows that stay; a drained instance goes."""
+        """Tell upstream of a change, with the flows that stay; a drained instance goes.
+
+        One that has got a flow again meanwhile, which came as an exception from an earlier change,
+        is left for another time.
+        """
         async with self.changing:
             inputs, plan = self._current()
+            if instance not in plan.detours:
+                raise TransitionError(f"{instance} is neither being split nor drained")
+            old = [exception for exception in plan.exceptions if exception.instance == instance]
+            if plan.detours[instance].kind == "drain" and old:
+                plan = await self._apply(inputs, transitions.forget(plan.running, old))
+                status = await flows.status_of(plan, self._agents, instance)
+                if flows.left(plan, instance, status) > 0:
+                    return
             stays = await flows.staying(plan, self._agents, instance)
-            drained = plan.running.detours[instance].kind == "drain"
+            drained = plan.detours[instance].kind == "drain"
             plan = await self._apply(
                 inputs, transitions.push(plan.running, instance, () if drained else stays)
             )
@@ -115,9 +127,10 @@ class Scaler:
         plan = self._current()[1]
         if instance in plan.detours:
             drained = plan.detours[instance].kind == "drain"
-            while await self.left(instance) > (0 if drained else few):
-                await asyncio.sleep(_POLL_S)
-            await self.push(instance)
+            while instance in self._current()[1].detours:
+                while await self.left(instance) > (0 if drained else few):
+                    await asyncio.sleep(_POLL_S)
+                await self.push(instance)
         elif not any(exception.instance == instance for exception in plan.exceptions):
             raise TransitionError(f"{instance} is neither being split nor drained")
         while any(e.instance == instance for e in self._current()[1].exceptions):

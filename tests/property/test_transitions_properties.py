@@ -123,6 +123,11 @@ class Model:
         detour, kept = self.now.detours[name], self.kept(name)
         if detour.kind == "drain" and kept and not is_pushed(self.now, name):
             return
+        old = [e for e in self.now.exceptions if e.instance == name]
+        if detour.kind == "drain" and old:
+            self.change(forget(self.now, old))
+            self.before = self.now
+            return
         if not is_pushed(self.now, name):
             stays = detour.target if detour.kind == "resume" else name
             exceptions = [FlowException(stays, (("sport", flow),)) for flow in kept]
