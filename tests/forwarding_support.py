@@ -66,7 +66,7 @@ class Router:
         return _run("ip", "netns", "exec", self.space, *command, text=text)
 
     def passed(self, frames: Sequence[bytes]) -> list[bool]:
-        """Which of the frames come out at the other side."""
+        """Which of the frames come out at the other side, besides what a REJECT answers."""
         found: set[bytes] = set()
         for start in range(0, len(frames), _BURST):
             for frame in frames[start : start + _BURST]:
@@ -75,7 +75,6 @@ class Router:
             found |= self._read()
         keys = [_key(frame) for frame in frames]
         assert len({*keys}) == len(keys), "frames can't be told apart"
-        assert found <= {*keys}
         return [key in found for key in keys]
 
     def _wait(self, number: int) -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from chain_support import run_counted
 from embark_support import write_key
-from forwarding_support import HOST_MAC, ROUTER_MAC, Router, needs_router, router
-from rules_support import packet_of, rules_for, trace_frames
 
 from bess_plugins._crypto import SiteKeys, write_prefix_maps
 from classbench import DATA
@@ -21,7 +19,9 @@ from embark_gw.provider.nft import render_nft
 from embark_gw.rules.document import FIELDS, EncryptedRules, check_model
 from embark_gw.rules.encrypt import encrypt
 from embark_gw.rules.model import Action, Packet, RuleSet
+from forwarding_support import HOST_MAC, ROUTER_MAC, Router, needs_router, router
 from harness import new_engine
+from rules_support import packet_of, rules_for, trace_frames
 
 SITE_KEY = bytes(range(100, 132))
 MOST = 200_000
