@@ -184,7 +184,7 @@ class _Rule:
         self._version = version
         self._match = Match()
         self._either: Match | None = None  # --ports: of the source, or of the destination
-        self._does: Action | Return | str | None = None
+        self._does: str | None = None
 
     def take(self, option: Word, reader: _Reader) -> None:
         """One option with what belongs to it."""
@@ -208,6 +208,8 @@ class _Rule:
             reader.value(option)
         elif name in ("-j", "--jump"):
             self._does = reader.value(option).text
+            if self._does in _OTHER_TARGETS:
+                raise RefusedError(f"target {self._does} neither accepts nor denies")
         elif name == "--reject-with" and self._does == "REJECT":
             reader.value(option)
         elif name.startswith("-"):
@@ -282,9 +284,6 @@ class _Rule:
 
     def verdict(self) -> Action | Return | str:
         """What it does."""
-        does = self._does
-        if does is None:
+        if self._does is None:
             raise RefusedError("it decides nothing: there is no -j")
-        if does in _OTHER_TARGETS:
-            raise RefusedError(f"target {does} neither accepts nor denies")
-        return _TARGETS.get(str(does), does)
+        return _TARGETS.get(self._does, self._does)

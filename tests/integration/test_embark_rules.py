@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chain_support import run_counted
 from embark_support import write_key
+from scapy.all import wrpcap
+from scapy.layers.l2 import Ether
 
 from bess_plugins._crypto import SiteKeys, write_prefix_maps
 from classbench import DATA
@@ -18,7 +22,8 @@ from embark_gw.provider.metadata_match import config_of
 from embark_gw.provider.nft import render_nft
 from embark_gw.rules.document import FIELDS, EncryptedRules, check_model
 from embark_gw.rules.encrypt import encrypt
-from embark_gw.rules.model import Action, Packet, RuleSet
+from embark_gw.rules.formats import Format, parse_rules
+from embark_gw.rules.model import Action, Packet, RuleSet, combine
 from forwarding_support import HOST_MAC, ROUTER_MAC, Router, needs_router, router
 from harness import new_engine
 from rules_support import packet_of, rules_for, trace_frames
@@ -122,3 +127,73 @@ def test_metadata_match(world: World) -> None:
     engine.create_module("m", "MetadataMatch", config_of(world.document, MOST))
     found = {frame: Action.ACCEPT for frame in engine.run_packets("m", world.frames).get(0, [])}
     assert [found.get(frame, Action.DENY) for frame in world.frames] == world.wanted
+
+
+@needs_traces
+@needs("tshark")
+def test_tshark_finds_nothing_wrong(world: World, tmp_path: Path) -> None:
+    capture = tmp_path / "encrypted.pcap"
+    wrpcap(str(capture), [Ether(frame) for frame in world.frames])
+    wrong = "_ws.malformed || tcp.checksum.status == 0 || udp.checksum.status == 0 || !ipv6"
+    checked = ("-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE")
+    alone = ("--disable-all-protocols", *_enabled("eth", "ethertype", "ipv6", "tcp", "udp"))
+    command = ["tshark", "-r", str(capture), *alone, *checked]
+    assert run_program([*command, "-Y", wrong]) == ""
+    whole = "ipv6.dstopts && (tcp || udp)"
+    assert run_program([*command, "-Y", whole]).count("\n") > 3000
+
+
+def _enabled(*protocols: str) -> list[str]:
+    return [word for name in protocols for word in ("--enable-protocol", name)]
+
+
+@needs_traces
+def test_a_daemon_gets_rules_and_others_instead(world: World, tmp_path: Path) -> None:
+    """`provider apply` makes the classifier, then replaces all that it has, or nothing."""
+    path = tmp_path / "rules.json"
+    path.write_text(world.document.text())
+
+    def embark_gw(*more: str) -> subprocess.CompletedProcess[str]:
+        command = ("provider", "apply", str(path), "--daemon", e2d.address, *more)
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "embark_gw.cli", *command],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def rules_of(client: Client) -> list[dict[str, Any]]:
+        config = client.run_module_command("fw", "get_runtime_config")
+        return list(config.get("rules", []))
+
+    with real_daemon(tmp_path) as e2d, Client(e2d.address) as client:
+        first = embark_gw("--module", "fw")
+        assert first.returncode == 0, first.stderr
+        assert first.stdout.startswith("made fw with ")
+        before = rules_of(client)
+        assert len(before) == len(config_of(world.document, MOST)["rules"])
+        small = world.document.model_copy(update={"rules": world.document.rules[:3]})
+        path.write_text(small.text())
+        done = json.loads(embark_gw("--module", "fw", "--json").stdout)
+        assert done["created"] is False
+        assert len(rules_of(client)) == done["rules"] == len(config_of(small, MOST)["rules"])
+        path.write_text(world.document.text())
+        failed = embark_gw("--module", "fw", "--max-rules", "5")
+        assert failed.returncode == 1 and "more than 5" in failed.stderr
+        assert len(rules_of(client)) == done["rules"]
+        client.create_module("Sink", "other")
+        failed = embark_gw("--module", "other")
+        assert failed.stderr == "embark-gw: module other is a Sink; rules are for a MetadataMatch\n"
+
+
+def test_blocklists_take_a_prefix_per_direction(tmp_path: Path) -> None:
+    """Thousands of addresses, and packets of theirs and beside them."""
+    draw = random.Random(5)
+    listed = sorted({draw.randrange(0x0B000000, 0xDF000000) for _ in range(5000)})
+    text = "\n".join(str(IPv4Address(value)) for value in listed)
+    rules = combine([parse_rules(text, "list", Format.LIST)])
+    key = write_key(tmp_path / "site.key", SITE_KEY)
+    made = encrypt(rules, SiteKeys(key))
+    assert made.report.expanded == 2
+    assert {made.maps[name].sets for name in ("src", "dst")} == {2}
