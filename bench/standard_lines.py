@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""More graphs to measure: access lists, switching, translation and fair queueing."""
+"""More graphs to measure: access lists, switching, translation, fair queueing, packet sizes."""
 
 from __future__ import annotations
 
@@ -35,4 +35,5 @@ STANDARD_LINES = [
     Line("Rewrite(1)->StaticNAT", fan(1, "StaticNAT", {"pairs": [NAT_RANGES]}, [1])),
     Line("Rewrite(1)->UrlFilter", chain(1, ("UrlFilter", {}))),
     *(Line(f"Rewrite({n})->DRR", chain(n, ("DRR", {}))) for n in (1, 32)),
+    Line("Rewrite(1)->PathMtu", chain(1, ("PathMtu", {"mtu": 1396})), ours_only=True),
 ]

@@ -19,7 +19,7 @@ from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
 from harness import new_engine
-from twins.path_mtu_twin import PathMtuTwin
+from twins.path_mtu_twin import PathMtuTwin, checksum, put16
 
 V4 = ["10.0.0.1", "198.51.100.7", "127.0.0.1", "224.0.0.1", "0.0.0.0", "255.255.255.255"]
 V6 = ["2001:db8::1", "2001:db8::2", "::", "::1", "ff02::1", "fe80::1"]
@@ -46,6 +46,13 @@ def ip_options(draw: st.DrawFn) -> bytes:
     kinds = [b"\x94\4\0\0", b"\7\7\4abcd", b"\x82\x0b" + b"x" * 9, b"\1", b"\0", b"\x88\4ab", b"\7"]
     made = b"".join(draw(st.lists(st.sampled_from(kinds), max_size=5)))[:40]
     return made + bytes(-len(made) % 4)
+
+
+def mended(frame: bytes, link: int) -> bytes:
+    """With the right IPv4 checksum, options included."""
+    end = link + (frame[link] & 15) * 4
+    frame = put16(frame, link + 10, 0)
+    return put16(frame, link + 10, checksum(frame[link:end]))
 
 
 @st.composite
@@ -78,7 +85,7 @@ def frames(draw: st.DrawFn) -> bytes:
             ihl=5 + len(ip_extra) // 4,
             proto=l4.overload_fields[IP]["proto"] if IP in l4.overload_fields else 17,
         )
-        frame = link / ip / Raw(ip_extra) / l4 / payload
+        frame = Raw(mended(bytes(link / ip / Raw(ip_extra) / l4 / payload), len(link)))
     else:
         l4 = draw(
             st.sampled_from([tcp / Raw(options), UDP(), ICMPv6EchoRequest(), ICMPv6TimeExceeded()])
