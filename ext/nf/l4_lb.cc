@@ -16,10 +16,10 @@
 // unchanged.
 //
 // A backend is not available while set_health says that it is down, or while it is failing: with
-// `syn_failures`, after that many SYNs in a row without any SYN-ACK from it. `retry_ms` later it
-// gets connections again, of which one unanswered makes it fail once more. Whoever drains gets no
-// new connections, and neither does one that `update` doesn't list any more; both serve those that
-// they have.
+// `syn_failures`, after that many SYNs in a row, over `answer_ms` or longer, without any SYN-ACK
+// from it. `retry_ms` later it gets connections again, of which one unanswered makes it fail once
+// more. Whoever drains gets no new connections, and neither does one that `update` doesn't list any
+// more; both serve those that they have.
 //
 // Encrypted packets (docs/embark.md) are balanced like others: give encryptions of pool addresses;
 // where the pool says `nat`, ports are in clear, and else `port` 0 stands for all ports.
@@ -39,13 +39,13 @@
 //   "fragment"    to the address of a service: only the first piece has ports
 // Events:
 //   backend_failing  a backend did not answer: its number in get_status, and how many SYNs
-// Limits: one worker. A connection that finds the table of `max_flows` full is counted as
-// untracked: hashing still keeps it where it is, as long as the list of backends stays. Of a
-// connection only the client's FIN and RST are seen. ICMP errors about a connection pass unchanged.
-// update, set_health and set_draining pause the workers; update for about 1 ms per service.
-// Method: FlowSteer's table, in which batches look up in stages with prefetch. Memory is taken at
-// creation, 74 bytes per flow of `max_flows`; 32 KB per service.
-// Origin: original to this project; the hashing is Maglev's (l4_lb_services.h).
+// Limits: one worker. Packets of connections that find the table of `max_flows` full are
+// counted as untracked: hashing still keeps it where it is, as long as the list of backends stays.
+// Of a connection only the client's FIN and RST are seen. ICMP errors about a connection pass
+// unchanged. update, set_health and set_draining pause the workers; update for about 1 ms per
+// service. Method: FlowSteer's table, in which batches look up in stages with prefetch. Memory is
+// taken at creation, 74 bytes per flow of `max_flows`; 32 KB per service. Origin: original to this
+// project; the hashing is Maglev's (l4_lb_services.h).
 #include "nf/l4_lb.h"
 
 #include "modules/checksum_change.h"
@@ -55,9 +55,18 @@ namespace {
 
 constexpr uint64_t kDefaultTimeoutMs = 300'000;
 constexpr uint64_t kDefaultRetryMs = 10'000;
-constexpr uint64_t kMostRetryMs = 1'000ULL * 60 * 60 * 24 * 365;
+constexpr uint64_t kDefaultAnswerMs = 1'000;
+constexpr uint64_t kMostMs = 1'000ULL * 60 * 60 * 24 * 365;
 constexpr uint64_t kNsPerMs = 1'000'000;
 constexpr uint8_t kFin = 1, kSyn = 2, kRst = 4, kAck = 16;
+
+Status read_span(const Args& args, const char* name, uint64_t absent, uint64_t& ns) {
+  const uint64_t ms = args[name].as_uint() == 0 ? absent : args[name].as_uint();
+  ns = ms * kNsPerMs;
+  if (ms <= kMostMs) return {};
+  return Status::invalid(std::string("L4LB.") + name + " is " + std::to_string(ms) +
+                         "; must be between 1 and " + std::to_string(kMostMs));
+}
 
 bool starts(uint8_t tcp_flags) { return (tcp_flags & (kFin | kSyn | kRst | kAck)) == kSyn; }
 
@@ -120,13 +129,9 @@ Status L4LB::init(Host&, const Args& args) {
   if (status.ok()) status = services_.read(args["services"].as_list(), "L4LB.services");
   if (!status.ok()) return status;
   syn_failures_ = args["syn_failures"].as_uint();
-  const uint64_t retry_ms =
-      args["retry_ms"].as_uint() == 0 ? kDefaultRetryMs : args["retry_ms"].as_uint();
-  if (retry_ms > kMostRetryMs) {
-    return Status::invalid("L4LB.retry_ms is " + std::to_string(retry_ms) +
-                           "; must be between 1 and " + std::to_string(kMostRetryMs));
-  }
-  retry_ns_ = retry_ms * kNsPerMs;
+  status = read_span(args, "answer_ms", kDefaultAnswerMs, answer_ns_);
+  if (status.ok()) status = read_span(args, "retry_ms", kDefaultRetryMs, retry_ns_);
+  if (!status.ok()) return status;
   return FlowAging::make_table(args, "L4LB", "max_flows", table_);
 }
 
@@ -222,12 +227,12 @@ uint32_t L4LB::choose(const FlowKey& key, uint64_t place, const LbService& servi
           : flow_hash_ipv4(key.words[1], key.words[0]);
   const uint32_t number = services_.pick(service, hash, now);
   if (number == LbServices::kNone) return number;
-  LbBackend& backend = services_.backend(number);
-  backend.connections = backend.connections + 1;
   if (!aging_.has_room(table_, now, [this](uint32_t ended) { end_flow(ended); })) {
     untracked_ = untracked_ + 1;
     return number;
   }
+  LbBackend& backend = services_.backend(number);
+  backend.connections = backend.connections + 1;
   at = table_.add(key, place, 0);
   FlowEntry& entry = table_[at];
   entry.gate = static_cast<uint16_t>(number);
@@ -251,8 +256,10 @@ void L4LB::note_syn(uint32_t number, uint64_t now) {
   LbBackend& backend = services_.backend(number);
   if (backend.direct) return;  // whose answers nobody sees here
   const uint64_t unanswered = backend.unanswered_syns + 1;
+  if (unanswered == 1) backend.asked_ns = now;
   backend.unanswered_syns = unanswered;
-  if (unanswered < syn_failures_) return;
+  // Many may be on their way at once.
+  if (unanswered < syn_failures_ || now - backend.asked_ns < answer_ns_) return;
   backend.retry_ns = now + retry_ns_;
   if (!backend.failing) post_event(failing_, {number, unanswered});
   backend.failing = true;

@@ -41,6 +41,7 @@ class L4LB final : public Module {
   FlowTable table_;
   Field<uint64_t> untracked_{};
   uint64_t syn_failures_ = 0;  // 0: nobody counts
+  uint64_t answer_ns_ = 0;
   uint64_t retry_ns_ = 0;
   uint32_t no_backend_ = 0;
   uint32_t fragment_ = 0;

@@ -93,7 +93,7 @@ Status L4LB::get_status(const Args&, Args& response) {
   response.set("backends", std::move(list));
   response.set("flows", static_cast<uint64_t>(table_.size()));
   response.set("max_flows", static_cast<uint64_t>(table_.capacity()));
-  response.set("untracked_flows", static_cast<uint64_t>(untracked_));
+  response.set("untracked_packets", static_cast<uint64_t>(untracked_));
   return {};
 }
 

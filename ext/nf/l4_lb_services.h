@@ -82,6 +82,7 @@ struct LbBackend {
   Field<uint64_t> flows{};
   Field<uint64_t> connections{};
   Field<uint64_t> unanswered_syns{};
+  uint64_t asked_ns = 0;     // the first of those SYNs
   uint64_t retry_ns = 0;     // a failing one gets a connection again
   uint32_t to_change = 0;    // what its address adds to the complement of a checksum
   uint32_t from_change = 0;  // and what the virtual one does on the way back

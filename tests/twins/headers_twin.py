@@ -125,7 +125,7 @@ def _rest(frame: bytes, off: int, end: int, fragment: bool, row: Row) -> None:
     row.payload_off, row.payload_len = off + header, end - off - header
 
 
-def _mix(value: int) -> int:
+def mix(value: int) -> int:
     for _ in range(2):
         value ^= value >> 32
         value = value * 0xD6E8FEB86659FD93 & MASK64
@@ -139,7 +139,7 @@ def flow_hash(row: Row) -> int:
     ports = row.sport.to_bytes(2, "little") + row.dport.to_bytes(2, "little")
     tail = int.from_bytes(ports + bytes([row.ip_proto, row.ip_version]), "little")
     if row.ip_version == 4:
-        return _mix(_mix(GOLDEN ^ int.from_bytes(row.src[:4] + row.dst[:4], "little")) ^ tail)
+        return mix(mix(GOLDEN ^ int.from_bytes(row.src[:4] + row.dst[:4], "little")) ^ tail)
     return _hash_words(row.src + row.dst, tail)
 
 
@@ -151,5 +151,5 @@ def mac_hash(frame: bytes) -> int:
 def _hash_words(key: bytes, tail: int) -> int:
     value = GOLDEN
     for word in [*(int.from_bytes(key[i : i + 8], "little") for i in range(0, 32, 8)), tail]:
-        value = (_mix(value ^ word) + GOLDEN) & MASK64
+        value = (mix(value ^ word) + GOLDEN) & MASK64
     return value
