@@ -29,8 +29,9 @@
 //   set_runtime_config  takes nothing and changes nothing
 //   get_mappings        all mappings, those idle for longest first
 //   set_mappings        these mappings and no others, all or none: what another NAT told
-//   replace_mappings    other internal endpoints for mappings, all or none; external endpoints and
-//                       ages stay. Those that have ended are counted, and no error.
+//   replace_mappings    other internal endpoints for mappings, and other external addresses, all or
+//                       none; external ports and ages stay. Mappings that have ended are counted,
+//                       and no error.
 // Metadata: none.
 // Drop reasons:
 //   "not translatable"  not IP, or of a family without external addresses; not TCP, UDP or echo,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // NAT's commands. Those about mappings run while no worker does.
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -139,11 +140,13 @@ struct Restored {
 // What replace_mappings does to one family, once all of it is known to be good.
 template <typename Family>
 struct Replacements {
+  using Address = typename Family::Address;
   using Endpoint = typename Family::Endpoint;
   using Table = typename NatSide<Family>::Table;
   std::map<uint32_t, size_t> from;  // mappings, with the index of their replacement
   std::map<Endpoint, size_t> to;
   std::vector<std::pair<uint32_t, Endpoint>> moves;
+  std::vector<std::pair<uint32_t, Address>> externals;
   uint64_t ended = 0;
 
   Status add(NatSide<Family>& side, const ReadEndpoint& old_endpoint,
@@ -177,8 +180,37 @@ struct Replacements {
     }
     return {};
   }
+  // Another address for one of NAT.ext_addrs.
+  Status add_external(const NatSide<Family>& side, const std::string& old_bytes,
+                      const std::string& new_bytes, const std::string& where) {
+    const Address before = Family::load(reinterpret_cast<const uint8_t*>(old_bytes.data()));
+    const Address after = Family::load(reinterpret_cast<const uint8_t*>(new_bytes.data()));
+    const uint32_t number = side.find_external(before);
+    if (number == side.externals()) {
+      return Status::error(ENOENT, where + ".old: is none of the NAT's external addresses");
+    }
+    for (const auto& [other, address] : externals) {
+      if (other != number && !(address == after)) continue;
+      return Status::error(EEXIST, where + ": has an address of one before it; give each once");
+    }
+    externals.emplace_back(number, after);
+    return {};
+  }
+  Status check_externals(const NatSide<Family>& side) const {
+    for (const auto& move : externals) {
+      const uint32_t holder = side.find_external(move.second);
+      const bool goes = std::any_of(externals.begin(), externals.end(),
+                                    [holder](const auto& other) { return other.first == holder; });
+      if (holder == side.externals() || goes) continue;
+      return Status::error(EEXIST,
+                           "replace_mappings: external_addresses: a new address is one that the "
+                           "NAT has and keeps");
+    }
+    return {};
+  }
   void apply(NatSide<Family>& side) const {
-    for (const auto& [mapping, endpoint] : moves) side.table().move(mapping, endpoint);
+    for (const auto& [mapping, endpoint] : moves) side.table().move(mapping, kInternal, endpoint);
+    side.move_externals(externals);
   }
 };
 
@@ -244,8 +276,24 @@ Status NAT::replace_mappings(const Args& args, Args& response) {
                          : ipv4.add(ipv4_, from, to, now, i, where);
     if (!status.ok()) return status;
   }
-  Status status;
-  if (ipv4_.used()) status = ipv4.check(ipv4_, now);
+  const Args::List& externals = args["external_addresses"].as_list();
+  for (size_t i = 0; i < externals.size(); ++i) {
+    const std::string where = "replace_mappings: " + indexed("external_addresses", i);
+    const std::string before = read_address(externals[i]["old"].as_string());
+    const std::string after = read_address(externals[i]["new"].as_string());
+    if (before.empty() || before.size() != after.size()) {
+      return Status::invalid(where + ": old is \"" + externals[i]["old"].as_string() +
+                             "\" and new \"" + externals[i]["new"].as_string() +
+                             "\"; must be two IPv4 or two IPv6 addresses");
+    }
+    Status status = before.size() == Ipv4Family::kAddressBytes
+                        ? ipv4.add_external(ipv4_, before, after, where)
+                        : ipv6.add_external(ipv6_, before, after, where);
+    if (!status.ok()) return status;
+  }
+  Status status = ipv4.check_externals(ipv4_);
+  if (status.ok()) status = ipv6.check_externals(ipv6_);
+  if (status.ok() && ipv4_.used()) status = ipv4.check(ipv4_, now);
   if (status.ok() && ipv6_.used()) status = ipv6.check(ipv6_, now);
   if (!status.ok()) return status;
   ipv4.apply(ipv4_);

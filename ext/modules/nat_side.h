@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "host/module.h"
@@ -85,6 +86,16 @@ class NatSide {
       // Port 0 is an identifier like any other for ICMP, but no port.
       external.ports(kProtoTcp).take(0);
       external.ports(kProtoUdp).take(0);
+    }
+  }
+  // Other addresses for external ones, by their numbers; mappings and ports stay.
+  void move_externals(const std::vector<std::pair<uint32_t, Address>>& moves) {
+    for (const auto& [number, address] : moves) addresses_[number].address = address;
+    for (uint32_t i = table_.oldest(); i != Table::kNone; i = table_.newer(i)) {
+      const Endpoint before = table_[i].endpoint[kExternal];
+      const Address& address = addresses_[table_[i].address].address;
+      if (before.address() == address) continue;
+      table_.move(i, kExternal, Endpoint(address, before.port(), before.proto()));
     }
   }
   // A mapping that is given; external endpoints are given once each.

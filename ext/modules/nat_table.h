@@ -107,12 +107,12 @@ class MappingTable {
     size_.store(size() - 1, std::memory_order_relaxed);
   }
 
-  // The same mapping for another internal endpoint.
-  void move(uint32_t i, const Endpoint& internal) {
-    unlink(i, kInternal);
-    mappings_[i].endpoint[kInternal] = internal;
+  // The same mapping with another endpoint on that side.
+  void move(uint32_t i, Side side, const Endpoint& endpoint) {
+    unlink(i, side);
+    mappings_[i].endpoint[side] = endpoint;
     note_changes(mappings_[i]);
-    link(i, kInternal);
+    link(i, side);
   }
 
   void touch(uint32_t i, uint64_t now_ns) {

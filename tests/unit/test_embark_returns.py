@@ -97,9 +97,9 @@ def test_who_is_unknown_is_outside_the_pool(site: Site, tmp_path: Path) -> None:
     assert returned(gateways, b"", reply, of=stranger) == []
     (sent,) = run(gateways, "encrypt", out(UDP(sport=9)))
     assert returned(gateways, b"", answer(TCP(sport=53, dport=7)), of=sent) == []
-    (encrypted,) = run(gateways, "encrypt", reply)
     end = source_of(sent)
     for other in (replace(end, port=end.port ^ 1), replace(end, address=bytes(15) + b"\1")):
+        (encrypted,) = run(gateways, "encrypt", reply)
         assert run(gateways, "decrypt", translate(encrypted, True, other)) == []
     assert returned(gateways, b"", reply, 129, of=sent) != []
     assert returned(gateways, b"", reply, 135, of=sent) == []
@@ -145,7 +145,6 @@ def test_new_keys_behind_a_nat(site: Site, tmp_path: Path) -> None:
     engine = gateways.engine
     encrypted_nat = gateways.pool()[NAT]
     new = replace(site, folder=tmp_path / "new", site_key=bytes(range(32)), epoch=9, made={})
-    # A NAT's address must stay as it is on the wire: the provider is told of the new one instead.
     args = {"ext_addrs": [{"ext_addr": encrypted_nat}], "encrypted_ports": True}
     engine.create_module("nat", "NAT", args)
     packets = [out(UDP(sport=port, dport=53)) for port in (1111, 2222)]
@@ -189,11 +188,14 @@ def test_new_keys_behind_a_nat(site: Site, tmp_path: Path) -> None:
     )
     assert [through(packet, 1) for packet in answers] == back
     assert gateways.drops("decrypt") == {}
-    # And packets in new keys have their old ports.
+    # Then the pool's address changes, too, and all goes on in new keys as it did before.
     engine.module_command("encrypt", "update", plan)
-    sent = [engine.run_packets("encrypt", [packet])[0][0] for packet in packets]
-    ports = [source_of(engine.run_packets("nat", [one])[1][0]).port for one in sent]
-    assert ports == [source_of(packet).port for packet in before]
+    moved = [{"old": encrypted_nat, "new": gateways.pool()[NAT]}]
+    engine.module_command("nat", "replace_mappings", {"external_addresses": moved})
+    assert [through(packet, 1) for packet in answers] == back
+    assert [through(packet, 0) for packet in packets] == before
+    assert len(engine.module_command("nat", "get_mappings", {})["mappings"]) == len(packets)
+    assert gateways.drops("decrypt") == {}
 
 
 def test_tables_are_shared_by_name(site: Site) -> None:

@@ -241,6 +241,36 @@ def test_internal_endpoints_are_replaced() -> None:
         {"address": "198.51.100.7", "port": 53}), fresh)]
 
 
+def test_external_addresses_are_replaced() -> None:
+    second = "2001:db8:ffff::2"
+    engine = nat({"ext_addrs": [{"ext_addr": EXTERNAL}, {"ext_addr": second}]})
+    packets = [udp(2000, f"2001:db8:1::{n:x}") for n in range(1, 30)]
+    before = [source(packet) for packet in send(engine, packets)]
+    moves = [{"old": EXTERNAL, "new": second}, {"old": second, "new": "2001:db8:ffff::3"}]
+    engine.module_command("nat", "replace_mappings", {"external_addresses": moves})
+    new_of = {
+        Endpoint.of({"address": one["old"], "port": 0}).address: Endpoint.of(
+            {"address": one["new"], "port": 0}
+        ).address
+        for one in moves
+    }
+    expected = [Endpoint(new_of[end.address], end.port) for end in before]
+    assert [source(packet) for packet in send(engine, packets)] == expected
+    answers = [translate(udp(53, SERVER), True, end) for end in expected]
+    assert len(send(engine, answers, gate=1)) == len(packets)
+    assert drops(engine) == {}
+    for bad, code in (
+        ([{"old": "2001:db8:ffff::9", "new": "::1"}], errno.ENOENT),
+        ([{"old": second, "new": "2001:db8:ffff::3"}], errno.EEXIST),
+        ([{"old": second, "new": "::1"}, {"old": second, "new": "::2"}], errno.EEXIST),
+        ([{"old": second, "new": "10.0.0.1"}], errno.EINVAL),
+    ):
+        with pytest.raises(EngineError) as error:
+            engine.module_command("nat", "replace_mappings", {"external_addresses": bad})
+        assert error.value.code == code
+    assert [source(packet) for packet in send(engine, packets)] == expected
+
+
 BAD_REPLACEMENTS = [
     ([("2001:db8:1::1", 2000, "10.0.0.1", 1)], errno.EINVAL),
     ([("banana", 2000, "2001:db8:1::1", 1)], errno.EINVAL),
