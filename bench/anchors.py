@@ -99,6 +99,13 @@ GATEWAY_MPPS: dict[str, float] = {
     "encrypt, IPv4, 100000 rules": 1.1,
 }
 
+# Table 4.3: throughput with encrypted packets by that in clear.
+TABLE_43_RATIO: dict[str, float] = {
+    "IP firewall": 1.0,
+    "L4 load balancer": 1.0,
+    "NAT": 0.973,
+}
+
 TABLE_42_US: dict[str, dict[int, float]] = {
     "BCLO": {10_000: 9333, 100_000: 9333},
     "mOPE": {10_000: 6640, 100_000: 8300},

@@ -41,6 +41,7 @@ LONG = 1514
 MAC = "02:00:00:00:00:0"
 MACS = {"src_mac": MAC + "1", "dst_mac": MAC + "2"}
 PORT_RULES = 1_000
+FORWARD_GATE = {"NAT": 1, "L4LB": 1}  # of what has two sides
 
 
 def packet(ipv6: bool, size: int) -> bytes:
@@ -84,7 +85,8 @@ def ns_per_packet(steps: list[Step]) -> float:
     for number, (mclass, args) in enumerate(chain):
         engine.create_module(f"m{number}", mclass, args)
         if number > 0:
-            engine.connect(f"m{number - 1}", 0, f"m{number}", 0)
+            gate = FORWARD_GATE.get(chain[number - 1][0], 0)
+            engine.connect(f"m{number - 1}", gate, f"m{number}", 0)
     engine.resume_all()
     time.sleep(SECONDS / 4)
     before = engine.tc_stats("!leaf_m0:0")

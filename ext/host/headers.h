@@ -225,6 +225,16 @@ uint32_t ipv6_extension_bytes(uint8_t proto, const uint8_t* header);
 // left, the last stop is there and not in the fixed header.
 const uint8_t* ipv6_final_destination(const uint8_t* packet, uint32_t l3_off, uint32_t l4_off);
 
+// Whether a packet is on its way to another stop of a routing header.
+inline bool ipv6_goes_elsewhere(const uint8_t* packet, uint32_t l3_off, uint32_t l4_off) {
+  const uint8_t* const ip = packet + l3_off;
+  // No extension header, or nothing but options, is what most have.
+  const bool options = ip[6] == kProtoDestinationOptions &&
+                       l3_off + kIpv6Bytes + (ip[kIpv6Bytes + 1] + 1U) * 8 == l4_off;
+  if (l3_off + kIpv6Bytes == l4_off || options) return false;
+  return ipv6_final_destination(packet, l3_off, l4_off) != ip + 24;
+}
+
 // Where the checksum field of TCP, UDP, ICMP or ICMPv6 is; 0 where the checksum cannot be known: no
 // such header, any fragment, or lengths that disagree.
 inline uint32_t l4_checksum_off(const Headers& h) {

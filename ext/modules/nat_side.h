@@ -143,8 +143,8 @@ typename Family::Endpoint NatSide<Family>::read_endpoint(const uint8_t* data,
   if (headers.fragment || headers.more_fragments) return Endpoint();
   const uint8_t* const ip = data + headers.l3_off;
   const uint8_t* const address = ip + (forward ? Family::kSourceAt : Family::kDestinationAt);
-  if (Family::kVersion == 6 && !forward && headers.l3_len != kIpv6Bytes &&
-      ipv6_final_destination(data, headers.l3_off, headers.l4_off) != address) {
+  if (Family::kVersion == 6 && !forward &&
+      ipv6_goes_elsewhere(data, headers.l3_off, headers.l4_off)) {
     return Endpoint();
   }
   const uint8_t proto = headers.ip_proto;

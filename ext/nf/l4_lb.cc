@@ -75,7 +75,10 @@ LbEndpoint load_end(const uint8_t* data, const Headers& h, bool destination) {
   LbEndpoint end;
   const uint8_t* const ip = data + h.l3_off;
   if (h.ip_version == 4) {
-    std::memcpy(end.address, ip + (destination ? 16 : 12), 4);
+    // A whole word at once: its parts, written one by one, could not be read as one yet.
+    uint32_t address;
+    std::memcpy(&address, ip + (destination ? 16 : 12), sizeof address);
+    end.address[0] = address;
   } else {
     std::memcpy(end.address, ip + (destination ? 24 : 8), 16);
   }
@@ -85,12 +88,6 @@ LbEndpoint load_end(const uint8_t* data, const Headers& h, bool destination) {
 
 bool has_ports(const Headers& h) {
   return h.l4_off != 0 && (h.ip_proto == kProtoTcp || h.ip_proto == kProtoUdp);
-}
-
-// Of an IPv6 packet on its way to another stop of a routing header.
-bool goes_elsewhere(const uint8_t* data, const Headers& h) {
-  return h.ip_version == 6 && h.l3_len != kIpv6Bytes &&
-         ipv6_final_destination(data, h.l3_off, h.l4_off) != data + h.l3_off + 24;
 }
 
 // Writes an end; `address_change` is what its address adds to the complement of a checksum. Port 0
@@ -166,7 +163,8 @@ void L4LB::to_backends(Batch& batch, uint64_t now, Gate* gates) {
     }
     if (!has_ports(h)) continue;
     services[i] = services_.find_service(end);
-    if (services[i] == LbServices::kNone || goes_elsewhere(data, h)) continue;
+    if (services[i] == LbServices::kNone) continue;
+    if (h.ip_version == 6 && ipv6_goes_elsewhere(data, h.l3_off, h.l4_off)) continue;
     ours |= PacketMask{1} << i;
     headers[i] = h;
     affinity_.load<false>(data, h, keys[i]);
