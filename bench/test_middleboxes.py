@@ -16,15 +16,14 @@ import tempfile
 from ipaddress import ip_address
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from test_embark import ROUNDS, Gateway, Report, Step, ns_per_packet, packet
 
 from anchors import TABLE_43_RATIO
 from bess_plugins._engine import Engine
 from measuring import Figures, best_level, measured_at
-from test_embark import ROUNDS, Gateway, Report, Step, ns_per_packet, packet
 
 SIZE = 60
 FLOWS = 4096

@@ -76,7 +76,9 @@ EXCHANGES = [
 def test_an_answer_comes_back(site: Site, version: int, sent: Any, reply: Any, port: int) -> None:
     gateways = Gateways(site, {"name": "table"})
     packet = answer(reply, version)
-    wanted = translate(packet, True, Endpoint.of({"address": HOSTS[version][1]["src"], "port": port}))
+    wanted = translate(
+        packet, True, Endpoint.of({"address": HOSTS[version][1]["src"], "port": port})
+    )
     assert returned(gateways, out(sent, version), packet) == [restored(wanted)]
     told = gateways.engine.module_command("encrypt", "get_returns", {})
     assert told["max_flows"] == 65536
@@ -176,9 +178,7 @@ def test_new_keys_behind_a_nat(site: Site, tmp_path: Path) -> None:
     )
     assert reencrypted["unknown"] == 1
     # The same as the twin's, and as the packets of the new epoch have.
-    wanted = {
-        source_of(twin.encrypt(packet, new.gateway, bytes(12))) for packet in packets
-    }
+    wanted = {source_of(twin.encrypt(packet, new.gateway, bytes(12))) for packet in packets}
     assert {Endpoint.of(one["new"]) for one in reencrypted["mappings"]} == wanted
     engine.module_command("nat", "replace_mappings", {"mappings": reencrypted["mappings"]})
 

@@ -43,7 +43,9 @@ def balancer(*services: dict[str, Any], **args: Any) -> Engine:
 
 def client(port: int, flags: str = "S", version: int = 4, dport: int = 80) -> bytes:
     ip, src, vip = HOSTS[version]
-    return bytes(ETHER / ip(src=src, dst=vip) / TCP(sport=port, dport=dport, flags=flags) / b"hello")
+    return bytes(
+        ETHER / ip(src=src, dst=vip) / TCP(sport=port, dport=dport, flags=flags) / b"hello"
+    )
 
 
 def send(engine: Engine, packets: list[bytes], ms: float = 0, gate: int = 0) -> list[bytes]:
@@ -134,7 +136,9 @@ def test_a_failure_moves_nobody_else() -> None:
     engine.module_command("m", "set_health", backends(8)[2] | {"up": False})
     after = [host(packet) for packet in send(engine, packets)]
     assert 3 not in after
-    assert [a for b, a in zip(before, after, strict=True) if b != 3] == [b for b in before if b != 3]
+    assert [a for b, a in zip(before, after, strict=True) if b != 3] == [
+        b for b in before if b != 3
+    ]
     # One that is not listed any more moves few of the others.
     fewer = [host(packet) for packet in send(balancer(service(7)), packets)]
     moved = sum(a != b for b, a in zip(before, fewer, strict=True) if b != 8)
@@ -168,7 +172,9 @@ def test_draining() -> None:
     before = [host(packet) for packet in send(engine, [client(port) for port in ports])]
     drain = backends(3)[1] | {"draining": True}
     engine.module_command("m", "set_draining", drain)
-    assert [host(packet) for packet in send(engine, [client(port, "A") for port in ports])] == before
+    assert [
+        host(packet) for packet in send(engine, [client(port, "A") for port in ports])
+    ] == before
     fresh = [host(packet) for packet in send(engine, [client(port) for port in range(3000, 3300)])]
     assert set(fresh) == {1, 3}
     engine.module_command("m", "set_draining", drain | {"draining": False})
@@ -311,9 +317,11 @@ def test_damaged_packets_are_conserved(gate: int) -> None:
     args = {"services": [service(), service(version=6)]}
     result = run("L4LB", args, packets, in_gate=gate)
     assert result.forwarded + result.dropped == len(packets)
-    assert sorted(map(len, result.out.get(1 - gate, []))) == sorted(
-        map(len, packets)
-    )[: result.forwarded] or result.dropped
+    assert (
+        sorted(map(len, result.out.get(1 - gate, [])))
+        == sorted(map(len, packets))[: result.forwarded]
+        or result.dropped
+    )
 
 
 @pytest.mark.parametrize(

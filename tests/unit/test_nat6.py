@@ -237,8 +237,9 @@ def test_internal_endpoints_are_replaced() -> None:
     now = send(engine, [udp(2001), udp(2000), udp4(4444, "10.77.0.1"), udp(2002)], ms=30_001)
     assert [source(packet) for packet in now] == [source(packet) for packet in out]
     back = send(engine, [translate(udp4(53, "198.51.100.7"), True, source(out[2]))], 1, 30_002)
-    assert [ends(parse(packet)) for packet in back] == [(Endpoint.of(
-        {"address": "198.51.100.7", "port": 53}), fresh)]
+    assert [ends(parse(packet)) for packet in back] == [
+        (Endpoint.of({"address": "198.51.100.7", "port": 53}), fresh)
+    ]
 
 
 def test_external_addresses_are_replaced() -> None:
