@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 __all__ = ["Edge", "Forest", "ModuleGraph", "ModuleNode", "Node", "Path", "Place", "build_forest"]
 
 # Classes that keep packets until a task of their own sends them on: a cut that the script brings.
-QUEUEING_CLASSES = frozenset({"Queue", "DRR"})
+QUEUEING_CLASSES = frozenset({"DRR", "Delay", "Queue"})
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from alpine.errors import AlpineError
+from alpine.graph import QUEUEING_CLASSES
 from alpine.measure import slo_error
 from alpine.objectives import Kind, Policy
 from alpine.program import Program
@@ -118,7 +119,7 @@ def _follow(program: Program, recording: Recording) -> list[Way]:
                 step, gate = leads.get((step, 0), ("", 0))
             if (step, gate) != (edge.target, edge.igate):
                 raise AlpineError(f"{program.path}: the new script lost the way of '{path.name}'")
-            task = step if kinds[step] in ("Queue", "DRR") else way[-1][0]
+            task = step if kinds[step] in QUEUEING_CLASSES else way[-1][0]
             way.append((task, step))
         ways.append(way)
     return ways

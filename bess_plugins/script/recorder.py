@@ -29,7 +29,7 @@ __all__ = ["RecordingEngine", "RecordingService"]
 _MAC = "02:00:00:00:00:00"  # of ports that have none until they exist
 # Classes with a task that sends packets. PortInc has one for each queue of its port; tasks of
 # monitors run no other module.
-_ONE_TASK = frozenset({"DRR", "FlowGen", "Queue", "QueueInc", "Source"})
+_ONE_TASK = frozenset({"DRR", "Delay", "FlowGen", "Queue", "QueueInc", "Source"})
 _POLICIES = frozenset({"priority", "weighted_fair", "round_robin", "rate_limit"})
 _SCHEDULERS = frozenset({"", "experimental", "polling"})
 

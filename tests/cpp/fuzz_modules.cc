@@ -222,6 +222,7 @@ std::vector<Case> cases(const EmbarkFiles& files) {
       {"UrlFilter", map({{"blacklist", list(map({{"host", "h"}, {"path", "/"}}))}})},
       {"DRR", map({{"num_flows", 7}, {"max_flow_queue_size", 100}})},
       {"Buffer", {}},
+      {"Delay", map({{"size", 64}})},
       {"MPLSPop", {}},
       {"WorkerSplit", {}},
       {"MetadataTest", {}},

@@ -492,6 +492,8 @@ def test_which_commands_pause_workers() -> None:
     assert pausing == {
         ("DRR", "set_max_flow_queue_size"),
         ("DRR", "set_quantum_size"),
+        ("Delay", "get_status"),
+        ("Delay", "set_delay"),
         ("FlowGen", "update"),
         ("FlowSteer", "get_flows"),
         ("FlowSteer", "split"),
