@@ -42,7 +42,7 @@ class Delay final : public Module {
       return Status::invalid("Delay.size is " + std::to_string(size_) +
                              "; must be a power of two within 1.." + std::to_string(kMostPackets));
     }
-    held_.reset(new Held[size_]);
+    held_ = std::make_unique<Held[]>(size_);
     return read_delay(args, "Delay");
   }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Delay: when packets leave, in which order, and how many it holds. Time is virtual where it can."""
+"""Delay: when packets leave, in which order, and how many there may be."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_packets_leave_in_order_when_their_time_has_come(tmp_path: Path) -> None
     engine.module_command("m", "set_delay", {"delay_us": 0})
     put(engine, PACKETS[:1])
     assert held(engine) == 3
-    with pytest.raises(EngineError, match="set_delay.delay_us is 10000001"):
+    with pytest.raises(EngineError, match=r"set_delay.delay_us is 10000001"):
         engine.module_command("m", "set_delay", {"delay_us": LONG_US + 1})
     engine.pause_all()
     engine.reset_modules()
