@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bess_plugins.client import BessError, Client
 from bess_plugins.pb import e2_counters_pb2 as counters_pb
+from embark_gw.journal import journal_of, owned
 from embark_gw.pipelines import Graph, decrypt_args, encrypt_args
 from embark_gw.site import Gateway, Key
 
@@ -24,6 +25,7 @@ __all__ = [
     "Status",
     "build",
     "check_files",
+    "check_private",
     "is_built",
     "refusals",
     "rotate",
@@ -38,10 +40,11 @@ class GatewayError(Exception):
 def check_files(gateway: Gateway) -> None:
     """A `GatewayError` where a key or the maps are missing, or others could read them."""
     for path in (*(key.file for key in gateway.keys), gateway.maps):
-        _check_private(path)
+        check_private(path)
 
 
-def _check_private(path: Path) -> None:
+def check_private(path: Path) -> None:
+    """A `GatewayError` where a file is missing, or others could read it."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -59,19 +62,22 @@ def refusals(what: str) -> Iterator[None]:
         raise GatewayError(f"{what}: {error}") from None
 
 
-def build(client: Client, graph: Graph) -> None:
-    """Give a daemon the pipelines, and nothing else; where one is refused it has none at all."""
+def build(client: Client, graph: Graph, *, held: bool = False) -> None:
+    """Give a daemon the pipelines, and nothing else; where one is refused it has none at all.
+
+    With ``held`` the workers that encrypt and decrypt do not run yet, and packets wait.
+    """
     with refusals("the daemon"):
         client.reset_all()
     try:
-        _make(client, graph)
+        _make(client, graph, held)
     except GatewayError:
         with suppress(BessError):
             client.reset_all()
         raise
 
 
-def _make(client: Client, graph: Graph) -> None:
+def _make(client: Client, graph: Graph, held: bool) -> None:
     cpus = sorted(os.sched_getaffinity(0))
     for worker in range(graph.workers):
         with refusals(f"worker {worker}"):
@@ -90,7 +96,7 @@ def _make(client: Client, graph: Graph) -> None:
             with refusals(f"task of {module.name}"):
                 client.attach_task(module.name, wid=module.worker)
     with refusals("workers"):
-        client.resume()
+        client.resume(0 if held else None)
 
 
 def is_built(found: counters_pb.Counters, graph: Graph) -> bool:
@@ -151,14 +157,17 @@ def rotate(client: Client, gateway: Gateway, key: Key, *, drain_s: float) -> Gat
     """
     if key.epoch in {known.epoch for known in gateway.keys}:
         raise GatewayError(f"epoch {key.epoch} is in use; give the new key another number")
-    _check_private(key.file)
+    check_private(key.file)
     both = gateway.model_copy(update={"accept": (*gateway.accept, key)})
     new = gateway.model_copy(update={"key": key, "accept": (gateway.key, *gateway.accept)})
     only = gateway.model_copy(update={"key": key, "accept": ()})
-    update_receiving(client, both)
-    update_sending(client, new)
-    time.sleep(drain_s)
-    update_receiving(client, only)
+    with owned(gateway) as mine:
+        if not mine or journal_of(gateway).exists():
+            raise GatewayError("an update of the rules is under way; wait until it is done")
+        update_receiving(client, both)
+        update_sending(client, new)
+        time.sleep(drain_s)
+        update_receiving(client, only)
     return only
 
 

@@ -20,6 +20,7 @@ from e2ctl.metrics import MetricsError, serving
 from embark_gw import site
 from embark_gw.commands.common import JsonFlag, MetricsAddress, SitePath, one_line_errors
 from embark_gw.gateway import GatewayError, Status, rotate, status_of
+from embark_gw.journal import Swap
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
 from embark_gw.provider.expand import ExpansionError
@@ -46,7 +47,7 @@ def run_command(path: SitePath, metrics: MetricsAddress = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with one_line_errors(GatewayError, BessError, MetricsError, OSError):
-        keeper = Keeper(site.load(path), log.warning)
+        keeper = Keeper(lambda: site.load(path), log.warning)
         keeper.start()
         typer.echo(
             f"{path}: runs on {keeper.gateway.daemon}; hosts may send packets of "
@@ -150,6 +151,16 @@ def update_command(
         list[str] | None,
         typer.Option("--nat", metavar="MODULE", help="Its NATs; may be repeated."),
     ] = None,
+    settle: Annotated[
+        float,
+        typer.Option(
+            "--settle",
+            metavar="SECONDS",
+            min=0,
+            max=2,
+            help="The longest that a packet is on its way between gateway and provider.",
+        ),
+    ] = Swap.settle_s,
 ) -> None:
     """Go over to other rules while traffic flows: rules, NATs and gateway change as one.
 
@@ -159,7 +170,7 @@ def update_command(
     with one_line_errors(GatewayError, BessError, ExpansionError, OSError):
         gateway = site.load(path)
         config = config_of(read_document(rules), _MOST_RULES)
-        made = make_swap(provider, maps, config, firewalls or [DEFAULT_MODULE], nats or [])
+        made = make_swap(provider, maps, config, firewalls or [DEFAULT_MODULE], nats or [], settle)
         done = update_rules(gateway, made)
     typer.echo(
         f"{rules}: in use; packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} "

@@ -24,11 +24,12 @@
 // Gates: in 1, out 1.
 // Arguments: PrefixMatchEncryptArg
 // Commands:
-//   update       replaces keys, maps and pool as one, while packets flow; on an error nothing
-//   changes get_pool     the pool with its encryptions, which the provider's NAT and load balancer
-//   write get_returns  how full the table of `returns` is; 0 of 0 without one reencrypt encrypted
-//   sources of flows, as a NAT tells them, under other keys and maps; what it
-//                answers is for NAT's replace_mappings. Both encryptions lead back from then on.
+//   update       replaces keys, maps and pool as one, while packets flow; or nothing, on an error
+//   get_pool     the pool with its encryptions, which the provider's NAT and load balancer write
+//   get_returns  how full the table of `returns` is; 0 of 0 without one
+//   reencrypt    encrypted sources of flows, as a NAT tells them, under other keys and maps; the
+//                answer is for NAT's replace_mappings. Both encryptions lead back from then on.
+//                Without sources it says whether keys and maps are good
 // Metadata: reads "embark_seal" (32 bytes) of PayloadSeal, with `sealed_payload`.
 // Drop reasons:
 //   "not IP"            ARP and the like, which no encryption exists for
@@ -106,9 +107,6 @@ class PrefixMatchEncrypt final : public Module {
   Status update(const Args& args, Args&) { return change_plan(args); }
 
   Status reencrypt(const Args& args, Args& response) {
-    if (returns_.table == nullptr) {
-      return Status::error(ENOENT, "reencrypt: nothing is known of flows; needs `returns`");
-    }
     SharedPlan plan;
     if (args.has("plan")) {
       Status status = read_plan(args["plan"], "reencrypt: plan", plan);
@@ -116,7 +114,11 @@ class PrefixMatchEncrypt final : public Module {
     } else {
       plan = *live_.look();
     }
-    return reencrypt_sources(*plan, *returns_.table, clock_ns(), args, response);
+    if (returns_.table != nullptr) {
+      return reencrypt_sources(*plan, *returns_.table, clock_ns(), args, response);
+    }
+    if (args["sources"].as_list().empty()) return {};
+    return Status::error(ENOENT, "reencrypt: nothing is known of flows; needs `returns`");
   }
 
   Status get_returns(const Args&, Args& response) {

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is written down about an update of the rules while it is under way.
+
+Beside a gateway's maps are its lock, whose owner is the only one to change keys, maps or pipelines;
+the journal; and the new maps, until they take the place of the old ones. A journal that nobody owns
+is an update whose process was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from embark_gw.rules.kept import kept_file
+from embark_gw.site import Gateway
+
+__all__ = [
+    "Journal",
+    "JournalError",
+    "Phase",
+    "Swap",
+    "from_hex",
+    "journal_of",
+    "owned",
+    "put_in_place",
+    "stage",
+    "staged_maps",
+    "to_hex",
+    "unstage",
+]
+
+Config = Mapping[str, Any]
+
+
+class JournalError(Exception):
+    """A journal can't be read; the message says which, and what to do."""
+
+
+class Phase(StrEnum):
+    """How far an update has come."""
+
+    HOLD = "hold"  # nothing is changed yet
+    FORWARD = "forward"  # the provider may have old rules, new ones, or some of each
+    BACK = "back"  # the same, on the way to the old ones
+    DONE = "done"  # all have the new rules, only files are left
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What is to change: maps, and the middleboxes of the provider's daemon.
+
+    ``rules`` are those of MetadataMatch modules named ``firewalls``, in hexadecimal where they have
+    bytes; ``default_gate`` is for packets that match none. ``settle_s`` is the longest that a
+    packet is on its way between gateway and provider, in seconds.
+    """
+
+    provider: str
+    maps: str
+    rules: list[dict[str, Any]]
+    default_gate: int
+    firewalls: list[str] = field(default_factory=lambda: ["firewall"])
+    nats: list[str] = field(default_factory=list)
+    settle_s: float = 0.02
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What each of the firewalls gets, in hexadecimal where it has bytes."""
+        return {"default_gate": self.default_gate, "rules": self.rules}
+
+
+@dataclass(frozen=True)
+class Journal:
+    """An update under way; ``before`` is what the provider's firewalls had, in hexadecimal."""
+
+    swap: Swap
+    phase: Phase
+    before: dict[str, dict[str, Any]]
+
+    def write(self, gateway: Gateway) -> None:
+        """As a whole, for the gateway's owner only."""
+        path = journal_of(gateway)
+        fresh = path.with_name(path.name + ".new")
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(asdict(self), file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+
+    @classmethod
+    def read(cls, gateway: Gateway) -> Journal | None:
+        """The journal, if there is one."""
+        path = journal_of(gateway)
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return cls(Swap(**found["swap"]), Phase(found["phase"]), found["before"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise JournalError(
+                f"{path} can't be read ({error}); remove it, and update the rules again"
+            ) from None
+
+
+def _beside(gateway: Gateway, ending: str) -> Path:
+    return gateway.maps.with_name(gateway.maps.name + ending)
+
+
+def journal_of(gateway: Gateway) -> Path:
+    """Where it is written that an update is under way."""
+    return _beside(gateway, ".swap")
+
+
+def staged_maps(gateway: Gateway) -> Path:
+    """The new maps until they are in use."""
+    return _beside(gateway, ".next")
+
+
+@contextmanager
+def owned(gateway: Gateway) -> Iterator[bool]:
+    """Be the only one who changes a gateway; false where another process is."""
+    lock = os.open(_beside(gateway, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(lock)
+
+
+def stage(gateway: Gateway, maps: Path) -> None:
+    """Keep a copy of new maps, which nobody else takes away, and of what belongs to them."""
+    staged = staged_maps(gateway)
+    _copy_private(maps, staged)
+    if kept_file(maps).exists():
+        _copy_private(kept_file(maps), kept_file(staged))
+    else:
+        kept_file(staged).unlink(missing_ok=True)
+
+
+def put_in_place(gateway: Gateway) -> None:
+    """Have the new maps be the gateway's; may be done again."""
+    staged = staged_maps(gateway)
+    if not staged.exists():
+        return
+    if kept_file(staged).exists():
+        kept_file(staged).rename(kept_file(gateway.maps))
+    staged.rename(gateway.maps)
+
+
+def unstage(gateway: Gateway) -> None:
+    """Forget the new maps."""
+    staged = staged_maps(gateway)
+    for path in (staged, kept_file(staged)):
+        path.unlink(missing_ok=True)
+
+
+def _copy_private(source: Path, target: Path) -> None:
+    """A file for its owner only, as a whole or not at all."""
+    fresh = target.with_name(target.name + ".new")
+    fresh.unlink(missing_ok=True)
+    os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    shutil.copyfile(source, fresh)
+    fresh.rename(target)
+
+
+def to_hex(config: Config) -> dict[str, Any]:
+    """What MetadataMatch is given, with hexadecimal digits for bytes."""
+    return _converted(config, lambda _, value: value.hex() if isinstance(value, bytes) else value)
+
+
+def from_hex(config: Config) -> dict[str, Any]:
+    """The way back."""
+    return _converted(
+        config, lambda name, value: bytes.fromhex(value) if name.endswith("_bin") else value
+    )
+
+
+def _converted(config: Config, convert: Any) -> dict[str, Any]:
+    def term_of(term: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: convert(name, value) for name, value in term.items()}
+
+    rules: Sequence[Mapping[str, Any]] = config["rules"]
+    return {
+        **config,
+        "rules": [{**rule, "terms": [term_of(term) for term in rule["terms"]]} for rule in rules],
+    }
