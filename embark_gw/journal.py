@@ -58,14 +58,16 @@ class Swap:
     """What is to change: maps, and the middleboxes of the provider's daemon.
 
     ``rules`` are those of MetadataMatch modules named ``firewalls``, in hexadecimal where they have
-    bytes; ``default_gate`` is for packets that match none. ``settle_s`` is the longest that a
-    packet is on its way between gateway and provider, in seconds.
+    bytes; ``default_gate`` is for packets that match none. ``pool`` has the encrypted addresses
+    that the provider writes. ``settle_s`` is the longest that a packet is on its way between
+    gateway and provider, in seconds.
     """
 
     provider: str
     maps: str
     rules: list[dict[str, Any]]
     default_gate: int
+    pool: list[str] = field(default_factory=list)
     firewalls: list[str] = field(default_factory=lambda: ["firewall"])
     nats: list[str] = field(default_factory=list)
     settle_s: float = 0.02

@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,15 @@ from embark_gw.journal import (
     unstage,
 )
 from embark_gw.pipelines import encrypt_args
+from embark_gw.provider.metadata_match import config_of
+from embark_gw.rules.document import EncryptedRules
 from embark_gw.site import Gateway
 
 __all__ = ["SwapResult", "finish_swap", "make_swap", "release", "update_rules"]
 
 _LOOK_S = 0.01
 _MOST_S = 5.0  # that packets may need to leave the provider
+_MOST_RULES = 250_000
 _CONFIG = "MetadataMatchConfig"
 Config = Mapping[str, Any]
 
@@ -71,16 +75,24 @@ class SwapResult:
 def make_swap(
     provider: str,
     maps: Path,
-    config: Config,
+    document: EncryptedRules,
     firewalls: Sequence[str],
     nats: Sequence[str],
     settle_s: float = Swap.settle_s,
 ) -> Swap:
-    """``config`` is what MetadataMatch takes, as `embark_gw.provider.metadata_match` makes it."""
-    plain = to_hex(config)
-    where = str(maps.absolute())
-    rules, default_gate = plain["rules"], plain["default_gate"]
-    return Swap(provider, where, rules, default_gate, [*firewalls], [*nats], settle_s)
+    """To encrypted rules and their maps; `ExpansionError` where a classifier can't have them."""
+    config = to_hex(config_of(document, _MOST_RULES))
+    pool = [one.encrypted for one in document.pool]
+    return Swap(
+        provider=provider,
+        maps=str(maps.absolute()),
+        rules=config["rules"],
+        default_gate=config["default_gate"],
+        pool=pool,
+        firewalls=[*firewalls],
+        nats=[*nats],
+        settle_s=settle_s,
+    )
 
 
 def update_rules(gateway: Gateway, swap: Swap) -> SwapResult:
@@ -160,6 +172,7 @@ class _Update:
         swap = self._journal.swap
         with self._daemons() as (ours, theirs):
             self._reencrypted(ours, [], staged_maps(self._gateway))
+            self._check_pool(ours)
             with self._at_provider():
                 there = {module["name"]: module["mclass"] for module in theirs.list_modules()}
             wanted = dict.fromkeys(swap.firewalls, "MetadataMatch") | dict.fromkeys(
@@ -174,6 +187,26 @@ class _Update:
                     name: to_hex(theirs.run_module_command(name, "get_runtime_config", "EmptyArg"))
                     for name in swap.firewalls
                 }
+
+    def _check_pool(self, ours: Client) -> None:
+        """The provider's NATs and load balancers know the addresses that they write."""
+        with refusals("encrypt"):
+            arg_type = "PrefixMatchEncryptCommandGetPoolArg"
+            told = ours.run_module_command("encrypt", "get_pool", arg_type)["addresses"]
+        pool = [ip_address(text) for text in self._journal.swap.pool]
+        if len(told) != len(pool):
+            raise GatewayError(
+                f"the rules are for a pool of {len(pool)} addresses, the gateway has {len(told)}; "
+                "encrypt them with the same --pool"
+            )
+        for one, new in zip(told, pool, strict=True):
+            if ip_address(one["encrypted"]) != new:
+                raise GatewayError(
+                    f"{one['address']} of the pool would have another encryption, which the "
+                    f"provider does not know; encrypt the rules with --previous "
+                    f"{self._gateway.maps}; where they are about that address, make the provider's "
+                    "NAT anew"
+                )
 
     def go_on(self) -> SwapResult:
         """To the end."""

@@ -24,7 +24,6 @@ from embark_gw.journal import Swap
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
 from embark_gw.provider.expand import ExpansionError
-from embark_gw.provider.metadata_match import config_of
 from embark_gw.rules.document import read_document
 from embark_gw.updates import make_swap, update_rules
 
@@ -32,7 +31,6 @@ __all__ = ["app"]
 
 app = typer.Typer()
 log = logging.getLogger("embark_gw")
-_MOST_RULES = 250_000
 DEFAULT_MODULE = "embark_firewall"
 
 
@@ -169,8 +167,10 @@ def update_command(
     """
     with one_line_errors(GatewayError, BessError, ExpansionError, OSError):
         gateway = site.load(path)
-        config = config_of(read_document(rules), _MOST_RULES)
-        made = make_swap(provider, maps, config, firewalls or [DEFAULT_MODULE], nats or [], settle)
+        document = read_document(rules)
+        made = make_swap(
+            provider, maps, document, firewalls or [DEFAULT_MODULE], nats or [], settle
+        )
         done = update_rules(gateway, made)
     typer.echo(
         f"{rules}: in use; packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} "
