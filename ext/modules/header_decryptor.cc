@@ -23,9 +23,8 @@ class Rewrites {
 
   // Whether a NAT, whose address the packet was sent to, has written an encrypted source there.
   Inbound find_return(const ReturnTable& returns, uint16_t now, const uint8_t* outer_ip,
-                      const uint8_t* body, BodyKind kind, uint8_t protocol) {
-    const bool query = kind == BodyKind::kQuery;
-    if (!has_ports(kind) && !query) return Inbound::kNo;
+                      BodyKind kind, uint8_t protocol) {
+    if (!has_ports(kind) && kind != BodyKind::kQuery) return Inbound::kNo;
     const uint8_t* const outer = outer_ip + 24;
     if (pool_.find_encrypted(outer) != AddressPool::kNone) return Inbound::kNo;
     Address clear = {};
@@ -37,8 +36,7 @@ class Rewrites {
     }
     const uint32_t number = pool_.find_clear(clear.data());
     if (number == AddressPool::kNone || !pool_[number].nat) return Inbound::kNo;
-    const uint16_t port = load_be16(body + (query ? 4 : 2));
-    if (!returns.find(outer, port, protocol, now, flow_)) return Inbound::kUnknown;
+    if (!returns.find(outer, protocol, now, flow_)) return Inbound::kUnknown;
     returned_ = flow_.ipv6 == (layout_.address_bytes == 16);
     return returned_ ? Inbound::kKnown : Inbound::kUnknown;
   }
@@ -263,10 +261,9 @@ DecryptResult HeaderDecryptor::restore(Packet& packet, const Item& item, uint8_t
         classify_body(item.body, item.body_len, item.protocol, ipv6 ? 6 : 4, fragment, offset == 0);
   }
   Rewrites rewrites(plan_.pools[item.epoch], layout, text);
-  const Inbound inbound =
-      returns_ == nullptr
-          ? Inbound::kNo
-          : rewrites.find_return(*returns_, now_, item.ip, item.body, start.kind, item.protocol);
+  const Inbound inbound = returns_ == nullptr ? Inbound::kNo
+                                              : rewrites.find_return(*returns_, now_, item.ip,
+                                                                     start.kind, item.protocol);
   if (inbound == Inbound::kUnknown || !rewrites.take(item.ip, item.body, start.kind)) {
     return DecryptResult::kOutsidePool;
   }

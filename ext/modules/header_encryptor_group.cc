@@ -114,7 +114,7 @@ void HeaderEncryptor::note_sources(const EncryptGroup& group, const uint64_t (*c
     flow.protocol = shape.protocol;
     flow.ipv6 = kIpv6;
     if (!is_of(returns_, flow)) continue;
-    returns_.table->note(encrypted, static_cast<uint16_t>(group.ports[0][i]), flow, now_);
+    returns_.table->note(encrypted, flow, now_);
   }
 }
 

@@ -66,14 +66,13 @@ Status reencrypt_sources(const EncryptPlan& plan, ReturnTable& table, uint64_t n
     Address before;
     std::memcpy(before.data(), bytes.data(), sizeof before);
     ReturnTable::Flow flow;
-    if (!table.find(before.data(), static_cast<uint16_t>(port), static_cast<uint8_t>(protocol), now,
-                    flow)) {
+    if (!table.find(before.data(), static_cast<uint8_t>(protocol), now, flow)) {
       ++unknown;
       continue;
     }
     Address after;
     const uint16_t new_port = encrypt_source(plan, flow, after.data());
-    table.note(after.data(), new_port, flow, now);
+    table.note(after.data(), flow, now);
     Args one;
     one.set("protocol", protocol);
     one.set("old", describe(before, port));

@@ -18,8 +18,7 @@ bool ReturnTable::init(uint64_t flows, uint64_t timeout_ms) {
   return buckets_.allocate(buckets) && lines_.allocate(buckets * kWays);
 }
 
-void ReturnTable::note(const uint8_t* encrypted, uint16_t encrypted_port, const Flow& flow,
-                       uint16_t now) {
+void ReturnTable::note(const uint8_t* encrypted, const Flow& flow, uint16_t now) {
   const uint64_t tag = tag_of(encrypted);
   std::atomic<uint64_t>* chosen = nullptr;
   uint64_t seen = 0;
@@ -57,8 +56,8 @@ void ReturnTable::note(const uint8_t* encrypted, uint16_t encrypted_port, const 
   std::memcpy(words, encrypted, 16);
   std::memcpy(words + 2, flow.src, 16);
   std::memcpy(words + 4, flow.dst, 16);
-  words[6] = encrypted_port | uint64_t{flow.sport} << 16 | uint64_t{flow.dport} << 32 |
-             uint64_t{flow.protocol} << 48 | uint64_t{flow.ipv6} << 56;
+  words[6] = flow.sport | uint64_t{flow.dport} << 16 | uint64_t{flow.protocol} << 32 |
+             uint64_t{flow.ipv6} << 40;
   Line& line = lines_[line_number];
   for (uint32_t w = 0; w < kLineWords; ++w) {
     line.words[w].store(words[w], std::memory_order_relaxed);
@@ -67,8 +66,7 @@ void ReturnTable::note(const uint8_t* encrypted, uint16_t encrypted_port, const 
   chosen->store(tag << kTagShift | version << kVersionShift | now, std::memory_order_release);
 }
 
-bool ReturnTable::find(const uint8_t* encrypted, uint16_t encrypted_port, uint8_t protocol,
-                       uint16_t now, Flow& flow) const {
+bool ReturnTable::find(const uint8_t* encrypted, uint8_t protocol, uint16_t now, Flow& flow) const {
   const uint64_t tag = tag_of(encrypted);
   for (const uint64_t at : {bucket_of(encrypted), other_bucket_of(encrypted)}) {
     for (uint32_t way = 0; way < kWays; ++way) {
@@ -83,17 +81,19 @@ bool ReturnTable::find(const uint8_t* encrypted, uint16_t encrypted_port, uint8_
       std::atomic_thread_fence(std::memory_order_acquire);
       const uint64_t after = place.load(std::memory_order_relaxed);
       if ((mark ^ after) >> kVersionShift != 0) continue;  // it became another's meanwhile
-      const auto port = static_cast<uint16_t>(words[6]);
-      if (std::memcmp(words, encrypted, 16) != 0 || port != encrypted_port ||
-          static_cast<uint8_t>(words[6] >> 48) != protocol) {
+      uint8_t known[16];
+      std::memcpy(known, words, sizeof known);
+      if (std::memcmp(known + kPrefixBytes, encrypted + kPrefixBytes,
+                      sizeof known - kPrefixBytes) != 0 ||
+          static_cast<uint8_t>(words[6] >> 32) != protocol) {
         continue;
       }
       std::memcpy(flow.src, words + 2, 16);
       std::memcpy(flow.dst, words + 4, 16);
-      flow.sport = static_cast<uint16_t>(words[6] >> 16);
-      flow.dport = static_cast<uint16_t>(words[6] >> 32);
+      flow.sport = static_cast<uint16_t>(words[6]);
+      flow.dport = static_cast<uint16_t>(words[6] >> 16);
       flow.protocol = protocol;
-      flow.ipv6 = words[6] >> 56 != 0;
+      flow.ipv6 = words[6] >> 40 != 0;
       return true;
     }
   }

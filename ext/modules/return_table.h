@@ -8,11 +8,12 @@
 //   bucket    8 marks in a cache line: 40 bits of the encrypted address, a version, a time
 //   flow      in a line of its own, beside each mark
 //
-// A flow may be in either of two buckets. These and the marks are parts of the encrypted address,
-// whose last 64 bits are a PRF's, so nothing has to be hashed, and nobody without the key can
-// choose flows that meet. Known flows cost one line of reading; of 2^36 new ones one looks known
-// and isn't written down. A mark is the lock of its flow's line: it is cleared before the line
-// changes and set with another version afterwards (a sequence lock).
+// A flow is known by the last 96 bits of its encrypted address, a PRF of it: prefixes have at most
+// 31. So it is found whatever prefixes a NAT has for it, as rules changed since. It may be in
+// either of two buckets; these and the marks are parts of those bits, so nothing has to be hashed,
+// and nobody without the key can choose flows that meet. Known flows cost one line of reading; of
+// 2^36 new ones one looks known and isn't written down. A mark is the lock of its flow's line: it
+// is cleared before the line changes and set with another version afterwards (a sequence lock).
 //
 // A flow ends `timeout_ms` after it was noted last, which happens about every 4 s while it sends.
 // Where both buckets are full, the flow that was quiet for longest makes room and is counted.
@@ -64,10 +65,9 @@ class ReturnTable {
     }
     return false;
   }
-  void note(const uint8_t* encrypted, uint16_t encrypted_port, const Flow& flow, uint16_t now);
+  void note(const uint8_t* encrypted, const Flow& flow, uint16_t now);
 
-  bool find(const uint8_t* encrypted, uint16_t encrypted_port, uint8_t protocol, uint16_t now,
-            Flow& flow) const;
+  bool find(const uint8_t* encrypted, uint8_t protocol, uint16_t now, Flow& flow) const;
 
   // For commands; each looks at the whole table.
   uint64_t flows(uint16_t now) const;
@@ -82,6 +82,7 @@ class ReturnTable {
   static constexpr uint64_t kBusy = 1;  // no tag is 0: neither free nor anybody's
   static constexpr uint16_t kNoteEvery = 4;
   static constexpr uint32_t kLineWords = 7;
+  static constexpr uint32_t kPrefixBytes = 4;  // of an address, that tell nothing here
 
   struct alignas(kCacheLineBytes) Bucket {
     std::atomic<uint64_t> marks[kWays];  // 0: free
