@@ -78,9 +78,9 @@ def build_thread_tests(out: Path) -> Path:
     """What workers and commands share, under ThreadSanitizer."""
     files = ("host/live_table.cc", "host/isa.cc", "engine/traffic_class.cc", "engine/polling.cc")
     used = [ROOT / "ext" / name for name in files]
-    names = ("rule_scan", "rule_probe", "rule_index", "rule_index_build")
+    names = ("rule_scan", "rule_probe", "rule_index", "rule_index_build", "return_table")
     used += [ROOT / "ext" / "modules" / f"{name}.cc" for name in names]
-    shared = ("live_table", "live_shares", "spsc_ring")
+    shared = ("live_table", "live_shares", "return_table", "spsc_ring")
     tests = [ROOT / "tests" / "cpp" / f"test_{name}.cc" for name in shared]
     return link_tests(compile_all(used, out, THREADS), tests, out, THREADS)
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// L4LB: sends connections to a virtual address and port to backends, each to one as long as it
-// lasts.
+// L4LB: sends connections to a virtual endpoint on to backends, each to one as long as it lasts.
 //
 // A new connection (the first packet of a TCP or UDP 5-tuple to a service) gets a backend by
 // consistent hashing over those that are available. All packets that follow go there, whatever
@@ -39,13 +38,13 @@
 //   "fragment"    to the address of a service: only the first piece has ports
 // Events:
 //   backend_failing  a backend did not answer: its number in get_status, and how many SYNs
-// Limits: one worker. Packets of connections that find the table of `max_flows` full are
-// counted as untracked: hashing still keeps it where it is, as long as the list of backends stays.
-// Of a connection only the client's FIN and RST are seen. ICMP errors about a connection pass
-// unchanged. update, set_health and set_draining pause the workers; update for about 1 ms per
-// service. Method: FlowSteer's table, in which batches look up in stages with prefetch. Memory is
-// taken at creation, 74 bytes per flow of `max_flows`; 32 KB per service. Origin: original to this
-// project; the hashing is Maglev's (l4_lb_services.h).
+// Limits: one worker. Packets of connections that find the table of `max_flows` full are counted as
+// untracked: hashing still keeps them where they are, as long as the list of backends stays. Of a
+// connection only the client's FIN and RST are seen. ICMP errors about a connection pass unchanged.
+// All commands pause the workers; update for about 1 ms per service.
+// Method: FlowSteer's table, in which batches look up in stages with prefetch. Memory is taken at
+// creation, 74 bytes per flow of `max_flows`; 32 KB per service.
+// Origin: original to this project; the hashing is Maglev's (l4_lb_services.h).
 #include "nf/l4_lb.h"
 
 #include "modules/checksum_change.h"

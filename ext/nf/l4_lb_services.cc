@@ -10,6 +10,7 @@
 namespace e2 {
 namespace {
 
+constexpr size_t kAddressBytes = 16;
 constexpr uint32_t kTableSize = 16381;  // a prime, as permutations of places need
 constexpr uint32_t kTries = 8;
 constexpr uint64_t kMostWeight = 100;
@@ -35,7 +36,7 @@ Status read_endpoint(const Args& args, uint64_t proto, const std::string& where,
 // What replacing one address by another adds to the complement of a checksum.
 uint32_t address_change(const LbEndpoint& before, const LbEndpoint& after) {
   uint32_t sum = 0;
-  for (size_t at = 0; at < sizeof before.address; at += 2) {
+  for (size_t at = 0; at < kAddressBytes; at += 2) {
     sum += change16(load_be16(before.bytes() + at), load_be16(after.bytes() + at));
   }
   return sum;

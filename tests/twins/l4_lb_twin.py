@@ -51,7 +51,7 @@ def make_table(backends: list[Backend]) -> list[int]:
 
 
 def pick(table: list[int], flow_hash: int, away: frozenset[int] = frozenset()) -> int | None:
-    """The backend of a connection with that hash; None where the first tries are all of them away."""
+    """The backend of a connection with that hash; None where all tries find one that is away."""
     for _ in range(TRIES):
         number = table[(flow_hash >> 32) * TABLE >> 32]
         if number not in away:

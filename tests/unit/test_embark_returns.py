@@ -207,8 +207,8 @@ def test_tables_are_shared_by_name(site: Site) -> None:
     (encrypted,) = gateways.engine.run_packets("encrypt", [answer(UDP(dport=7))])[0]
     rewritten = translate(encrypted, True, source_of(sent))
     assert gateways.engine.run_packets("decrypt", [rewritten])[0]
+    other = {"returns": {"name": "table", "max_flows": 101}}
     with pytest.raises(EngineError) as error:
-        other = {"returns": {"name": "table", "max_flows": 101}}
         gateways.engine.create_module("third", mclass, args | other)
     assert error.value.code == errno.EEXIST
     assert "max_flows 100" in str(error.value)
