@@ -20,6 +20,11 @@ Row = tuple[str, str, dict[str, float]]  # of a table: the line and its figures
 ROWS = pytest.StashKey[list[Row]]()
 MACHINE = pytest.StashKey[dict[str, str]]()
 COLUMNS = (
+    ("rules", 8, 0),
+    ("encrypted", 11, 0),
+    ("one_prefix_each", 17, 0),
+    ("prefixes", 10, 0),
+    ("maps_mb", 9, 2),
     ("mpps", 9, 1),
     ("cycles_per_packet", 18, 1),
     ("peer_mpps", 10, 1),

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How rule sets grow when they are encrypted, and what that takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bess_plugins._crypto import SiteKeys
+from classbench import DATA
+from embark_gw.rules.encrypt import encrypt
+from embark_gw.rules.formats import Format, read_rules
+
+FILES = {
+    **{
+        f"classbench_{kind}_{size}": Format.CLASSBENCH_5TUPLE
+        for kind in ("acl1", "fw1", "ipc1")
+        for size in ("1k", "10k")
+    },
+    **{f"et_{name}.rules": Format.SNORT for name in ("botcc", "ciarmy", "compromised", "drop")},
+    "ipsum_level2.txt": Format.LIST,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_encrypting_rules(
+    name: str, tmp_path: Path, benchmark: BenchmarkFixture, report: Callable[..., None]
+) -> None:
+    """EncryptPrefixes over a whole rule set, to the document."""
+    path = DATA / "rules" / name
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    kind = FILES[name]
+    nets = {"HOME_NET": "any"} if kind is Format.SNORT else None
+    rules = read_rules([path], kind, nets=nets)
+    key = tmp_path / "site.key"
+    key.touch(0o600)
+    key.write_text("00" * 32)
+    keys = SiteKeys(key)
+    times = []
+
+    def once() -> None:
+        started = time.perf_counter()
+        encrypt(rules, keys)
+        times.append(time.perf_counter() - started)
+
+    benchmark.pedantic(once, rounds=3)
+    grown = encrypt(rules, keys).report
+    figures: dict[str, float] = {
+        "rules": grown.rules,
+        "encrypted": grown.encrypted,
+        "one_prefix_each": grown.expanded,
+        "prefixes": sum(field.prefixes for field in grown.fields.values()),
+        "maps_mb": sum(field.nbytes for field in grown.fields.values()) / 1e6,
+        "seconds": min(times),
+    }
+    report(name, figures, "Embark's rules, encrypted for a provider")
