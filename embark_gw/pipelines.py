@@ -195,6 +195,8 @@ class _Drawing:
                 "dst_ip": provider.tunnel.remote,
                 "vni": provider.tunnel.vni,
                 "mtu": provider.mtu,
+                # What is inside has checksums of its own; IPv6's has to be there (RFC 8200).
+                "zero_checksum": provider.tunnel.version == 4,
             },
         )
         self.chain(encrypt, tunnel, "provider_out")

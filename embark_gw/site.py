@@ -131,9 +131,14 @@ class Tunnel(BaseModel):
         return self
 
     @property
+    def version(self) -> int:
+        """Of its own IP packets."""
+        return ipaddress.ip_address(self.local).version
+
+    @property
     def overhead(self) -> int:
         """Bytes that it adds to an IP packet."""
-        return _GENEVE_BYTES + _IP_BYTES[ipaddress.ip_address(self.local).version]
+        return _GENEVE_BYTES + _IP_BYTES[self.version]
 
 
 class Provider(Side):

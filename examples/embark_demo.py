@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -25,8 +25,9 @@ EXAMPLES = Path(__file__).parent
 GATEWAY = [sys.executable, "-P", "-m", "embark_gw.cli"]
 PREFIX = f"em{os.getpid() % 10**5}"
 SERVER = "198.51.100.7"
-# Both ends of each cable: where it is, its name, its MAC and its IPv4 address.
-CABLES = (
+# An end of a cable: where it is, its name, its MAC and its IPv4 address.
+End = tuple[str, str, str | None, str | None]
+CABLES: tuple[tuple[End, End], ...] = (
     (("host", "eth0", "02:00:00:00:01:02", "10.0.0.2/24"), ("gw", "inside", None, None)),
     (("server", "eth0", "02:00:00:00:02:02", "10.0.0.1/24"), ("gw", "outside", None, None)),
     (("cloud", "gateway", "02:00:00:00:03:02", None), ("gw", "provider", None, None)),
@@ -71,15 +72,15 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 20.0) ->
 
 
 @contextmanager
-def spaces() -> Iterator[None]:
+def spaces(cables: Sequence[tuple[End, End]] = CABLES) -> Iterator[None]:
     """Namespaces and cables; nothing of them is left behind."""
-    names = dict.fromkeys(end[0] for cable in CABLES for end in cable)
+    names = dict.fromkeys(end[0] for cable in cables for end in cable)
     try:
         for name in names:
             run("ip", "netns", "add", f"{PREFIX}-{name}")
             run(*inside(name, "ip", "link", "set", "lo", "up"))
             run(*inside(name, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"))
-        for here, there in CABLES:
+        for here, there in cables:
             ends = [
                 f"netns {PREFIX}-{space} name {device}" for space, device, _, _ in (here, there)
             ]
@@ -146,17 +147,13 @@ def daemon(stack: ExitStack, space: str, folder: Path, name: str) -> Client:
     return client
 
 
-def provide(cloud: Client, pool: list[dict[str, object]], capture: Path) -> None:
+def provide(cloud: Client, pool: list[dict[str, object]]) -> None:
     """The provider's pipeline: firewall and NAT, which see encrypted packets only."""
     cloud.add_worker(0, min(os.sched_getaffinity(0)))
     cloud.create_port("AFPacketPort", "gateway", ifname="gateway", promiscuous=True)
-    cloud.create_port("PCAPPort", "seen", write_path=str(capture), num_inc_q=0)
     cloud.create_module("PortInc", "in", port="gateway")
     cloud.create_module("PortOut", "out", port="gateway")
-    cloud.create_module("PortOut", "record", port="seen")
     cloud.create_module("TunnelDecap", "decap", edges={7: 0})
-    cloud.create_module("Replicate", "look", gates=[0, 1])
-    cloud.create_module("Replicate", "look_back", gates=[0, 1])
     # What goes to an address of the NAT comes from outside.
     pools = [bytes.fromhex(str(entry["hex"])) for entry in pool]
     rules = [
@@ -177,19 +174,29 @@ def provide(cloud: Client, pool: list[dict[str, object]], capture: Path) -> None
         vni=7,
     )
     cloud.connect("in", "decap")
-    cloud.connect("decap", "look")
-    cloud.connect("look", "way", 0)
-    cloud.connect("look", "record", 1)
+    cloud.connect("decap", "way")
     cloud.connect("way", "firewall", 0)
     cloud.connect("firewall", "nat", 0, 0)
     # The NAT lets only answers in.
     cloud.connect("way", "nat", 1, 1)
     cloud.connect("nat", "turn", 0)
     cloud.connect("nat", "turn", 1)
-    cloud.connect("turn", "look_back")
-    cloud.connect("look_back", "encap", 0)
-    cloud.connect("look_back", "record", 1)
+    cloud.connect("turn", "encap")
     cloud.connect("encap", "out")
+    cloud.resume()
+
+
+def record(cloud: Client, capture: Path) -> None:
+    """Keep what the provider gets, and what it sends back."""
+    cloud.pause()
+    cloud.create_port("PCAPPort", "seen", write_path=str(capture), num_inc_q=0)
+    cloud.create_module("PortOut", "record", port="seen")
+    for name, before, after in (("look", "decap", "way"), ("look_back", "turn", "encap")):
+        cloud.create_module("Replicate", name, gates=[0, 1])
+        cloud.disconnect(before)
+        cloud.connect(before, name)
+        cloud.connect(name, after, 0)
+        cloud.connect(name, "record", 1)
     cloud.resume()
 
 
@@ -239,7 +246,8 @@ def demonstrate(stack: ExitStack, folder: Path, cloud: Client) -> None:
         "--module",
         "firewall",
     )
-    provide(cloud, pool_of(folder / "rules.json"), folder / "seen.pcap")
+    provide(cloud, pool_of(folder / "rules.json"))
+    record(cloud, folder / "seen.pcap")
     words = [*GATEWAY, "run", "gateway.yaml"]
     stack.enter_context(process("", *words, folder=folder, name="run"))
     log = folder / "run.log"
