@@ -27,7 +27,7 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kMaxTemplateBytes = 1536;
+constexpr uint32_t kMaxTemplateBytes = 1792;  // what a buffer of the usual size takes
 constexpr uint32_t kBlock = 64;
 
 struct alignas(kCacheLineBytes) Template {

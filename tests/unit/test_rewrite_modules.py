@@ -160,7 +160,7 @@ class TestRewrite:
         out = run("Rewrite", {"templates": templates}, packets).out[0]
         assert out == [templates[n % count] for n in range(len(packets))]
 
-    @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 127, 128, 1535, 1536])
+    @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 127, 128, 1536, 1791, 1792])
     def test_lengths(self, length: int) -> None:
         template = bytes(n * 7 % 251 for n in range(length))
         assert run("Rewrite", {"templates": [template]}, [b"x" * 60]).out[0] == [template]
@@ -177,7 +177,7 @@ class TestRewrite:
         assert out[0] == [b"\x81" * 512]
         assert engine.module_info("m")["drops"]["template too long"] == 1
 
-    @pytest.mark.parametrize("templates", [[b"x" * 1537], [b"x"] * 33])
+    @pytest.mark.parametrize("templates", [[b"x" * 1793], [b"x"] * 33])
     def test_bad_templates(self, templates: list[bytes]) -> None:
         with pytest.raises(EngineError, match="'templates'"):
             run("Rewrite", {"templates": templates}, [])
