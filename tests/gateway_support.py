@@ -21,10 +21,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from typer.testing import CliRunner
@@ -34,13 +36,25 @@ from daemon_support import CORE
 from embark_gw import pipelines
 from embark_gw.cli import app
 from embark_gw.journal import Swap
+from embark_gw.keeper import Keeper
 from embark_gw.provider.metadata_match import config_of
 from embark_gw.rules.document import EncryptedRules, read_document
 from embark_gw.site import Gateway, load
 from embark_gw.updates import make_swap
 from harness import E2d, real_daemon, wait_until
 
-__all__ = ["EXTERNAL", "Cable", "Lab", "Plug", "Rules", "frame", "new_lab", "read", "site_file"]
+__all__ = [
+    "EXTERNAL",
+    "Cable",
+    "Lab",
+    "Plug",
+    "Rules",
+    "frame",
+    "kept",
+    "new_lab",
+    "read",
+    "site_file",
+]
 
 EXTERNAL = "203.0.113.1"  # the NAT's address
 _NUMBERS = itertools.count()
@@ -50,7 +64,7 @@ inside:
   device: inside
   mac: "02:00:00:00:01:01"
   peer: "02:00:00:00:01:02"
-  networks: [10.0.0.0/24]
+  networks: [10.0.0.0/16]
 outside:
   device: outside
   mac: "02:00:00:00:02:01"
@@ -116,7 +130,8 @@ class Plug:
         return self._socket.fileno()
 
     def send(self, packet: bytes) -> None:
-        assert self._socket is not None
+        if self._socket is None:
+            raise OSError("nobody is there")
         self._socket.send(packet)
 
     def receive(self, timeout_s: float = 5.0) -> bytes | None:
@@ -235,12 +250,23 @@ class Lab:
     def plug_in(self) -> None:
         """Join host and server with the gateway, once it is built."""
         for plug in (self.host, self.server):
-            wait_until(lambda plug=plug: connects(plug))  # type: ignore[misc]
+            wait_until(partial(connects, plug))
 
     def pass_through(self, packet: bytes, *, within_s: float = 5.0) -> bytes | None:
         """What the server gets for a packet of the host."""
         self.host.send(packet)
         return self.server.receive(within_s)
+
+    def catch(self, packet: bytes) -> bytes:
+        """How a packet of the host is encrypted; the provider doesn't get it."""
+        carried, caught = self.cable.there, list[bytes]()
+        self.cable.there = lambda one: caught.append(one) or []  # type: ignore[func-returns-value]
+        try:
+            self.host.send(packet)
+            wait_until(lambda: len(caught) == 1)
+        finally:
+            self.cable.there = carried
+        return caught[0]
 
     def drops(self, module: str) -> dict[str, int]:
         """What a module of the gateway or the provider has dropped."""
@@ -250,6 +276,32 @@ class Lab:
                     if found.name == module:
                         return dict(found.drops)
         raise AssertionError(f"no module {module}")
+
+
+class Traffic(threading.Thread):
+    """A host that sends until stopped; `sent` tells how often."""
+
+    def __init__(self, lab: Lab, make: Callable[[int], bytes]) -> None:
+        super().__init__(name="traffic")
+        self.sent = 0
+        self.stopped = threading.Event()
+        self._lab, self._make = lab, make
+
+    def run(self) -> None:
+        while not self.stopped.wait(0.002):
+            try:
+                self._lab.host.send(self._make(self.sent))
+            except OSError:
+                continue  # nobody is there; the next one is sent again
+            self.sent += 1
+
+    def __enter__(self) -> Traffic:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.join()
 
 
 def connects(plug: Plug) -> bool:
@@ -312,6 +364,25 @@ def provide(
         client.connect("firewall", "turn")
     client.connect("turn", "out")
     client.resume()
+
+
+@contextmanager
+def kept(lab: Lab, patch: pytest.MonkeyPatch) -> Iterator[tuple[Keeper, list[str]]]:
+    """A gateway that runs, and what its keeper tells."""
+    patch.setattr("embark_gw.keeper.draw", lab.over_sockets)
+    patch.setattr("embark_gw.keeper._POLL_S", 0.02)
+    told: list[str] = []
+    keeper = Keeper(lambda: lab.gateway, told.append)
+    keeper.start()
+    lab.plug_in()
+    stopped = threading.Event()
+    runs = threading.Thread(target=keeper.run, args=[stopped.wait])
+    runs.start()
+    try:
+        yield keeper, told
+    finally:
+        stopped.set()
+        runs.join()
 
 
 @contextmanager
