@@ -227,5 +227,5 @@ def test_a_firewall_sees_addresses_and_ports(site: Site, path: Path) -> None:
             terms += [{"field": "l4.sport", "value": ports[0]}]
             terms += [{"field": "l4.dport", "value": ports[1]}]
         rule = {"gate": 1 + number % 2, "priority": 1, "terms": terms}
-        engine.module_command("fw", "update", {"clear": True, "add": [rule]})
+        engine.module_command("fw", "set_runtime_config", {"default_gate": 0, "rules": [rule]})
         assert list(engine.run_packets("fw", [packet])) == [1 + number % 2]
