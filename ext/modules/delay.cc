@@ -17,8 +17,8 @@
 // bring packets from others. Packets are late by what other tasks take in between. Those that it
 // holds are of the daemon's pool, which a long delay at a high rate may empty.
 // Method: a ring of packets and their times, which is allocated once. A worker that finds nothing
-// to do sleeps; here one does until shortly before the next packet's time. Origin: original to this
-// project.
+// to do sleeps; here one does until shortly before the next packet's time.
+// Origin: original to this project.
 #include <memory>
 
 #include "host/module.h"
