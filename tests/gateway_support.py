@@ -268,6 +268,14 @@ class Lab:
             self.cable.there = carried
         return caught[0]
 
+    def kill_ours(self) -> None:
+        """Have the gateway's daemon crash, and start another one, which is empty."""
+        pid = self.ours.pid
+        self.ours.kill()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        started = self.ours("start")
+        assert started.returncode == 0, started.stderr
+
     def drops(self, module: str) -> dict[str, int]:
         """What a module of the gateway or the provider has dropped."""
         for e2d in (self.ours, self.theirs):
