@@ -43,20 +43,20 @@ class Settings:
     that are below ``joined`` together, or room is made for that. No instance changes for ``rest_s``
     after a change, and an overloaded one is left alone for ``patience_s`` where its part of all
     flow ids is due less than ``due_most``: it waits for flows to end that belong elsewhere by now.
-    Above ``too_much`` there is no patience. A push leaves ``exceptions`` at most, and ``spare``
-    entries of the switch's table to others.
+    Above ``too_much`` there is no patience. A push leaves ``exceptions`` at most, and to others
+    ``spare`` entries of the switch's table and half of what else is free there.
     """
 
-    full: float = 0.88
-    shift_below: float = 0.85
-    joined: float = 0.8
-    packed: float = 0.8
+    full: float = 0.93
+    shift_below: float = 0.9
+    joined: float = 0.9
+    packed: float = 0.88
     hold_s: float = 2.0
     rest_s: float = 1.0
-    patience_s: float = 10.0
+    patience_s: float = 30.0
     due_most: float = 0.9
-    too_much: float = 1.1
-    exceptions: int = 512
+    too_much: float = 1.05
+    exceptions: int = 1024
     spare: int = 16
 
 

@@ -107,7 +107,7 @@ class AvoidMigration(Splitting):
         if room.entries is None:
             return self.settings.exceptions
         free = room.entries - self.settings.spare - _growth(group, change)
-        return min(self.settings.exceptions, free // room.per_exception)
+        return min(self.settings.exceptions, free // 2 // room.per_exception)
 
     def _pushes(self, group: Group, seen: Mapping[int, Seen], room: Room) -> Decision:
         acts, events = [], []
@@ -282,13 +282,13 @@ class AvoidMigration(Splitting):
         seen: Mapping[int, Seen],
         now_s: float,
     ) -> list[Change]:
-        place = min(range(len(run)), key=lambda at: loads[run[at]])
-        goes = run[place]
+        goes = min(run, key=lambda i: (round(loads[i], 2), seen[i].flows, -i))
+        place = run.index(goes)
         able = {index for index in run if not self._busy(group, index, now_s)}
         found = []
         for way in (run[place::-1], run[place:]):
             for giver, taker in pairwise(way):
-                if giver not in able or taker not in able:
+                if giver not in able or taker not in able or seen[taker].overloaded:
                     break
                 room = self.settings.joined - loads[taker]
                 if giver == goes and loads[goes] < room:

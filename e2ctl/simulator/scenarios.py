@@ -41,7 +41,7 @@ def split_once(
     seed: int = 1,
     duration_sigma: float = 1.0,
     hop_s: float = 0.0,
-    exceptions: int = 512,
+    exceptions: int = Settings.exceptions,
 ) -> dict[str, Any]:
     """Figures 3.9 and 3.10: an NF with 1 Gbps in 10,000 flows is split at 2 s.
 
