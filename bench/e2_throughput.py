@@ -22,7 +22,16 @@ from e2ctl.pgraph import PEdge, PGraph, PNode
 from e2ctl.placement import PlacementError, Problem, place
 from e2ctl.sizing import estimate, size
 
-__all__ = ["CHAIN", "GRAPH", "SERVICES", "Service", "gap_to_exact", "most_load", "rack"]
+__all__ = [
+    "CHAIN",
+    "GRAPH",
+    "SERVICES",
+    "Service",
+    "gap_to_exact",
+    "most_load",
+    "problem_for",
+    "rack",
+]
 
 NIC_BPS = 10e9
 PORTS = 24

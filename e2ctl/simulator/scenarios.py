@@ -18,7 +18,7 @@ from e2ctl.simulator.flows import Workload, generate
 from e2ctl.simulator.model import Model, Nf, Pipeline
 from e2ctl.simulator.switch import VirtualSwitch
 
-__all__ = ["CARRIER", "dynamic_load", "racks", "split_once"]
+__all__ = ["CARRIER", "DYNAMIC_BPS", "dynamic_load", "racks", "split_once"]
 
 SIMULATED = "simulated: e2ctl.simulator, no measurement"
 SPLIT_S = 2.0
@@ -31,6 +31,8 @@ CARRIER = (
     Nf("vpn", 0.85e9),
 )
 NIC_BPS = 10e9
+# Figure 3.11: parts of the time, and the load then.
+DYNAMIC_BPS = ((0.0, 7.2e9), (0.1, 7.2e9), (0.5, 12.3e9), (0.6, 12.3e9), (1.0, 7.2e9))
 FILL = 0.8  # of what instances carry, as a run begins
 
 
@@ -127,14 +129,8 @@ def dynamic_load(
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Figure 3.11: 7.2 to 12.3 Gbps and back, over the carrier's pipeline, on 68 cores."""
-    low, high = 7.2e9, 12.3e9
-    profile = [
-        (0.0, 1.0),
-        (0.1 * seconds, 1.0),
-        (0.5 * seconds, high / low),
-        (0.6 * seconds, high / low),
-        (1.0 * seconds, 1.0),
-    ]
+    low = DYNAMIC_BPS[0][1]
+    profile = [(part * seconds, load / low) for part, load in DYNAMIC_BPS]
     workload = Workload(low / flow_bps / mean_s, mean_s, flow_bps)
     flows = generate(workload, seconds, seed, profile)
     chosen = settings or Settings()

@@ -14,6 +14,7 @@ import pytest
 
 import e2ctl.placement
 from alpine.errors import SolverError
+from e2_throughput import SERVICES, Service, problem_for, rack
 from e2ctl import _placement_milp
 from e2ctl.placement import STRATEGIES, PlacementError, Problem, Room, place, place_one
 from igraphs import chains
@@ -369,3 +370,23 @@ def test_empty_servers_of_every_kind_are_looked_at() -> None:
     assert search.pack() and search.where().tolist() == [1, 1]
     search.relieve(1000)
     assert sorted(search.where().tolist()) == [1, 2]
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_busiest_nic_is_never_busier_than_metis_makes_it(service: Service) -> None:
+    """Where the load is more than NICs carry, and little below, where they just do."""
+    pytest.importorskip("pymetis")
+    hardware = rack()
+    for load in (20 * G, 60 * G, 100 * G, 140 * G):
+        graph = problem_for(service, load, hardware)
+        assert graph is not None
+        ours, metis = place(graph), place(graph, strategy="metis")
+        assert max(1.0, ours.saturation) <= max(1.0, metis.saturation)
+
+
+def test_traffic_is_given_for_a_nic_that_carries_its_part() -> None:
+    """On one server nothing crosses, and 12 Gbps come from outside; on two 2 Gbps cross."""
+    outside = {0: (6 * G, 0.0), 2: (6 * G, 0.0)}
+    edges = ((0, 1, 2 * G), (2, 3, 2 * G), (1, 3, 20 * G))
+    result = place(problem("1111", edges, (Room(4, 10 * G),) * 3, outside))
+    assert result.saturation <= 1 and result.cross_bps == 2 * G

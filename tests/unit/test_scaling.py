@@ -155,6 +155,34 @@ def test_others_make_room_where_a_pair_has_too_much() -> None:
     assert {change.kind for change in started(idle(group(3), seen))} == {"shift"}
 
 
+def settled(at: Group, total: float, seconds: int) -> tuple[Group, list[Change]]:
+    """A group whose flows are where their ids belong each second, and the changes begun in it."""
+    begun: list[Change] = []
+    for second in range(seconds):
+        for change in [one for one in at.changes if one.pushing]:
+            at = finish(at, change, second, SETTINGS)
+        loads = due(at, {index: Seen(total / len(at.spans), 1) for index in at.instances})
+        decision = decide(at, {index: Seen(load, 1) for index, load in loads.items()}, second)
+        at = decision.group
+        begun += started(decision)
+    return at, begun
+
+
+def test_one_of_several_is_emptied_to_both_sides_and_goes() -> None:
+    """No two have room for a third; five have room for what the sixth has."""
+    at, begun = settled(group(6), 4.2, 60)
+    assert len(at.spans) == 5
+    assert [change.kind for change in begun].count("drain") == 1
+    assert len(begun) < 12
+    loads = due(at, {index: Seen(4.2 / 5, 1) for index in at.spans})
+    assert max(loads.values()) < 0.95
+
+
+def test_nobody_goes_where_all_are_needed() -> None:
+    at, begun = settled(group(6), 4.6, 60)
+    assert at.spans == group(6).spans and not begun
+
+
 def test_a_drained_instance_stays_if_the_other_is_overloaded() -> None:
     begun = idle(group(2), {0: Seen(0.3, 30), 1: Seen(0.3, 20)})
     decision = decide(begun.group, {0: hot(), 1: Seen(0.2, 9, left=9)}, 3.0)
