@@ -10,7 +10,7 @@ CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'ext/*.cc
 # The bindings are mostly pybind11's code, which is not for us to mend.
 TIDY_FILES := $(filter-out ext/bindings/%,$(filter %.cc,$(CXX_FILES)))
 
-.PHONY: demo demo-e2 demo-embark test bench bench-alpine bench-e2 docs lint sanitize clean
+.PHONY: demo demo-e2 demo-embark test bench bench-alpine bench-e2 bench-embark docs lint sanitize clean
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -51,6 +51,10 @@ bench-alpine: $(STAMP)
 
 bench-e2: $(STAMP)
 	$(BIN)/python bench/e2_evaluation.py --out out
+
+# As root, with Debian's iproute2, ethtool and procps, or without pages.
+bench-embark: $(STAMP)
+	$(BIN)/python bench/embark_evaluation.py --out out
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py

@@ -15,6 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bess_plugins._engine import ISA
 from bess_plugins.client import Client
 from graphs import CORE
+from machine import cpu_model, load
 
 Row = tuple[str, str, dict[str, float]]  # of a table: the line and its figures
 ROWS = pytest.StashKey[list[Row]]()
@@ -92,18 +93,6 @@ elsewhere_mpps, elsewhere_ratio: bessd on ANOTHER machine, for want of BESSD_ADD
 worker_percent, peer_percent: how much of the core the worker got; below 98, something else ran
 there and the line is worth nothing
 steal_percent: how much of the core the hypervisor took"""
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return "unknown"
-
-
-def load() -> str:
-    return " ".join(f"{value:.2f}" for value in os.getloadavg())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -51,7 +51,9 @@ class Memory:
         for number, core in enumerate(cores):
             self.engine.add_worker(number, core)
 
-    def add(self, name: str, mclass: str, args: Mapping[str, Any], worker: int | None = None) -> str:
+    def add(
+        self, name: str, mclass: str, args: Mapping[str, Any], worker: int | None = None
+    ) -> str:
         self.engine.create_module(name, mclass, dict(args))
         self.modules.append(name)
         if worker is not None:

@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
     # Header and content are one write: Nagle's algorithm would hold the content back.
     wbufsize = 1 << 20
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """The path is a number of bytes."""
         count = int(self.path[1:])
         self.send_response(200)
