@@ -139,7 +139,7 @@ def _balancer(address: str, backends: Sequence[str]) -> Step:
 
 
 def clear_config(rule_set: RuleSet) -> dict[str, Any]:
-    """IPv4 rules in clear for MetadataMatch, as `embark_gw.provider` makes them of encrypted ones."""
+    """IPv4 rules in clear for MetadataMatch, as `embark_gw.provider` has encrypted ones."""
     last = len(rule_set.rules)
     gates = {Action.ACCEPT: metadata_match.ACCEPT_GATE, Action.DENY: metadata_match.DROP_GATE}
     rules: dict[str, dict[str, Any]] = {}  # of equal ones the first, which decides

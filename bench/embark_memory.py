@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -183,7 +184,7 @@ def through(frames: Sequence[bytes], steps: Sequence[Step]) -> list[bytes]:
         names = [chain.add("first", "PortInc", {"port": "in"}, worker=0)]
         names += [chain.add(f"step{n}", *step) for n, step in enumerate(steps)]
         names.append(chain.add("last", "PortOut", {"port": "out"}))
-        for before, after in zip(names, names[1:], strict=False):
+        for before, after in pairwise(names):
             chain.engine.connect(before, 0, after, 0)
         chain.exits = names[-2:-1]
         chain.engine.resume_all()
