@@ -26,7 +26,9 @@ FILES = {
     "test_flow_steer_ids",
     "test_load_monitor",
     "test_metadata_match",
+    "test_neighbor_responder",
     "test_nfs_modules",
+    "test_path_mtu",
     "test_stateful_firewall",
     "test_tunnel_edges",
     "test_tunnel_modules",
@@ -39,6 +41,8 @@ _CANNOT: dict[str, str] = {
     "nobody writes, and no module with an attribute of another size",
     "test_packets_without_a_stamp_upstream_are_refused": "bessd takes graphs whose attributes "
     "nobody writes",
+    "test_no_headroom": "bessd's packets have another headroom",
+    "test_defrag_puts_them_together": "bessd's own IPDefrag would",
 }
 
 

@@ -59,6 +59,7 @@ _CASES = {
         }
     ),
     "LoadMonitor": _Case({"high_delay_ns": 1_000_000}),
+    "PathMtu": _Case({"mtu": 100, "mtu6": 1280}),
     "TunnelEncap": _Case(_TUNNEL),
     "TunnelDecap": _Case({"edges": {7: 2}}, before=("TunnelEncap", _TUNNEL)),
 }
