@@ -88,7 +88,7 @@ class Site:
 
 
 def graph_of(site: Site, maps: Path, mode: str, workers: int = 1) -> Graph:
-    """The pipelines; redirection has no encryption, packets travel as they are (APLOMB)."""
+    """The pipelines; with redirection packets travel as they are, as with APLOMB."""
     graph = draw(site.describe(maps, sealed=mode == MODES[-1], workers=workers))
     return graph if mode != MODES[0] else _without(graph, {"encrypt", "decrypt"})
 

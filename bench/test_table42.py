@@ -77,14 +77,14 @@ def measure_prefix_match(values: list[int], ranges: list[tuple[int, int]]) -> Fi
     return {"us": ns / 1e3, "kb": made.nbytes / 1e3}
 
 
-def measure_schemes(rules: int) -> dict[str, Figures]:
+def measure_schemes(rules: int, count: int = PARTS * PART_VALUES) -> dict[str, Figures]:
     """Each scheme over the same values, beside as many rules."""
     draw = random.Random(rules)
     ranges = ipv6_prefixes(draw, rules)
     stored = [first for first, _ in ranges]
     values = inside(draw, ranges)
     new = sorted(set(values) - set(stored))
-    chosen = draw.sample(new, PARTS * PART_VALUES)
+    chosen = draw.sample(new, count)
     return {
         "BCLO": measure_bclo(chosen),
         "mOPE": measure_mope(chosen, stored),
