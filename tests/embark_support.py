@@ -54,12 +54,13 @@ class Site:
     pool: tuple[tuple[str, bool], ...] = ()
     ranges: tuple[list[tuple[int, int]], ...] = RANGES
     mtu: int = 0
+    map_seed: bytes = MAP_SEED
     made: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
         write_key(self.key_file, self.site_key)
-        seed = MAP_SEED
+        seed = self.map_seed
         bits = (128, 128, 16, 16)
         maps = [
             PrefixMap(r, b, bytes(16), seed=seed) for r, b in zip(self.ranges, bits, strict=True)
@@ -105,7 +106,7 @@ class Site:
     def gateway(self) -> twin.Gateway:
         if "gateway" not in self.made:
             keys = twin.SiteKeys(self.site_key)
-            maps = twin.make_maps(keys, self.ranges, MAP_SEED)
+            maps = twin.make_maps(keys, self.ranges, self.map_seed)
             self.made["gateway"] = twin.Gateway(
                 keys, maps, self.epoch, MAC_BYTES, self.mtu or 65535, twin.Pool(self.pool)
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embark_support import MAC_ARGS, SECRET, V4, V6, Site, build, restored
+from embark_support import MAC_ARGS, SECRET, V4, V6, Site, build, change, restored
 from middlebox_support import Gateways
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
@@ -100,7 +100,8 @@ def test_who_is_unknown_is_outside_the_pool(site: Site, tmp_path: Path) -> None:
     (sent,) = run(gateways, "encrypt", out(UDP(sport=9)))
     assert returned(gateways, b"", answer(TCP(sport=53, dport=7)), of=sent) == []
     end = source_of(sent)
-    for other in (replace(end, port=end.port ^ 1), replace(end, address=bytes(15) + b"\1")):
+    for at in range(4, 16):  # any byte behind the prefix
+        other = replace(end, address=change(end.address, at, bytes([end.address[at] ^ 1])))
         (encrypted,) = run(gateways, "encrypt", reply)
         assert run(gateways, "decrypt", translate(encrypted, True, other)) == []
     assert returned(gateways, b"", reply, 129, of=sent) != []
@@ -108,7 +109,7 @@ def test_who_is_unknown_is_outside_the_pool(site: Site, tmp_path: Path) -> None:
     # A provider cannot send packets to others than those that they were for.
     for address in (SERVER, "198.51.100.99"):
         assert returned(gateways, b"", answer(UDP(dport=7), dst=address), of=sent) == []
-    assert gateways.drops("decrypt") == {"outside pool": 7}
+    assert gateways.drops("decrypt") == {"outside pool": 17}
 
 
 def test_a_flow_that_sends_is_kept(site: Site) -> None:
@@ -198,6 +199,39 @@ def test_new_keys_behind_a_nat(site: Site, tmp_path: Path) -> None:
     assert gateways.drops("decrypt") == {}
 
 
+def test_new_rules_behind_a_nat(site: Site, tmp_path: Path) -> None:
+    """Other prefixes for the address and the port of a source, under the same key: what the NAT
+    sends to the old encryption or to the new one comes back, whatever port it has there."""
+    gateways = Gateways(site, {"name": "table"})
+    packet, reply = out(UDP(sport=5500)), answer(UDP(sport=53, dport=7))
+    changed = replace(
+        site,
+        folder=tmp_path / "changed",
+        ranges=([(0, 1), (2, 3)], *[[(0, 1)]] * 3),
+        map_seed=bytes(range(30, 46)),
+        made={},
+    )
+    old = source_of(gateways.encrypt(packet))
+
+    def reencrypted(end: Endpoint, **plan: Any) -> Endpoint:
+        args = {"sources": [{"protocol": 17, "source": end.args}], **plan}
+        (one,) = gateways.engine.module_command("encrypt", "reencrypt", args)["mappings"]
+        return Endpoint.of(one["new"])
+
+    def back(end: Endpoint) -> bytes:
+        return gateways.decrypt(translate(gateways.encrypt(reply), True, end))
+
+    wanted = back(old)
+    new = reencrypted(old, plan=changed.plan)
+    assert new.address[:2] != old.address[:2] and new.address[4:] == old.address[4:]
+    assert new.port != old.port
+    gateways.engine.module_command("encrypt", "update", changed.plan)
+    assert source_of(gateways.encrypt(packet)) == new == reencrypted(new) == reencrypted(old)
+    for end in (old, new, replace(new, port=new.port ^ 1)):
+        assert back(end) == wanted
+    assert gateways.drops("decrypt") == {}
+
+
 def test_tables_are_shared_by_name(site: Site) -> None:
     """By modules of one engine that agree; another engine's are others."""
     gateways = Gateways(site, {"name": "table", "max_flows": 100})
@@ -235,9 +269,15 @@ def test_bad_arguments(site: Site, returns: dict[str, Any], message: str) -> Non
     assert message in str(error.value)
 
 
-def test_reencrypt_needs_a_table(site: Site) -> None:
+def test_reencrypt_needs_a_table(site: Site, tmp_path: Path) -> None:
+    """But for telling whether keys and maps are good."""
     engine = Gateways(site).engine
+    source = {"protocol": 17, "source": {"address": "2001:db8::1", "port": 1}}
     with pytest.raises(EngineError) as error:
-        engine.module_command("encrypt", "reencrypt", {"sources": []})
+        engine.module_command("encrypt", "reencrypt", {"sources": [source]})
     assert error.value.code == errno.ENOENT
     assert engine.module_command("encrypt", "get_returns", {}) == {}
+    assert engine.module_command("encrypt", "reencrypt", {"plan": site.plan}) == {}
+    missing = site.plan | {"maps_file": str(tmp_path / "none")}
+    with pytest.raises(EngineError, match="maps_file"):
+        engine.module_command("encrypt", "reencrypt", {"plan": missing})
