@@ -122,9 +122,10 @@ class HeaderEncryptor {
   template <bool kIpv6>
   PacketMask use_pool(EncryptGroup& group, const uint64_t (*clear)[kMaxBatch]) const;
   // Into the table of returns, all but those of the pool.
+  // Not inline: without a table nobody should pay for its registers.
   template <bool kIpv6>
-  void note_sources(const EncryptGroup& group, const uint64_t (*clear)[kMaxBatch],
-                    PacketMask pooled) const;
+  [[gnu::noinline]] void note_sources(const EncryptGroup& group, const uint64_t (*clear)[kMaxBatch],
+                                      PacketMask pooled) const;
   void hide_fragment_ids(EncryptGroup& group, const uint8_t* seeds) const;
   template <bool kCommon>
   void write_checks(EncryptGroup& group, const TextLayout& layout) const;

@@ -67,7 +67,14 @@ class EmbarkFiles {
       pools.push_back(pool);
       all.set("pool", std::move(pools));
     }
-    if (module_class == "PrefixMatchEncrypt") all.set("maps_file", maps());
+    if (module_class == "PrefixMatchEncrypt") {
+      all.set("maps_file", maps());
+      e2::Args returns{e2::Args::Map{}};
+      returns.set("name", "returns");
+      returns.set("max_flows", uint64_t{64});
+      all.set("returns", std::move(returns));
+    }
+    if (module_class == "PrefixMatchDecrypt") all.set("return_table", "returns");
     if (module_class == "PrefixMatchEncrypt" || module_class == "PrefixMatchDecrypt") {
       all.set("sealed_payload", sealed);
     }
