@@ -39,12 +39,12 @@ class Settings:
 
     An overloaded instance gives to one below ``shift_below``, on its server if there is one. It is
     split where the mean of all is above ``full``, or it has been overloaded for ``patience_s``.
-    Where one fewer would have less than ``packed`` each, for ``hold_s``, two neighbours are joined
-    that are below ``joined`` together, or room is made for that. No instance changes for ``rest_s``
-    after a change, and an overloaded one is left alone for ``patience_s`` where its part of all
-    flow ids is due less than ``due_most``: it waits for flows to end that belong elsewhere by now.
-    Above ``too_much`` there is no patience. A push leaves ``exceptions`` at most, and to others
-    ``spare`` entries of the switch's table and half of what else is free there.
+    Where one fewer would have less than ``packed`` each, for ``hold_s``, one goes that others side
+    by side with it can do without, with less than ``joined`` each. No instance changes for
+    ``rest_s`` after a change, and an overloaded one is left alone for ``patience_s`` where its part
+    of all flow ids is due less than ``due_most``: it waits for flows to end that belong elsewhere
+    by now. Above ``too_much`` there is no patience. A push leaves ``exceptions`` at most, and to
+    others ``spare`` entries of the switch's table and half of what else is free there.
     """
 
     full: float = 0.93

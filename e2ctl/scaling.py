@@ -282,6 +282,7 @@ class AvoidMigration(Splitting):
         seen: Mapping[int, Seen],
         now_s: float,
     ) -> list[Change]:
+        """Next steps towards one of a run having no load."""
         goes = min(run, key=lambda i: (round(loads[i], 2), seen[i].flows, -i))
         place = run.index(goes)
         able = {index for index in run if not self._busy(group, index, now_s)}
