@@ -15,7 +15,6 @@ using Flow = ReturnTable::Flow;
 
 struct Encrypted {
   uint8_t bytes[16];
-  uint16_t port;
 };
 
 // As a PRF's, by the number of a flow.
@@ -23,7 +22,6 @@ Encrypted encrypted(uint64_t number) {
   Encrypted end = {};
   const uint64_t words[2] = {e2::flow_mix(number + 1), e2::flow_mix(~number)};
   std::memcpy(end.bytes, words, sizeof words);
-  end.port = static_cast<uint16_t>(words[0]);
   return end;
 }
 
@@ -47,12 +45,12 @@ bool same(const Flow& a, const Flow& b) {
 
 void note(ReturnTable& table, uint64_t number, uint16_t now) {
   const Encrypted end = encrypted(number);
-  if (!table.noted(end.bytes, now)) table.note(end.bytes, end.port, flow(number), now);
+  if (!table.noted(end.bytes, now)) table.note(end.bytes, flow(number), now);
 }
 
 bool find(const ReturnTable& table, uint64_t number, uint16_t now, Flow& found) {
   const Encrypted end = encrypted(number);
-  return table.find(end.bytes, end.port, 17, now, found);
+  return table.find(end.bytes, 17, now, found);
 }
 
 }  // namespace
@@ -78,6 +76,20 @@ TEST_CASE("as many flows as it is made for have room, and find back") {
   const uint64_t displaced = table.displaced();
   for (uint64_t number = 5000; number < 7000; ++number) note(table, number, 300);
   CHECK(table.displaced() == displaced);
+}
+
+TEST_CASE("a flow is known by what its prefix is not") {
+  ReturnTable table;
+  REQUIRE(table.init(64, 180'000));
+  note(table, 7, 1);
+  Encrypted end = encrypted(7);
+  Flow found;
+  for (size_t at = 0; at < sizeof end.bytes; ++at) {
+    end.bytes[at] ^= 1;
+    CHECK(table.find(end.bytes, 17, 1, found) == (at < 4));
+    end.bytes[at] ^= 1;
+  }
+  CHECK_FALSE(table.find(end.bytes, 6, 1, found));
 }
 
 TEST_CASE("threads that note flows in each other's way, and threads that look them up") {
