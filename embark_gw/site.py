@@ -61,9 +61,10 @@ __all__ = [
 _CONFIG = ConfigDict(extra="forbid", frozen=True)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _LEAST_MTU = 1280  # of IPv6
-# What a packet grows by: option, IPv6 instead of IPv4 or as it was, and a seal (docs/embark.md).
-_OPTION_BYTES = 72
-_SEAL_BYTES = 32
+# The most that a packet grows by, unless it has several things that few packets have: a fragment of
+# IPv6, whose place in the datagram is in option and header, with a seal, which also the later ones
+# of packets that aren't sealed have (docs/embark.md).
+_GROWTH_BYTES = 120
 # Ethernet, UDP and Geneve without options, and the outer IP header.
 _GENEVE_BYTES = 14 + 8 + 8
 _IP_BYTES = {4: 20, 6: 40}
@@ -192,8 +193,11 @@ class Gateway(BaseModel):
         devices = [side.device for side in sides]
         if len({*devices}) < len(devices):
             raise ValueError(f"each side needs a device of its own; here they are {devices}")
-        if self.mtu < _LEAST_MTU - _OPTION_BYTES:
-            raise ValueError(f"packets of {self.mtu} bytes would be the longest; raise the mtu")
+        if (missing := _LEAST_MTU - self.mtu) > 0:
+            raise ValueError(
+                f"hosts could send packets of {self.mtu} bytes, and IPv6 needs {_LEAST_MTU}; raise "
+                f"provider.mtu to {self.provider.mtu + missing}"
+            )
         return self
 
     @property
@@ -210,7 +214,7 @@ class Gateway(BaseModel):
     @property
     def mtu(self) -> int:
         """The longest packet that hosts may send, in bytes of IP."""
-        return self.encrypted_mtu - _OPTION_BYTES - (_SEAL_BYTES if self.sealed else 0)
+        return self.encrypted_mtu - _GROWTH_BYTES
 
 
 def loads(text: str, file: str = "<gateway>", folder: Path = Path()) -> Gateway:
