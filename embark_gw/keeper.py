@@ -45,6 +45,7 @@ class Keeper:
         self._heard_s = time.monotonic()
         self._silent = False
         self._held = False
+        self._lost = False
 
     def start(self) -> None:
         """Build it; a `GatewayError` says what is wrong."""
@@ -73,9 +74,12 @@ class Keeper:
         """See to it that all is as it should be."""
         with Client(self.gateway.daemon) as client:
             if not is_built(client.counters(), self.graph):
-                self._tell("the daemon lost its pipelines; building them again")
+                if not self._lost:
+                    self._tell("the daemon lost its pipelines; building them again")
+                self._lost = True  # until they are there
                 self._reload()
                 self._build(client)
+                self._lost = False
                 self.rebuilt += 1
                 self.status = None
             if (done := finish_swap(self.gateway)) is not None:

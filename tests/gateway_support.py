@@ -49,9 +49,12 @@ __all__ = [
     "Lab",
     "Plug",
     "Rules",
+    "Traffic",
+    "encrypt_rules",
     "frame",
     "kept",
     "new_lab",
+    "over_sockets",
     "read",
     "site_file",
 ]
