@@ -259,7 +259,7 @@ def test_a_keeper_without_a_daemon(folder: Path) -> None:
     describe(folder, "127.0.0.1:1")
     told: list[str] = []
     kept = Keeper(lambda: load(folder / "gateway.yaml"), told.append)
-    with pytest.raises(GatewayError, match="no daemon at 127.0.0.1:1"):
+    with pytest.raises(GatewayError, match=r"no daemon at 127\.0\.0\.1:1"):
         kept.start()
     stops = iter([False, False, True])
     kept.run(lambda _: next(stops))
