@@ -27,9 +27,13 @@ __all__ = ["MODES", "Site", "gateway", "graph_of", "source_alone", "steps_of"]
 MODES = ("redirection", "headers", "headers and payload")
 PORT_RULES = 1_000
 NO_KEY = bytes(16)  # suffixes are made by the gateway, which has the site's key
+# All that is sent comes from inside: of sources elsewhere nothing is remembered for a NAT.
 DESCRIPTION = """\
 inside:
-  {{device: inside, mac: "02:00:00:00:01:01", peer: "02:00:00:00:01:02", networks: [10.0.0.0/8]}}
+  device: inside
+  mac: "02:00:00:00:01:01"
+  peer: "02:00:00:00:01:02"
+  networks: [0.0.0.0/0, "::/0"]
 outside: {{device: outside, mac: "02:00:00:00:02:01", peer: "02:00:00:00:02:02"}}
 provider:
   device: provider

@@ -25,7 +25,7 @@ bool is_mapped_ipv4(const Address& address) {
   return address == map_ipv4(load_be32(address.data() + kMappedBytes));
 }
 
-AddressPool::AddressPool(const AesKey& key) : slots_(2, kNone) {
+AddressPool::AddressPool(const AesKey& key) : slots_(kSlotsPerEntry, kNone) {
   uint8_t block[kAesBlock] = {};
   aes_blocks(key, block, block, 1);
   std::memcpy(&mark_, block, sizeof mark_);
@@ -50,7 +50,7 @@ bool AddressPool::add(const Address& clear, bool nat) {
   std::memcpy(entry.encrypted.data() + kPrefixBytes, &mark_, sizeof mark_);
   store_be32(entry.encrypted.data() + kNumberAt, number ^ mask_);
   entries_.push_back(entry);
-  if (entries_.size() * 2 > slots_.size()) {
+  if (entries_.size() * kSlotsPerEntry > slots_.size()) {
     slots_.assign(slots_.size() * 2, kNone);
     for (uint32_t i = 0; i < number; ++i) put(i);
   }

@@ -60,7 +60,9 @@ class AddressPool {
   uint64_t mark_ = 0;  // as it lies in memory
   uint32_t mask_ = 0;
   std::vector<Entry> entries_;
-  std::vector<uint32_t> slots_;  // kNone, or an entry; at most half of them are taken
+  // Most addresses are not of the pool: in a table that is nearly empty the first look tells.
+  static constexpr size_t kSlotsPerEntry = 8;
+  std::vector<uint32_t> slots_;  // kNone, or an entry
 };
 
 // Fills in `encrypted` of a pool's entries, as PrefixMatchEncrypt does with these keys and maps.
