@@ -172,3 +172,14 @@ def test_completion_offers_the_commands(program: str) -> None:
         check=True,
     )
     assert set(result.stdout.split()) == set(getattr(command, "commands", {}))
+
+
+def test_tests_that_a_page_names_are_there() -> None:
+    folder = Path(__file__).parents[1]
+    written = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*/test_*.py"))
+    for page in (manual.ROOT / "docs").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`(test_\w+|Test\w+)`", text):
+            assert re.search(rf"^\s*(def|class) {name}\b", written, re.M), f"{page.name}: {name}"
+        for name in re.findall(r"`((?:unit|property|integration)/test_\w+\.py)`", text):
+            assert (folder / name).exists(), f"{page.name}: {name}"
