@@ -17,10 +17,11 @@ from e2ctl.controller.agents import Agents
 from e2ctl.controller.apply import apply
 from e2ctl.controller.store import Inputs, SqliteStore
 from e2ctl.lab import Lab, lab
+from e2ctl.lab_traffic import Traffic
 from e2ctl.plan import Running
 from e2ctl.switch_rules import STEER
 from harness import run_program, wait_until
-from lab_support import EXAMPLES, Traffic, lab_file, needs_lab
+from lab_support import EXAMPLES, lab_file, needs_lab
 from tcp_capture import connections, write
 
 pytestmark = needs_lab
