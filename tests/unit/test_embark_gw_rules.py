@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,35 @@ def test_the_second_time_keeps_what_stays(folder: Path) -> None:
     assert prefixes()["dst"] != first["dst"]
     encrypt(folder)
     assert prefixes()["src"] != first["src"]
+
+
+def ports(numbers: Iterable[int]) -> str:
+    """A rule for each port."""
+    rules = [f"-A FORWARD -p tcp -m tcp --dport {number} -j ACCEPT" for number in numbers]
+    return "\n".join(["*filter", ":FORWARD DROP [0:0]", *rules, "COMMIT", ""])
+
+
+def test_more_sets_than_there_was_room_for(folder: Path) -> None:
+    """A port's prefixes get longer, and with that all of them are others; addresses' stay."""
+    (folder / "rules").write_text(ports(range(3)))
+    before = json.loads(encrypt(folder, "--json").stdout)["fields"]
+    (folder / "rules").write_text(ports(range(40)))
+    after = json.loads(encrypt(folder, "--previous", folder / "site.maps", "--json").stdout)
+    dport, src = after["fields"]["dport"], after["fields"]["src"]
+    assert before["dport"]["prefix_bits"] < dport["prefix_bits"]
+    assert (dport["kept"], dport["prefixes"]) == (0, 41)
+    assert src["kept"] == src["prefixes"]
+
+
+def test_sets_for_thousands_of_ports(folder: Path) -> None:
+    """Thousands of ports with a set each, and room for more: no bit is left that hides."""
+    (folder / "rules").write_text(ports(range(8192)))
+    report = json.loads(encrypt(folder, "--json").stdout)["fields"]["dport"]
+    assert (report["prefixes"], report["prefix_bits"]) == (8193, 16)
+    (folder / "rules").write_text(ports(range(4096, 8300)))
+    again = encrypt(folder, "--previous", folder / "site.maps", "--json")
+    report = json.loads(again.stdout)["fields"]["dport"]
+    assert (report["prefix_bits"], report["kept"], report["prefixes"]) == (16, 4097, 4205)
 
 
 def test_another_key_changes_everything(folder: Path) -> None:
