@@ -124,8 +124,9 @@ def test_a_capture_to_a_pipe_has_what_its_filter_takes(client: Client, tmp_path:
         client.configure_gate_hook("Capture", "mix", gate=0, fifo=str(fifo), filter="dst port 53")
         (hook,) = (hook for hook in client.list_hooks() if hook["class_name"] == "Capture")
         assert (hook["arg"]["fifo"], hook["arg"]["path"]) == (str(fifo), "")
-        record_bytes = 16 + len(kept)
-        path.write_bytes(reader.read(24 + 100 * record_bytes))
+        # Once the writer is there, reading may wait for it.
+        os.set_blocking(reader.fileno(), True)
+        path.write_bytes(reader.read(24 + 100 * (16 + len(kept))))
         client.configure_gate_hook("Capture", "mix", gate=0, enable=False)
     client.pause()
     captured = [bytes(packet) for packet in rdpcap(str(path))]
