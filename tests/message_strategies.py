@@ -88,7 +88,10 @@ def _values(draw: st.DrawFn, kind: Any, shape: Shape, depth: int) -> Any:
     if kind.name in shape.only:
         return draw(shape.only[kind.name])
     if kind.name in shape.known and draw(st.integers(0, 3)):
-        return draw(shape.known[kind.name])
+        value = draw(shape.known[kind.name])
+        # Messages may use a name for different things, such as a port's and its number.
+        if isinstance(value, str) == (kind.cpp_type == FieldDescriptor.CPPTYPE_STRING):
+            return value
     return draw(_scalars(kind))
 
 
