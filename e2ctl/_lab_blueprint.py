@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bess_plugins.sources import SourceError, read_document, read_source, validate
 from e2ctl import hardware as hardwares
 from e2ctl._lab_system import LabError
 from e2ctl.hardware import Hardware, Server
-from e2ctl.sources import SourceError, read_document, read_source, validate
 
 __all__ = ["NAME", "Blueprint", "Cable", "LabFile", "LabFileError", "draw", "load", "loads"]
 

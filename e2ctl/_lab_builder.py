@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from e2ctl._lab_blueprint import Blueprint
-from e2ctl._lab_system import LabError, Service, accepts, run, start, wait_for
+from e2ctl._lab_system import LabError, Service, run, start, wait_for
+from e2ctl.tls import somebody_listens
 
 __all__ = [
     "HARDWARE",
@@ -95,7 +96,7 @@ class Builder:
         self.open_vswitch()
         services |= {agent_socket(self.folder, name): self.agent(name) for name in agents}
         for path, service in services.items():
-            service.ready(partial(accepts, path))
+            service.ready(partial(somebody_listens, f"unix:{path}"))
         self.finish()
 
     def finish(self) -> None:
@@ -178,13 +179,15 @@ class Builder:
         run("ovsdb-tool", "create", base, _SCHEMA, env=env)
         control = f"--unixctl={folder / 'ovsdb-server.ctl'}"
         server = ("ovsdb-server", base, f"--remote=punix:{path}", control)
-        self.start("ovsdb-server", space, *server, **env).ready(lambda: accepts(path))
+        self.start("ovsdb-server", space, *server, **env).ready(
+            lambda: somebody_listens(f"unix:{path}")
+        )
         vsctl = ("ovs-vsctl", f"--db=unix:{path}", "--timeout=30")
         run(*vsctl, "--no-wait", "init", env=env)
         control = f"--unixctl={folder / 'ovs-vswitchd.ctl'}"
         switch = ("ovs-vswitchd", f"unix:{path}", "--disable-system", control)
         service = self.start("ovs-vswitchd", space, *switch, **env)
-        service.ready(lambda: accepts(folder / "ovs-vswitchd.ctl"))
+        service.ready(lambda: somebody_listens(f"unix:{folder}/ovs-vswitchd.ctl"))
         bridge = self.plan.hardware.switch.bridge
         words = ["add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev"]
         words += ["fail_mode=secure", f"protocols={_PROTOCOLS}"]

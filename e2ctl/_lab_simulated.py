@@ -10,10 +10,11 @@ from pathlib import Path
 from bess_plugins.client import Client
 from e2ctl._lab_blueprint import Blueprint, Cable
 from e2ctl._lab_builder import PYTHON, Builder, agent_socket, daemon_socket
-from e2ctl._lab_system import LabError, Service, accepts
+from e2ctl._lab_system import LabError, Service
 from e2ctl.agent.dataplane import free_port
 from e2ctl.hardware import Hardware
 from e2ctl.softswitch.driver import control_socket
+from e2ctl.tls import somebody_listens
 
 __all__ = ["REPLACES", "SimulatedBuilder", "simulated"]
 
@@ -65,7 +66,7 @@ class SimulatedBuilder(Builder):
                 port = f"--port={free_port()}"
                 services[daemon_socket(self.folder, host)] = self.daemon(host, None, port)
         for path, service in services.items():
-            service.ready(partial(accepts, path))
+            service.ready(partial(somebody_listens, f"unix:{path}"))
         for host in self.plan.hosts:
             if host not in self.agents:
                 self.interfaces(host)

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ __all__ = [
     "LabError",
     "Process",
     "Service",
-    "accepts",
     "check_machine",
     "daemons_of",
     "end",
@@ -224,13 +222,3 @@ def end(find: Callable[[], set[int]]) -> None:
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):  # it has ended meanwhile
         os.kill(pid, number)
-
-
-def accepts(path: Path) -> bool:
-    """Whether somebody takes connections at a unix socket."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True

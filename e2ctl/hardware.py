@@ -37,7 +37,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from e2ctl.sources import Rate, SourceError, read_document, read_source, validate
+from bess_plugins.sources import SourceError, read_document, read_source, validate
+from e2ctl.rate_text import Rate
 
 __all__ = ["Hardware", "HardwareError", "Server", "Switch", "load", "loads"]
 

@@ -39,10 +39,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from bess_plugins.sources import SourceError, read_models, read_source, text_key
 from e2ctl import affinity as affinities
 from e2ctl.affinity import Affinity
 from e2ctl.filters import FIELD_BITS
-from e2ctl.sources import Rate, SourceError, read_models, read_source, text_key
+from e2ctl.rate_text import Rate
 
 __all__ = ["Attribute", "Catalog", "NfError", "NfType", "Program", "load", "loads"]
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import networkx as nx
 
+from bess_plugins.sources import Location
 from e2ctl import _svg
 from e2ctl.filters import (
     ANY,
@@ -33,7 +34,6 @@ from e2ctl.filters import (
 )
 from e2ctl.nfs import Catalog
 from e2ctl.policy import Edge, Pipeline, Policy, PolicyError
-from e2ctl.sources import Location
 
 __all__ = ["PEdge", "PGraph", "PNode", "build", "diff"]
 

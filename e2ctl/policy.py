@@ -30,9 +30,10 @@ from pathlib import Path
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
 
+from bess_plugins.sources import Location, SourceError, read_source
 from e2ctl import _words
 from e2ctl.filters import ANY, And, Attr, Expr, Not, Or, Otherwise, attributes
-from e2ctl.sources import Location, SourceError, parse_rate, read_source
+from e2ctl.rate_text import parse_rate
 
 __all__ = ["Edge", "Pipeline", "Policy", "PolicyError", "load", "parse_filter", "parse_policy"]
 

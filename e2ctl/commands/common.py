@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from e2ctl.sources import SourceError
+from bess_plugins.sources import SourceError
 
 __all__ = ["HardwarePath", "JsonFlag", "MetricsAddress", "NfsPath", "PolicyPath", "one_line_errors"]
 

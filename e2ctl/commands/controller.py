@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from bess_plugins.sources import read_source
 from e2ctl import hardware as hardwares
 from e2ctl.commands.cluster import (
     FAILURES,
@@ -31,7 +32,6 @@ from e2ctl.controller.resident import Controller
 from e2ctl.controller.store import open_store
 from e2ctl.metrics import MetricsError, serving
 from e2ctl.pki import CONTROLLER
-from e2ctl.sources import read_source
 from e2ctl.tls import load_identity
 
 __all__ = ["app"]

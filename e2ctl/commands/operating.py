@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bess_plugins.pb import e2_controller_pb2 as pb
+from bess_plugins.sources import read_source
 from e2ctl import hardware as hardwares
 from e2ctl.commands.cluster import (
     FAILURES,
@@ -40,7 +41,6 @@ from e2ctl.controller.scale import Scaler
 from e2ctl.controller.store import open_store
 from e2ctl.nfs import NfError
 from e2ctl.policy import PolicyError
-from e2ctl.sources import read_source
 
 __all__ = ["app"]
 

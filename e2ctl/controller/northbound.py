@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from bess_plugins.pb import e2_controller_pb2 as pb
+from bess_plugins.sources import SourceError
 from e2ctl.controller.agents import AgentError
 from e2ctl.controller.apply import ApplyError
 from e2ctl.controller.notices import Notice, Notices
@@ -20,7 +21,6 @@ from e2ctl.controller.switches import SwitchError
 from e2ctl.pki import CONTROLLER, OPERATOR
 from e2ctl.placement import PlacementError
 from e2ctl.routing import PlanError
-from e2ctl.sources import SourceError
 from e2ctl.tls import Identity, channel_credentials, is_local, server_credentials, somebody_listens
 from e2ctl.transitions import TransitionError
 

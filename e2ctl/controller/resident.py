@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from bess_plugins.pb import e2_agent_pb2 as pb
 from e2ctl.controller.agents import Agent, AgentError, Agents
 from e2ctl.controller.apply import ApplyError, apply, bring_in_step, recover
 from e2ctl.controller.autoscale import Autoscaler
@@ -32,7 +33,7 @@ from e2ctl.controller.switches import SwitchDriver, SwitchError
 from e2ctl.placement import PlacementError
 from e2ctl.plan import Plan
 from e2ctl.routing import PlanError
-from e2ctl.server_plan import empty_plan
+from e2ctl.server_plan import digest, empty_plan
 from e2ctl.transitions import TransitionError
 
 __all__ = ["Controller"]
@@ -78,6 +79,8 @@ class Controller:
         self._autoscaler = Autoscaler(self.scaler, agents, self.notices) if scaling else None
         self._lost_after_s = lost_after_s
         self._troubles: dict[str, str] = {}  # by what failed; told already
+        self._states: dict[str, pb.AgentState] = {}  # what agents said last
+        self._digests: tuple[Plan, dict[str, str]] | None = None  # of a plan's servers
 
     async def run(self, stop: asyncio.Event) -> None:
         """Be the one controller whenever that can be, and stand by otherwise, until ``stop``."""
@@ -153,7 +156,8 @@ class Controller:
         server = agent.server
         while True:
             try:
-                down = not (await agent.state()).daemon_runs
+                self._states[server] = await agent.state()
+                down = not self._states[server].daemon_runs
             except AgentError:
                 down = True
             if not down and self.down_since.pop(server, None) is not None:
@@ -200,11 +204,19 @@ class Controller:
             self.notices.tell(Notice("server back", server))
 
     async def _out_of_step(self, plan: Plan) -> list[str]:
-        """Servers that answer, and don't have the plan."""
+        """Servers that answer, and don't have the plan.
+
+        What they said last may be from before a change: those that seem to lack it are asked.
+        """
+        if self._digests is None or self._digests[0] is not plan:
+            self._digests = plan, {name: digest(wanted) for name, wanted in plan.servers.items()}
         found = []
-        for server, wanted in plan.servers.items():
+        for server, wanted in self._digests[1].items():
+            said = self._states.get(server)
+            if said is not None and said.in_step and said.plan == wanted:
+                continue
             with suppress(AgentError):  # `_look_at` sees to that
-                if not await self._agents[server].has(wanted):
+                if not await self._agents[server].has(plan.servers[server]):
                     found.append(server)
         return found
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from e2ctl import transitions
@@ -49,19 +49,18 @@ class Scaler:
         *,
         cut: int | None = None,
         server: str | None = None,
-        buckets: Sequence[float] = (),
     ) -> str:
         """Give flow ids of an instance to a new one; returns the new one's name.
 
-        Those from ``cut`` on: by default half of them, or half of the load that ``buckets`` tells
-        per `SPAN_STEP` ids. New flows go there at once, and upstream is told by `push`.
+        Those from ``cut`` on, by default half of them. New flows go there at once, and upstream is
+        told by `push`.
         """
         made = ""
 
         def change(inputs: Inputs, plan: Plan) -> Running:
             nonlocal made
             self._check_scales(inputs, plan, instance)
-            place, at = self._decide(inputs, plan, instance, buckets, cut)
+            place, at = self._decide(inputs, plan, instance, cut)
             after, made = transitions.split(plan.running, instance, at, server or place)
             return after
 
@@ -144,16 +143,12 @@ class Scaler:
         return current, current.plan()
 
     @staticmethod
-    def _decide(
-        inputs: Inputs, plan: Plan, instance: str, buckets: Sequence[float], cut: int | None
-    ) -> tuple[str, int]:
+    def _decide(inputs: Inputs, plan: Plan, instance: str, cut: int | None) -> tuple[str, int]:
         """The server where a new instance adds least traffic between servers, and where to cut."""
-        span = plan.instance(instance).span
-        if cut is None and not buckets:
-            cut = transitions.middle(span)
+        at = transitions.middle(plan.instance(instance).span) if cut is None else cut
         cluster, kind = inputs.cluster(), inputs.catalog()[plan.instance(instance).type]
         traffic, number = traffic_of(plan.igraph, cluster, plan.layout.servers)
-        found = split_decision(traffic, number[instance], buckets, cut=cut)
+        found = split_decision(traffic, number[instance], cut=at)
         place = traffic.names[found.server]
         if kind.scaling == "cores":
             place = plan.layout.servers[instance]
@@ -161,7 +156,7 @@ class Scaler:
                 raise TransitionError(
                     f"{instance} scales over cores of {place}, which are all taken"
                 )
-        return place, found.span.start
+        return place, at
 
     @staticmethod
     def _check_scales(inputs: Inputs, plan: Plan, instance: str) -> None:

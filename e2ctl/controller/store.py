@@ -27,12 +27,12 @@ from typing import Literal, Protocol
 
 from pydantic import TypeAdapter
 
+from bess_plugins.sources import read_source
 from e2ctl import hardware as hardwares
 from e2ctl import nfs as nf_descriptions
 from e2ctl import policy as policies
 from e2ctl.plan import Plan, Running, make_plan
 from e2ctl.routing import PlanError
-from e2ctl.sources import read_source
 
 __all__ = ["Inputs", "SqliteStore", "State", "Store", "StoreError", "me", "open_store", "pause"]
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Files that an operator writes, as `bess_plugins.sources` reads them, and rates in them.
-
-Every mistake is a `SourceError` that names file, line and column and says what would be right.
-"""
+"""Rates in the files that an operator writes, such as 2.5Gbps."""
 
 from __future__ import annotations
 
@@ -11,27 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from bess_plugins.sources import (
-    Location,
-    SourceError,
-    read_document,
-    read_models,
-    read_source,
-    text_key,
-    validate,
-)
-
-__all__ = [
-    "Location",
-    "Rate",
-    "SourceError",
-    "parse_rate",
-    "read_document",
-    "read_models",
-    "read_source",
-    "text_key",
-    "validate",
-]
+__all__ = ["Rate", "parse_rate"]
 
 _SCALE = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)bps")
