@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
+from bess_plugins.command_line import MetricsAddress
+from bess_plugins.metrics import MetricsError, serving
 from e2ctl import hardware as hardwares
-from e2ctl.commands.common import HardwarePath, MetricsAddress, one_line_errors
-from e2ctl.metrics import MetricsError, serving
+from e2ctl.commands.common import HardwarePath, one_line_errors
 from e2ctl.pki import make_pki
 from e2ctl.tls import IdentityError, load_identity
 

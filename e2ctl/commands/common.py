@@ -3,39 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bess_plugins.sources import SourceError
+from bess_plugins import command_line
 
-__all__ = ["HardwarePath", "JsonFlag", "MetricsAddress", "NfsPath", "PolicyPath", "one_line_errors"]
+__all__ = ["HardwarePath", "NfsPath", "PolicyPath", "one_line_errors"]
 
 PolicyPath = Annotated[Path, typer.Argument(metavar="POLICY", help="Policy file (.e2).")]
 NfsPath = Annotated[Path, typer.Option("--nfs", metavar="NFS.yaml", help="NF descriptions.")]
 HardwarePath = Annotated[
     Path, typer.Option("--hardware", metavar="HW.yaml", help="Hardware description.")
 ]
-MetricsAddress = Annotated[
-    str | None,
-    typer.Option(
-        "--metrics",
-        metavar="ADDRESS",
-        help="Serve Prometheus there: PORT of the loopback address, or HOST:PORT.",
-    ),
-]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-
-@contextmanager
-def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn expected failures into one line on stderr and exit code 1."""
-    expected: tuple[type[Exception], ...] = (SourceError, *kinds)
-    try:
-        yield
-    except expected as error:
-        typer.echo(f"e2ctl: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(1) from None
+one_line_errors = partial(command_line.one_line_errors, "e2ctl")

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from bess_plugins.command_line import MetricsAddress
+from bess_plugins.metrics import MetricsError, serving
 from bess_plugins.sources import read_source
 from e2ctl import hardware as hardwares
 from e2ctl.commands.cluster import (
@@ -24,13 +26,12 @@ from e2ctl.commands.cluster import (
     make_switch,
     places,
 )
-from e2ctl.commands.common import MetricsAddress, one_line_errors
+from e2ctl.commands.common import one_line_errors
 from e2ctl.controller.metrics import ControllerCollector
 from e2ctl.controller.northbound import serve
 from e2ctl.controller.operations import LocalOperations
 from e2ctl.controller.resident import Controller
 from e2ctl.controller.store import open_store
-from e2ctl.metrics import MetricsError, serving
 from e2ctl.pki import CONTROLLER
 from e2ctl.tls import load_identity
 

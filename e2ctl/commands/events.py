@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from bess_plugins.command_line import JsonFlag
 from e2ctl import hardware as hardwares
 from e2ctl.commands.cluster import (
     FAILURES,
@@ -24,7 +25,7 @@ from e2ctl.commands.cluster import (
     operator_identity,
     places,
 )
-from e2ctl.commands.common import JsonFlag, one_line_errors
+from e2ctl.commands.common import one_line_errors
 from e2ctl.controller.northbound import ControllerError, RemoteOperations, remote
 from e2ctl.controller.notices import Notice, listen
 

@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bess_plugins.command_line import JsonFlag
 from e2ctl import nfs as nf_descriptions
 from e2ctl import policy as policies
-from e2ctl.commands.common import JsonFlag, NfsPath, PolicyPath, one_line_errors
+from e2ctl.commands.common import NfsPath, PolicyPath, one_line_errors
 from e2ctl.pgraph import build
 from e2ctl.wiring import wire
 

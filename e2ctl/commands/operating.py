@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bess_plugins.command_line import JsonFlag
 from bess_plugins.pb import e2_controller_pb2 as pb
 from bess_plugins.sources import read_source
 from e2ctl import hardware as hardwares
@@ -33,7 +34,7 @@ from e2ctl.commands.cluster import (
     operator_identity,
     places,
 )
-from e2ctl.commands.common import JsonFlag, NfsPath, PolicyPath, one_line_errors
+from e2ctl.commands.common import NfsPath, PolicyPath, one_line_errors
 from e2ctl.controller.apply import recover
 from e2ctl.controller.northbound import remote
 from e2ctl.controller.operations import LocalOperations, Operations

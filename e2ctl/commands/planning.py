@@ -13,17 +13,12 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
+from bess_plugins.command_line import JsonFlag
 from e2ctl import hardware as hardwares
 from e2ctl import nfs as nf_descriptions
 from e2ctl import plan as plans
 from e2ctl import policy as policies
-from e2ctl.commands.common import (
-    HardwarePath,
-    JsonFlag,
-    NfsPath,
-    PolicyPath,
-    one_line_errors,
-)
+from e2ctl.commands.common import HardwarePath, NfsPath, PolicyPath, one_line_errors
 from e2ctl.lab import LabFile
 from e2ctl.nfs import Catalog, NfType
 from e2ctl.pgraph import PGraph, build, format_rate

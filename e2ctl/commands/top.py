@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bess_plugins.command_line import JsonFlag
 from bess_plugins.pb import e2_agent_pb2 as pb
 from e2ctl import hardware as hardwares
 from e2ctl.commands.cluster import (
@@ -29,7 +30,7 @@ from e2ctl.commands.cluster import (
     places,
     what_runs,
 )
-from e2ctl.commands.common import JsonFlag, one_line_errors
+from e2ctl.commands.common import one_line_errors
 from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.store import Inputs, Store, open_store
 from e2ctl.pgraph import format_rate

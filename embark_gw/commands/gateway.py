@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bess_plugins.client import BessError, Client
-from e2ctl.metrics import MetricsError, serving
+from bess_plugins.command_line import JsonFlag, MetricsAddress
+from bess_plugins.metrics import MetricsError, serving
 from embark_gw import site
-from embark_gw.commands.common import JsonFlag, MetricsAddress, SitePath, one_line_errors
+from embark_gw.commands.common import SitePath, one_line_errors
 from embark_gw.gateway import GatewayError, Status, rotate, status_of
 from embark_gw.journal import Swap
 from embark_gw.keeper import Keeper

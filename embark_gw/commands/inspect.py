@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from bess_plugins.captures import CaptureError, read_packets
-from embark_gw.commands.common import JsonFlag, one_line_errors
+from bess_plugins.command_line import JsonFlag
+from embark_gw.commands.common import one_line_errors
 from embark_gw.inspecting import Seen, inspect, summarize
 
 __all__ = ["app"]

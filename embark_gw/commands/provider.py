@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from bess_plugins.client import DEFAULT_ADDRESS, BessError, Client
-from embark_gw.commands.common import JsonFlag, one_line_errors
+from bess_plugins.command_line import JsonFlag
+from embark_gw.commands.common import one_line_errors
 from embark_gw.provider.expand import ExpansionError
 from embark_gw.provider.ip6tables import render_ip6tables
 from embark_gw.provider.metadata_match import CLASS, WrongClassError, apply

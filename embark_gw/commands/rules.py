@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bess_plugins._crypto import CryptoError, SiteKeys, write_prefix_maps
-from embark_gw.commands.common import JsonFlag, one_line_errors
+from bess_plugins.command_line import JsonFlag
+from embark_gw.commands.common import one_line_errors
 from embark_gw.files import create_private, replaced
 from embark_gw.rules.document import FIELDS, EncryptedRules
 from embark_gw.rules.encrypt import Encrypted, encrypt

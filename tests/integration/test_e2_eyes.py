@@ -25,6 +25,7 @@ from scapy.utils import rdpcap
 
 from bess_plugins.captures import count_packets
 from bess_plugins.client import Client
+from bess_plugins.metrics import MetricsError, serving
 from cluster_support import Cluster, cluster, needs_root
 from e2ctl.agent.captures import Captures
 from e2ctl.agent.dataplane import Dataplane
@@ -34,7 +35,6 @@ from e2ctl.controller.apply import apply
 from e2ctl.controller.store import SqliteStore
 from e2ctl.controller.switches import SimulatedSwitch
 from e2ctl.edges import taps_of
-from e2ctl.metrics import MetricsError, serving
 from e2ctl.plan import Plan
 from e2ctl.rates import measure
 from harness import wait_until
