@@ -135,6 +135,26 @@ def test_instances_of_a_lost_server_begin_anew_elsewhere(running: Cluster, tmp_p
     drive(running, tmp_path, work)
 
 
+def test_a_server_that_is_back_soon_keeps_its_instances(running: Cluster, tmp_path: Path) -> None:
+    async def work(it: Staying) -> None:
+        plan = await it.apply(CHAIN)
+        server = plan.layout.servers["fw.0"]
+        it.controller._lost_after_s = 60.0
+        await asyncio.to_thread(running.agents[server].stop)
+
+        async def missed() -> bool:
+            return "server down" in it.kinds(server)
+
+        await until(missed)
+        await asyncio.sleep(1.0)  # a few looks
+        await asyncio.to_thread(running.start, server)
+        await until(it.well)
+        assert it.plan().layout.servers == plan.layout.servers
+        assert "server lost" not in it.kinds(server)
+
+    drive(running, tmp_path, work)
+
+
 def test_a_cluster_that_is_too_small_now_is_told_once(running: Cluster, tmp_path: Path) -> None:
     async def work(it: Staying) -> None:
         names = [f"m{i}" for i in range(5)]
