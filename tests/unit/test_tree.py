@@ -8,6 +8,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,12 @@ def test_first_line_is_the_licence() -> None:
 def test_files_are_short() -> None:
     lines = {name: text.count("\n") for name, text in TEXTS.items() if name.startswith(LIMITED)}
     assert {name for name, count in lines.items() if count > MAX_LINES} <= LONG
+
+
+def test_names_of_tests_are_unique() -> None:
+    """pytest imports a module of tests by its bare name: two of one name can't run together."""
+    names = Counter(Path(name).name for name in FILES if re.match(r"(tests|bench)/.*\.py$", name))
+    assert {name for name, count in names.items() if count > 1} <= {"conftest.py", "__init__.py"}
 
 
 def test_nothing_is_put_off() -> None:
