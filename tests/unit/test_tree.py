@@ -61,10 +61,12 @@ def test_files_are_short() -> None:
     assert {name for name, count in lines.items() if count > MAX_LINES} <= LONG
 
 
-def test_names_of_tests_are_unique() -> None:
+@pytest.mark.parametrize("folder", ["tests", "bench"])
+def test_names_of_tests_are_unique(folder: str) -> None:
     """pytest imports a module of tests by its bare name: two of one name can't run together."""
-    names = Counter(Path(name).name for name in FILES if re.match(r"(tests|bench)/.*\.py$", name))
-    assert {name for name, count in names.items() if count > 1} <= {"conftest.py", "__init__.py"}
+    paths = [Path(name) for name in FILES if name.startswith(f"{folder}/")]
+    names = Counter(path.name for path in paths if path.match("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_nothing_is_put_off() -> None:
