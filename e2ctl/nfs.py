@@ -206,7 +206,14 @@ class NfType(BaseModel):
         self._check_ports()
         if self.symmetric and not self.affinity:
             raise ValueError("'symmetric' says how 'affinity' is meant, which is missing")
-        affinities.parse(self.affinity, self.symmetric)
+        affinity = affinities.parse(self.affinity, self.symmetric)
+        both = [field for field in self.mangles if field in affinity.fields]
+        if self.symmetric and both and self.scaling != "none":
+            raise ValueError(
+                f"its affinity can't be met with several instances: answers carry the "
+                f"{', '.join(both)} that one of them wrote, which doesn't tell which; expected "
+                f"'scaling: none', or an affinity that is not symmetric"
+            )
         if self.kind == "legacy":
             self._check_legacy()
         elif self.program is not None:

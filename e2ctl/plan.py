@@ -14,6 +14,7 @@ from typing import Any
 
 from e2ctl import igraph as igraphs
 from e2ctl.changes import Kind
+from e2ctl.directions import split_connections
 from e2ctl.hardware import Hardware
 from e2ctl.igraph import IGraph, Instance, Span
 from e2ctl.layout import Layout, lay_out
@@ -224,7 +225,8 @@ def instances_for(
     wanted = {**sizes.counts, **{nf: n for nf, n in (counts or {}).items() if nf in sizes.counts}}
     work = switch_work(pgraph, catalog, hardware)
     igraph = igraphs.build(pgraph, catalog, wanted, loads, work.hashes, running.spans_for(policy))
-    return _Sized(pgraph, igraph, work, offloaded, sizes.notes)
+    notes = (*sizes.notes, *split_connections(pgraph, catalog))
+    return _Sized(pgraph, igraph, work, offloaded, notes)
 
 
 def make_plan(

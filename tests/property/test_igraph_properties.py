@@ -38,7 +38,10 @@ kinds = st.builds(
 ).filter(
     lambda kind: (
         not kind["symmetric"]
-        or ("l4.sport" in kind["affinity"]) == ("l4.dport" in kind["affinity"])
+        or (
+            ("l4.sport" in kind["affinity"]) == ("l4.dport" in kind["affinity"])
+            and not {*kind["affinity"]} & {*kind["mangles"]}
+        )
     )
 )
 

@@ -78,6 +78,11 @@ def test_encoding() -> None:
         ("A: {affinity: [ip.src/33]}", "1:5", "'ip.src/33' has a prefix length beyond 1 to 32"),
         ("A: {affinity: [{l4.dport: 0x1ffff}]}", "1:5", "is not a mask"),
         ("A: {affinity: [ip.src], symmetric: true}", "1:1", "ip.src and ip.dst count alike"),
+        (
+            "A: {affinity: [ip.src, ip.dst], symmetric: true, mangles: [ip.dst], scaling: servers}",
+            "1:1",
+            "answers carry the ip.dst that one of them wrote",
+        ),
         ("A: {symmetric: true}", "1:1", "'affinity' is meant, which is missing"),
         ("A: {cores: 0}", "1:5", "cores: "),
         ("A: {ports: {a: 0, b: 0}}", "1:1", "two of 'ports' share a gate"),
