@@ -46,6 +46,12 @@ class Splitting:
         """Why the group is not to grow for a while."""
         return ""
 
+    def _room_near(
+        self, group: Group, index: int, seen: Mapping[int, Seen], room: Room, now_s: float
+    ) -> Change | str:
+        """A split of another one that makes room, or why there is room without."""
+        return ""
+
     def _part(self, seen: Seen, room: Room) -> float:
         return 0.5
 
@@ -83,10 +89,10 @@ class Splitting:
                 busy = self._waits(group, index, seen)
             found: Change | str = busy
             if not busy:
-                shift = self._shift(group, index, seen, now_s)
                 found = (
-                    shift
+                    self._shift(group, index, seen, room, now_s)
                     or (self._room_beside(group, seen) if patient else "")
+                    or (self._room_near(group, index, seen, room, now_s) if patient else "")
                     or self._split(group, index, seen[index], room, now_s)
                 )
             if isinstance(found, str):
@@ -96,11 +102,14 @@ class Splitting:
                 room = replace(room, cores=room.cores - 1)
             group = with_change(group, None, found)
             acts.append(Act("start", found))
-            events.append(f"{name} is overloaded: {found.kind} of {found.ids} to {found.gets}")
+            whose = "" if found.holder == index else f" of {group.nf}.{found.holder}"
+            events.append(
+                f"{name} is overloaded: {found.kind}{whose} of {found.ids} to {found.gets}"
+            )
         return Decision(group, tuple(acts), tuple(events))
 
     def _shift(
-        self, group: Group, index: int, seen: Mapping[int, Seen], now_s: float
+        self, group: Group, index: int, seen: Mapping[int, Seen], room: Room, now_s: float
     ) -> Change | None:
         return None
 

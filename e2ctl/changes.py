@@ -6,16 +6,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from e2ctl.igraph import ALL_IDS, SPAN_STEP, Span
 from e2ctl.switch_rules import id_terms
+
+if TYPE_CHECKING:
+    from e2ctl.locality import Locality
 
 __all__ = [
     "Act",
     "Change",
     "Decision",
     "Group",
+    "Host",
     "Kind",
     "Room",
     "Seen",
@@ -28,6 +32,7 @@ __all__ = [
     "entries_of",
     "finish",
     "group_of",
+    "hosts_of",
     "lost",
     "with_change",
 ]
@@ -45,12 +50,17 @@ class Settings:
     of all flow ids is due less than ``due_most``: it waits for flows to end that belong elsewhere
     by now. Above ``too_much`` there is no patience. A push leaves ``exceptions`` at most, and to
     others ``spare`` entries of the switch's table and half of what else is free there.
+
+    Parts of an NF's traffic: a shift may have ``crosses_shift`` more of it cross the switch, and
+    what makes an instance go ``crosses_drain``; every ``tidy_s``, spans' ends move where at least
+    ``tidy`` less crosses then. An instance that is being drained shares a core once it has less
+    load than ``guest``, where both together have less than ``joined``.
     """
 
     full: float = 0.93
     shift_below: float = 0.9
-    joined: float = 0.9
-    packed: float = 0.88
+    joined: float = 0.92
+    packed: float = 0.9
     hold_s: float = 2.0
     rest_s: float = 1.0
     patience_s: float = 30.0
@@ -58,6 +68,11 @@ class Settings:
     too_much: float = 1.05
     exceptions: int = 1024
     spare: int = 16
+    crosses_shift: float = 0.02
+    crosses_drain: float = 0.06
+    tidy: float = 0.004
+    tidy_s: float = 1.0
+    guest: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -76,13 +91,21 @@ class Seen:
     server: int = 0
 
 
+class Host(NamedTuple):
+    """An instance on whose core there may be room for one that is being drained."""
+
+    load: float
+    name: str
+
+
 @dataclass(frozen=True)
 class Room:
     """What an NF may still take. ``most`` instances; None: any number.
 
     ``entries`` are free in the switch's table, those that pushes still install counted as taken;
     None: servers steer, whose tables have room. An exception takes ``per_exception`` of them. NFs
-    with the same ``switch`` share its table.
+    with the same ``switch`` share its table. ``locality`` tells what crosses the switch; without
+    it, all servers are alike. ``hosts`` of servers are for instances that are being drained.
     """
 
     cores: int
@@ -90,6 +113,8 @@ class Room:
     most: int | None = None
     per_exception: int = 1
     switch: str = ""
+    locality: Locality | None = None
+    hosts: Mapping[int, Host] = field(default_factory=dict)
 
 
 Kind = Literal["split", "shift", "drain", "resume"]
@@ -99,7 +124,8 @@ Kind = Literal["split", "shift", "drain", "resume"]
 class Change:
     """New flows of ``ids`` that reach ``holder`` go to ``gets``; active ones stay with ``stays``.
 
-    ``pushing``: upstream is being told.
+    ``pushing``: upstream is being told. ``guest``: the holder, which is being drained, has no core
+    of its own any more.
     """
 
     kind: Kind
@@ -109,6 +135,7 @@ class Change:
     ids: Span
     began_s: float
     pushing: bool = False
+    guest: bool = False
 
     @property
     def instances(self) -> frozenset[int]:
@@ -126,6 +153,7 @@ class Group:
     rest_until_s: Mapping[int, float] = field(default_factory=dict)
     idle_since_s: float | None = None
     hot_since_s: Mapping[int, float] = field(default_factory=dict)
+    tidied_s: float = 0.0
 
     @property
     def instances(self) -> frozenset[int]:
@@ -144,10 +172,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Act:
-    """To be carried out: "start" or "push"."""
+    """To be carried out. To "share" is to make the holder a guest on the core of ``host``."""
 
-    what: Literal["start", "push"]
+    what: Literal["start", "push", "share"]
     change: Change
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,6 +261,29 @@ def ended(group: Group, change: Change, now_s: float, settings: Settings | None)
     return replace(
         group, changes=changes, rest_until_s={**rest, **dict.fromkeys(change.instances, until)}
     )
+
+
+def hosts_of(
+    seen: Mapping[str, Mapping[int, Seen]], groups: Mapping[str, Group]
+) -> dict[int, Host]:
+    """For each server, the instance that is not being drained and has the least to do.
+
+    The guests that its server has already count as its own.
+    """
+    hosts: dict[int, Host] = {}
+    guests: dict[int, float] = {}
+    for nf, ones in seen.items():
+        leaving = {change.holder: change for change in groups[nf].changes if change.kind == "drain"}
+        for index, one in ones.items():
+            if index not in leaving:
+                host = Host(one.load, f"{nf}.{index}")
+                hosts[one.server] = min(host, hosts.get(one.server, host))
+            elif leaving[index].guest:
+                guests[one.server] = guests.get(one.server, 0.0) + one.load
+    return {
+        server: host._replace(load=host.load + guests.get(server, 0.0))
+        for server, host in hosts.items()
+    }
 
 
 def lost(group: Group, index: int, now_s: float) -> Decision:

@@ -19,7 +19,7 @@ bring theirs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -127,7 +127,7 @@ class Instance:
 
     def __str__(self) -> str:
         ids = "" if self.span == ALL_IDS else f", flow ids {self.span}"
-        cores = f", {self.cores} cores" if self.cores > 1 else ""
+        cores = "" if self.cores == 1 else f", {self.cores} cores"
         return f"instance {self.name} : {self.type}{ids}{cores}"
 
 
@@ -200,12 +200,13 @@ def build(
     loads: Loads,
     hashes: Mapping[str, str] | None = None,
     running: Mapping[str, tuple[Span, Span]] | None = None,
+    guests: Collection[str] = (),
 ) -> IGraph:
     """Divide each NF into as many instances as ``counts`` says.
 
     ``hashes`` holds the NFs whose traffic the switch divides, and by which of its hashes. NFs that
     have instances in ``running`` keep these, their spans and reach, whatever ``counts`` says: to
-    move a span would move flows.
+    move a span would move flows. ``guests`` have no core of their own.
     """
     kept = _by_nf(running or {})
     instances: dict[str, tuple[Instance, ...]] = {}
@@ -214,9 +215,17 @@ def build(
             spans = kept.get(node.name) or {
                 index: (span, span) for index, span in enumerate(even_spans(counts[node.name]))
             }
-            load, cores = loads.nodes[node.name], catalog[node.type].cores
+            load, kind = loads.nodes[node.name], catalog[node.type]
             instances[node.name] = tuple(
-                Instance(node.name, i, node.type, span, reach, cores, load * span.share)
+                Instance(
+                    node.name,
+                    i,
+                    node.type,
+                    span,
+                    reach,
+                    0 if f"{node.name}.{i}" in guests else kind.cores,
+                    load * span.share,
+                )
                 for i, (span, reach) in sorted(spans.items())
             )
     counts = {nf: len(group) for nf, group in instances.items()}

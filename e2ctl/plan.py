@@ -58,12 +58,14 @@ _FORWARD, _EGRESS, _FILTER, _TAGGED = 10, 11, 100, 60_000
 class Detour:
     """New flows of ``ids`` go on to ``target``: an instance's own FlowSteer passes them on.
 
-    Not any more where a drain is taken back ("resume"); then active ones still do.
+    Not any more where a drain is taken back ("resume"); then active ones still do. An instance that
+    is being drained may be a guest on the core of ``host``, which is on the same server.
     """
 
     kind: Kind
     target: str
     ids: Span
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ class Plan:
         parts += [f"the switch does {name}\n" for name in self.offloaded]
         parts += [f"entry {number} {name} on {server}\n" for name, server, number in self.entries]
         parts += [
-            f"{name} passes new flows of {detour.ids} on to {detour.target}: {detour.kind}\n"
+            f"{name} passes new flows of {detour.ids} on to {detour.target}: {detour.kind}"
+            f"{f', on the core of {detour.host}' if detour.host else ''}\n"
             for name, detour in self.detours.items()
         ]
         parts += [f"switch: {rule}\n" for rule in self.switch]
@@ -224,7 +227,9 @@ def instances_for(
     sizes = size(pgraph, catalog, hardware, loads)
     wanted = {**sizes.counts, **{nf: n for nf, n in (counts or {}).items() if nf in sizes.counts}}
     work = switch_work(pgraph, catalog, hardware)
-    igraph = igraphs.build(pgraph, catalog, wanted, loads, work.hashes, running.spans_for(policy))
+    guests = [name for name, detour in running.detours.items() if detour.host]
+    spans = running.spans_for(policy)
+    igraph = igraphs.build(pgraph, catalog, wanted, loads, work.hashes, spans, guests)
     notes = (*sizes.notes, *split_connections(pgraph, catalog))
     return _Sized(pgraph, igraph, work, offloaded, notes)
 
@@ -264,8 +269,12 @@ def make_plan(
     changes = {
         name: (d.target, None if d.kind == "resume" else d.ids) for name, d in detours.items()
     }
+    places = layout.servers
+    hosts = {
+        name: d.host for name, d in detours.items() if d.host and places[name] == places.get(d.host)
+    }
     servers = {
-        name: wire_server(name, pgraph, igraph, layout, routing, catalog, hardware, changes)
+        name: wire_server(name, pgraph, igraph, layout, routing, catalog, hardware, changes, hosts)
         for name in hardware.servers
     }
     return Plan(

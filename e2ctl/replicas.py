@@ -76,18 +76,35 @@ class Traffic:
             ]
         )
 
-    def part(self, unit: int, span: Span) -> tuple[Ints, Floats, Floats]:
-        """Edges of an instance, and how much of each, and of its outside, has the span's ids."""
-        edges = np.flatnonzero((self.tails == unit) | (self.heads == unit))
+    def edges_of(self, unit: int) -> Ints:
+        """Numbers of an instance's edges."""
+        return np.flatnonzero((self.tails == unit) | (self.heads == unit))
+
+    def others(self, unit: int, edges: Ints) -> Ints:
+        """The instances at the other ends of its edges."""
+        found: Ints = np.where(self.tails[edges] == unit, self.heads[edges], self.tails[edges])
+        return found
+
+    def shares(self, unit: int, edges: Ints, starts: int | Ints, ends: int | Ints) -> Floats:
+        """How much of what an instance's edges carry has ids from ``starts`` up to ``ends``.
+
+        Columns of numbers give a row for each.
+        """
         start, end = self.starts[unit], self.ends[unit]
-        share = (span.end - span.start) / (end - start)
-        other = np.where(self.tails[edges] == unit, self.heads[edges], self.tails[edges])
+        other = self.others(unit, edges)
         low, high = self.starts[other], self.ends[other]
         whole = np.minimum(high, end) - np.maximum(low, start)
-        part = np.minimum(high, span.end) - np.maximum(low, span.start)
+        part = np.minimum(high, ends) - np.maximum(low, starts)
         meets = np.maximum(part, 0) / np.maximum(whole, 1)
-        shares = np.where(self.direct[edges], meets, share)
-        return edges, self.rates[edges] * shares, self.outside[:, unit] * share
+        found: Floats = np.where(self.direct[edges], meets, (ends - starts) / (end - start))
+        return found
+
+    def part(self, unit: int, span: Span) -> tuple[Ints, Floats, Floats]:
+        """Edges of an instance, and how much of each, and of its outside, has the span's ids."""
+        edges = self.edges_of(unit)
+        share = (span.end - span.start) / (self.ends[unit] - self.starts[unit])
+        moved = self.rates[edges] * self.shares(unit, edges, span.start, span.end)
+        return edges, moved, self.outside[:, unit] * share
 
     def split(self, unit: int, replica: Replica) -> Traffic:
         """With the new instance, as the last one."""

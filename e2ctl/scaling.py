@@ -43,10 +43,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from typing import Literal
 
-from e2ctl._scaling_splits import AlwaysMigrate, NeverMigrate, Policy, Splitting
+from e2ctl._scaling_splits import AlwaysMigrate, NeverMigrate, Policy
+from e2ctl._scaling_tidy import Tidying
 from e2ctl.changes import (
     Act,
     Change,
@@ -57,7 +57,6 @@ from e2ctl.changes import (
     Settings,
     abandon,
     after,
-    cut_at,
     due,
     entries_of,
     finish,
@@ -65,7 +64,6 @@ from e2ctl.changes import (
     lost,
     with_change,
 )
-from e2ctl.igraph import Span
 
 __all__ = [
     "POLICIES",
@@ -87,20 +85,22 @@ __all__ = [
     "lost",
 ]
 
-_LEAST = 0.03  # of what an instance carries: less is not worth a shift
+_HALF_FULL = 0.55  # an instance below that has room for others before it is split
 
 
-class AvoidMigration(Splitting):
+class AvoidMigration(Tidying):
     """Flows stay until they end, by way of the FlowSteer of their instance."""
 
     way: Literal["avoid"] = "avoid"
 
     def decide(self, group: Group, seen: Mapping[int, Seen], room: Room, now_s: float) -> Decision:
-        """Go on with what runs, then split, then join."""
+        """Go on with what runs, then split, then join, and then tidy up."""
         decision = self._pushes(group, seen, room)
-        decision = self._resumed(decision, seen, now_s)
+        decision = self._resumed(decision, seen, room, now_s)
         decision = self._splits(decision, seen, room, now_s)
-        return self._drains(decision, seen, now_s)
+        decision = self._drains(decision, seen, room, now_s)
+        decision = self._shared(decision, seen, room)
+        return self._tidied(decision, seen, room, now_s)
 
     def few(self, group: Group, change: Change, room: Room) -> int:
         """How many exceptions a push may leave; below 0: not even the spans have room."""
@@ -132,11 +132,20 @@ class AvoidMigration(Splitting):
             events.append(f"{group.nf}.{change.holder}: {change.kind} is pushed, {left} flows left")
         return Decision(group, tuple(acts), tuple(events))
 
-    def _resumed(self, decision: Decision, seen: Mapping[int, Seen], now_s: float) -> Decision:
+    def _resumed(
+        self, decision: Decision, seen: Mapping[int, Seen], room: Room, now_s: float
+    ) -> Decision:
         group, acts, events = decision.group, [*decision.acts], [*decision.events]
         for change in group.changes:
             hot = change.gets in seen and seen[change.gets].overloaded
             if change.kind != "drain" or change.pushing or not hot:
+                continue
+            where = room.locality if change.guest else None
+            if where is not None and where.free(change.holder) < 1:
+                events.append(
+                    f"{group.nf}.{change.gets} is overloaded; {change.holder} can't stay, as its "
+                    f"server has no core for it"
+                )
                 continue
             back = Change("resume", change.holder, change.gets, change.holder, change.ids, now_s)
             group = with_change(group, change, back)
@@ -144,164 +153,66 @@ class AvoidMigration(Splitting):
             events.append(f"{group.nf}.{change.gets} is overloaded: {change.holder} stays")
         return Decision(group, tuple(acts), tuple(events))
 
+    def _shared(self, decision: Decision, seen: Mapping[int, Seen], room: Room) -> Decision:
+        """An instance with hardly any flows left needs no core of its own for them."""
+        group, acts, events = decision.group, [*decision.acts], [*decision.events]
+        hosts = dict(room.hosts)
+        for change in group.changes:
+            fresh = change.guest or change.pushing or Act("start", change) in acts
+            if change.kind != "drain" or fresh or change.holder not in seen:
+                continue
+            one = seen[change.holder]
+            host = hosts.get(one.server)
+            if host is None or one.load >= self.settings.guest:
+                continue
+            if host.load + one.load < self.settings.joined:
+                hosts[one.server] = host._replace(load=host.load + one.load)
+                guest = replace(change, guest=True)
+                group = with_change(group, change, guest)
+                acts.append(Act("share", guest, host.name))
+                events.append(f"{group.nf}.{change.holder} shares the core of {host.name}")
+        return Decision(group, tuple(acts), tuple(events))
+
     def _room_beside(self, group: Group, seen: Mapping[int, Seen]) -> str:
         """Whether shifts will do, if not just now: room moves towards who needs it."""
         mean = sum(one.load for one in seen.values()) / self._staying(group)
         return "others have room, and it moves up" if mean < self.settings.full else ""
-
-    @staticmethod
-    def _staying(group: Group) -> int:
-        """Instances without those that are being drained, and with those that begin."""
-        leaving = {change.holder for change in group.changes if change.kind == "drain"}
-        return len(group.instances - leaving)
 
     def _waits(self, group: Group, index: int, seen: Mapping[int, Seen]) -> str:
         elsewhere = due(group, seen)[index] < self.settings.due_most
         return "flows that belong elsewhere are to end" if elsewhere else ""
 
     def _shift(
-        self, group: Group, index: int, seen: Mapping[int, Seen], now_s: float
+        self, group: Group, index: int, seen: Mapping[int, Seen], room: Room, now_s: float
     ) -> Change | None:
-        """From its neighbour's neighbour on, if need be: room moves towards it step by step."""
-        for runs in (self._runs(group, seen), self._runs(group, seen, across=True)):
+        """From its neighbour's neighbour on, if need be: room moves towards it step by step.
+
+        Across servers where that has little more cross the switch, or there is no other room.
+        """
+        for across in (False, True):
+            runs = self._runs(group, seen, across=across)
             run = next((run for run in runs if index in run), [index])
             found = self._shift_along(group, run, index, seen, now_s)
-            if found is not None:
+            if found is not None and self._crossing([found], room) <= self.settings.crosses_shift:
                 return found
-        return None
+        full = room.locality is not None and room.locality.free(index) < 1
+        return found if full else None
 
-    def _shift_along(
-        self, group: Group, run: list[int], index: int, seen: Mapping[int, Seen], now_s: float
-    ) -> Change | None:
-        place, loads = run.index(index), due(group, seen)
-        for way in sorted((run[place::-1], run[place:]), key=len):
-            for giver, taker in pairwise(way):
-                if self._busy(group, giver, now_s) or self._busy(group, taker, now_s):
-                    break
-                most = min(self.settings.shift_below, loads[giver])
-                if max(seen[taker].load, loads[taker]) < most:
-                    part = (loads[giver] - loads[taker]) / (2 * loads[giver])
-                    return self._move(group, giver, taker, part, seen, now_s)
-        return None
-
-    def _move(
-        self,
-        group: Group,
-        giver: int,
-        taker: int,
-        part: float,
-        seen: Mapping[int, Seen],
-        now_s: float,
-    ) -> Change | None:
-        span = group.spans[giver]
-        above = group.spans[taker].start >= span.end
-        cut = cut_at(span, seen[giver].buckets, 1 - part if above else part)
-        if cut is None:
-            return None
-        ids = Span(cut, span.end) if above else Span(span.start, cut)
-        return Change("shift", giver, giver, taker, ids, now_s)
-
-    def _runs(
-        self, group: Group, seen: Mapping[int, Seen], *, across: bool = False
-    ) -> list[list[int]]:
-        """Instances side by side on one server. What is shifted among them stays on the server."""
-        runs: list[list[int]] = []
-        for index in group.ordered:
-            if index not in seen:
-                continue
-            last = runs[-1][-1] if runs else None
-            beside = last is not None and group.spans[last].end == group.spans[index].start
-            together = last is not None and (across or seen[last].server == seen[index].server)
-            if beside and together:
-                runs[-1].append(index)
-            else:
-                runs.append([index])
-        return runs
-
-    def _drains(self, decision: Decision, seen: Mapping[int, Seen], now_s: float) -> Decision:
-        """One instance fewer, or a step towards that, where the group has been idle for long."""
-        group, count = decision.group, self._staying(decision.group)
-        total = sum(one.load for one in seen.values())
-        if count < 2 or total >= self.settings.packed * (count - 1):
-            return replace(decision, group=replace(group, idle_since_s=None))
-        since = now_s if group.idle_since_s is None else group.idle_since_s
-        group = replace(group, idle_since_s=since)
-        if now_s - since < self.settings.hold_s:
-            return replace(decision, group=group)
-        changes = self._smaller(group, seen, now_s)
-        events = [*decision.events]
-        for change in changes:
-            again = now_s if change.kind == "drain" else since
-            group = replace(with_change(group, None, change), idle_since_s=again)
-            events.append(f"{group.nf} is idle: {change.kind} of {change.holder} to {change.gets}")
-        acts = (*decision.acts, *(Act("start", change) for change in changes))
-        return Decision(group, acts, tuple(events))
-
-    def _smaller(self, group: Group, seen: Mapping[int, Seen], now_s: float) -> list[Change]:
-        """Steps to one instance fewer: of the fewest side by side that can do without, one goes.
-
-        On one server if there are such. What it has goes to both sides, where others make room from
-        the outside; once one neighbour can take the rest, it does.
-        """
-        loads = due(group, seen)
-        for across in (False, True):
-            windows = [
-                (len(run), sum(loads[i] for i in run), run)
-                for run in self._windows(group, seen, loads, across=across)
-            ]
-            if windows:
-                return self._emptied(group, min(windows)[2], loads, seen, now_s)
-        return []
-
-    def _windows(
-        self,
-        group: Group,
-        seen: Mapping[int, Seen],
-        loads: Mapping[int, float],
-        *,
-        across: bool,
-    ) -> Iterator[list[int]]:
-        """Instances side by side whose load one fewer could carry."""
-        leaving = {i for one in group.changes if one.kind != "shift" for i in one.instances}
-        for run in self._runs(group, seen, across=across):
-            for first in range(len(run)):
-                total = 0.0
-                for last in range(first, len(run)):
-                    if run[last] in leaving:
-                        break
-                    total += loads[run[last]]
-                    if last > first and total < self.settings.joined * (last - first):
-                        yield run[first : last + 1]
-                        break
-
-    def _emptied(
-        self,
-        group: Group,
-        run: list[int],
-        loads: Mapping[int, float],
-        seen: Mapping[int, Seen],
-        now_s: float,
-    ) -> list[Change]:
-        """Next steps towards one of a run having no load."""
-        goes = min(run, key=lambda i: (round(loads[i], 2), seen[i].flows, -i))
-        place = run.index(goes)
-        able = {index for index in run if not self._busy(group, index, now_s)}
-        found = []
-        for way in (run[place::-1], run[place:]):
-            for giver, taker in pairwise(way):
-                if giver not in able or taker not in able or seen[taker].overloaded:
-                    break
-                room = self.settings.joined - loads[taker]
-                if giver == goes and loads[goes] < room:
-                    return [Change("drain", goes, goes, taker, group.spans[goes], now_s)]
-                if room > _LEAST:
-                    part = min(room, loads[goes], loads[giver] / 2) / loads[giver]
-                    change = self._move(group, giver, taker, part, seen, now_s)
-                    if change is not None:
-                        found.append(change)
-                        able -= change.instances
-                    break
-        return found
+    def _room_near(
+        self, group: Group, index: int, seen: Mapping[int, Seen], room: Room, now_s: float
+    ) -> Change | str:
+        """Where its server is full: the next instance beside that isn't on a full one is split."""
+        if room.locality is None or room.locality.free(index) or room.cores < 1:
+            return ""
+        place = group.ordered.index(index)
+        near = sorted(enumerate(group.ordered), key=lambda one: abs(one[0] - place))
+        others = [i for _, i in near if i in seen and room.locality.free(i)]
+        for other in others:
+            if not self._busy(group, other, now_s):
+                if seen[other].load < _HALF_FULL:
+                    return f"its server is full, and {group.nf}.{other} has room, which moves up"
+                return self._split(group, other, seen[other], room, now_s)
+        return f"its server is full; {group.nf}.{others[0]} is next to grow" if others else ""
 
 
 def _growth(group: Group, change: Change) -> int:

@@ -55,12 +55,16 @@ def wire_server(
     catalog: Catalog,
     hardware: Hardware,
     detours: Mapping[str, tuple[str, Span | None]],
+    hosts: Mapping[str, str],
 ) -> ServerPlan:
     """Plan the dataplane of one server.
 
-    ``detours`` holds the instances that pass on flows: to which, and new ones of which ids.
+    ``detours`` holds the instances that pass on flows: to which, and new ones of which ids, and
+    ``hosts`` those that run on the core of another.
     """
-    return _Wiring(server, pgraph, igraph, layout, routing, catalog, hardware, detours).plan()
+    return _Wiring(
+        server, pgraph, igraph, layout, routing, catalog, hardware, detours, hosts
+    ).plan()
 
 
 class _Wiring:
@@ -74,9 +78,11 @@ class _Wiring:
         catalog: Catalog,
         hardware: Hardware,
         detours: Mapping[str, tuple[str, Span | None]],
+        hosts: Mapping[str, str],
     ) -> None:
         self.server = server
         self.detours = detours
+        self.hosts = hosts
         self.pgraph = pgraph
         self.igraph = igraph
         self.layout = layout
@@ -201,7 +207,8 @@ class _Wiring:
         mclass, given = self.catalog.mclass(instance.type), kind.args_of(instance.index)
         nf = self.add(_named(name, {mclass: given}), mclass, "nf", given, node=name)
         for igate in self.igates(instance.nf):
-            self.link(self.queue(name, igate, worker=name), 0, nf, igate)
+            worker = self.hosts.get(name, name)
+            self.link(self.queue(name, igate, worker=worker), 0, nf, igate)
         for gate in kind.gates:
             out = self.add(
                 f"out:{name}:{gate}",

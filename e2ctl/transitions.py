@@ -35,6 +35,7 @@ __all__ = [
     "remove",
     "resume",
     "settle",
+    "share",
     "shift",
     "split",
 ]
@@ -114,7 +115,24 @@ def resume(running: Running, instance: str) -> Running:
     detour = _detour(running, instance)
     if detour.kind != "drain" or is_pushed(running, instance):
         raise TransitionError(f"{instance} is not being drained, or its flow ids are gone already")
-    return _with_detour(running, instance, replace(detour, kind="resume"))
+    return _with_detour(running, instance, replace(detour, kind="resume", host=""))
+
+
+def share(running: Running, instance: str, host: str) -> Running:
+    """Have an instance that is being drained run on the core of another on its server."""
+    detour = _detour(running, instance)
+    if detour.kind != "drain":
+        raise TransitionError(f"{instance} is not being drained, and needs its core")
+    if running.servers.get(host) != running.servers[instance]:
+        raise TransitionError(f"{instance} can't share the core of {host}, on another server")
+    if running.detours.get(host, detour).kind == "drain":
+        raise TransitionError(f"{instance} can't share the core of {host}, which is being drained")
+    guests = {name for name, other in running.detours.items() if other.host == instance}
+    detours = {
+        name: replace(other, host=host) if name in guests | {instance} else other
+        for name, other in running.detours.items()
+    }
+    return replace(running, detours=detours)
 
 
 def is_pushed(running: Running, instance: str) -> bool:
@@ -158,13 +176,26 @@ def remove(running: Running, instance: str) -> Running:
     span = _span(running, instance)
     if not span.empty:
         raise TransitionError(f"{instance} still has the flow ids {span}; drain it first")
-    after = settle(running, instance)
+    after = _with_core_of(settle(running, instance), instance)
     return replace(
         after,
         servers=_without(after.servers, instance),
         spans=_without(after.spans, instance),
         types=_without(after.types, instance),
         exceptions=tuple(e for e in after.exceptions if e.instance != instance),
+    )
+
+
+def _with_core_of(running: Running, gone: str) -> Running:
+    """The first guest of an instance that goes gets its core, and others are that one's guests."""
+    guests = [name for name, detour in running.detours.items() if detour.host == gone]
+    hosts = {name: "" if name == guests[0] else guests[0] for name in guests}
+    return replace(
+        running,
+        detours={
+            name: replace(detour, host=hosts.get(name, detour.host))
+            for name, detour in running.detours.items()
+        },
     )
 
 

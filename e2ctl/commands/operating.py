@@ -210,7 +210,7 @@ def status_command(
     rows = [_row(server, found) for server in found.servers]
     if as_json:
         changes = [
-            {"instance": one.instance, "kind": one.kind, "target": one.target}
+            {"instance": one.instance, "kind": one.kind, "target": one.target, "host": one.host}
             for one in found.changes
         ]
         entries = {"used": found.switch_entries, "table": found.switch_table}
@@ -224,7 +224,8 @@ def status_command(
             table.add_row(*map(str, row.values()))
         Console().print(table)
         for one in found.changes:
-            typer.echo(f"{one.kind}: {one.instance} passes new flows on to {one.target}")
+            core = f", on the core of {one.host}" if one.host else ""
+            typer.echo(f"{one.kind}: {one.instance} passes new flows on to {one.target}{core}")
     if any(row["state"] != "well" for row in rows):
         raise typer.Exit(3)
 

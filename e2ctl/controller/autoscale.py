@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from bess_plugins.pb import e2_agent_pb2 as pb
 from e2ctl import scaling
-from e2ctl.changes import Change, Group, Room, Seen, abandon, finish, group_of
+from e2ctl.changes import Change, Group, Room, Seen, abandon, finish, group_of, hosts_of
 from e2ctl.controller import flows
 from e2ctl.controller.agents import AgentError, Agents
 from e2ctl.controller.apply import ApplyError
@@ -23,9 +23,11 @@ from e2ctl.controller.notices import Notice, Notices
 from e2ctl.controller.scale import Scaler
 from e2ctl.controller.store import Inputs
 from e2ctl.igraph import SPAN_STEP, Span
+from e2ctl.locality import Locality
 from e2ctl.placement import PlacementError
 from e2ctl.plan import Plan
 from e2ctl.rates import InstanceRate, measure
+from e2ctl.replicas import traffic_of
 from e2ctl.routing import PlanError
 from e2ctl.scaling import AvoidMigration
 from e2ctl.switch_rules import flow_terms
@@ -85,7 +87,7 @@ class Autoscaler:
             seen.setdefault(instance.nf, {})[instance.index] = one
         now_s = time.monotonic()
         self._groups = {nf: self._group(nf, plan, now_s) for nf in seen}
-        rooms = {nf: _room(nf, inputs, plan) for nf in seen}
+        rooms = self._rooms(inputs, plan, seen)
         cores = sum(server.nf_cores for server in inputs.cluster().servers.values())
         free = cores - sum(instance.cores for instance in plan.igraph.instances)
         decided = scaling.decide_all(self._policy, self._groups, seen, rooms, free, now_s)
@@ -137,6 +139,24 @@ class Autoscaler:
             [*cluster.servers].index(rate.server),
         )
 
+    def _rooms(
+        self, inputs: Inputs, plan: Plan, seen: Mapping[str, Mapping[int, Seen]]
+    ) -> dict[str, Room]:
+        """What NFs may still take. The kernel runs legacy ones, on no core of theirs."""
+        traffic, number = traffic_of(plan.igraph, inputs.cluster(), plan.layout.servers)
+        catalog = inputs.catalog()
+        native = {nf for nf in seen if catalog[plan.igraph.of(nf)[0].type].kind == "native"}
+        hosts = hosts_of({nf: seen[nf] for nf in native}, self._groups)
+        rooms = {}
+        for nf in seen:
+            units = {one.index: number[one.name] for one in plan.igraph.of(nf)}
+            rooms[nf] = replace(
+                _room(nf, inputs, plan),
+                locality=Locality(traffic, units),
+                hosts=hosts if nf in native else {},
+            )
+        return rooms
+
     def _group(self, nf: str, plan: Plan, now_s: float) -> Group:
         """An NF as it runs, with what is remembered of it."""
         index = {instance.name: instance.index for instance in plan.igraph.of(nf)}
@@ -148,7 +168,9 @@ class Autoscaler:
                 continue
             here, there = index[holder], index[detour.target]
             stays, gets = (there, here) if detour.kind == "resume" else (here, there)
-            change = Change(detour.kind, here, stays, gets, detour.ids, now_s)
+            change = Change(
+                detour.kind, here, stays, gets, detour.ids, now_s, guest=bool(detour.host)
+            )
             same = [one for one in known.changes if replace(one, began_s=now_s) == change]
             changes.append(same[0] if same else change)
         return replace(known, spans=spans, changes=tuple(changes))
@@ -160,6 +182,8 @@ class Autoscaler:
         try:
             if act.what == "push":
                 await self._scaler.push(holder)
+            elif act.what == "share":
+                await self._scaler.share(holder, act.host)
             elif change.kind == "split":
                 await self._scaler.split(holder, cut=change.ids.start)
             elif change.kind == "shift":

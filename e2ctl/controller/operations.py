@@ -80,7 +80,9 @@ class LocalOperations:
                     name=one.name, server=server, start=one.span.start, end=one.span.end
                 )
             for name, detour in plan.detours.items():
-                status.changes.add(instance=name, kind=detour.kind, target=detour.target)
+                status.changes.add(
+                    instance=name, kind=detour.kind, target=detour.target, host=detour.host
+                )
             status.exceptions = len(plan.exceptions)
             status.switch_entries = len(plan.switch)
         return status

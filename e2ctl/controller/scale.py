@@ -80,6 +80,10 @@ class Scaler:
         """Have an instance that is being drained stay."""
         await self._change(lambda _, plan: transitions.resume(plan.running, instance))
 
+    async def share(self, instance: str, host: str) -> None:
+        """Have an instance that is being drained run on another's core."""
+        await self._change(lambda _, plan: transitions.share(plan.running, instance, host))
+
     async def left(self, instance: str) -> int:
         """Flows that the change of an instance still keeps from where new ones go."""
         plan = self._current()[1]

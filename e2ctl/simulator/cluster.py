@@ -19,7 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2ctl import scaling
-from e2ctl.changes import Change, Room, Seen, abandon, after, entries_of, finish
+from e2ctl.changes import (
+    Change,
+    Room,
+    Seen,
+    abandon,
+    after,
+    entries_of,
+    finish,
+    hosts_of,
+)
 from e2ctl.igraph import Span
 from e2ctl.placement import PlacementError
 from e2ctl.placement import Room as ServerRoom
@@ -108,6 +117,7 @@ class Cluster:
 
     def _control(self) -> None:
         groups, seen, rooms, where = {}, {}, {}, {}
+        state = self._state()
         for p, pipeline in enumerate(self.pipelines):
             for n, nf in enumerate(pipeline.nfs):
                 name = pipeline.groups[n].nf
@@ -117,6 +127,10 @@ class Cluster:
                 entries = pipeline.switch.free(self.now_s) if n == 0 else None
                 rooms[name] = Room(1 << 30, entries, nf.most, switch=str(id(pipeline.switch)))
         started = time.process_time()
+        hosts = hosts_of(seen, groups)
+        for name, (p, n) in where.items():
+            locality = self.places.locality(p, n, state)
+            rooms[name] = replace(rooms[name], locality=locality, hosts=hosts)
         free = self.places.free_cores
         decided = list(scaling.decide_all(self.policy, groups, seen, rooms, free, self.now_s))
         for decision in decided:
@@ -127,8 +141,10 @@ class Cluster:
                 self.decisions += 1
                 if act.what == "start":
                     self._start(p, n, act.change)
-                else:
+                elif act.what == "push":
                     self._push(p, n, act.change)
+                else:
+                    self.places.share((p, n, act.change.holder), core=False)
         self.controller_s += time.process_time() - started
 
     def _seen(self, p: int, n: int) -> dict[int, Seen]:
@@ -177,6 +193,8 @@ class Cluster:
                 pipeline.groups[n] = abandon(group, change, self.now_s, self.settings)
                 self.events.append((self.now_s, f"{group.nf}.{change.holder}: {error}"))
                 return
+        elif change.kind == "resume":
+            self.places.share((p, n, change.holder), core=True)
         carry_out = {
             "avoid": self._hand_over,
             "migrate": self._migrate,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2ctl.igraph import SPAN_STEP, Span
+from e2ctl.locality import Locality
 from e2ctl.placement import Room
 from e2ctl.replicas import Replica, Traffic, split_decision
 from e2ctl.simulator.flows import BUCKETS
@@ -32,6 +33,7 @@ class Places:
         self._servers = dict(servers)
         self._traffic: Traffic | None = None
         self._units: dict[Key, int] = {}
+        self._guests: set[Key] = set()
 
     @property
     def count(self) -> int:
@@ -39,10 +41,21 @@ class Places:
         return len(self._servers)
 
     @property
+    def cores(self) -> int:
+        """Cores that instances have."""
+        return len(self._servers) - len(self._guests)
+
+    @property
     def free_cores(self) -> int:
         """Cores that no instance has, on all servers."""
-        taken = np.bincount([*self._servers.values()], minlength=len(self._rooms))
+        having = [server for key, server in self._servers.items() if key not in self._guests]
+        taken = np.bincount(having, minlength=len(self._rooms))
         return int(sum(max(0, r.cores - t) for r, t in zip(self._rooms, taken, strict=True)))
+
+    def share(self, key: Key, *, core: bool) -> None:
+        """Give an instance's core away, or one to it."""
+        (self._guests.discard if core else self._guests.add)(key)
+        self.stale()
 
     def servers_of(self, p: int, n: int) -> Ints:
         """The server of each instance of an NF by its number, and -1 at the end for none."""
@@ -63,6 +76,7 @@ class Places:
     def remove(self, key: Key) -> None:
         """An instance is gone."""
         self._servers.pop(key, None)
+        self._guests.discard(key)
         self.stale()
 
     def split(self, old: Key, new: Key, ids: Span, state: State) -> Replica:
@@ -74,6 +88,12 @@ class Places:
         self._traffic = traffic.split(unit, replica)
         self._servers[new] = replica.server
         return replica
+
+    def locality(self, p: int, n: int, state: State) -> Locality:
+        """What an NF exchanges with others."""
+        traffic = self._known(state)
+        units = {index: u for (q, m, index), u in self._units.items() if (q, m) == (p, n)}
+        return Locality(traffic, units)
 
     def fail(self, server: int) -> list[Key]:
         """A server is lost: it has no core any more. Returns what ran there."""
@@ -128,7 +148,7 @@ class Places:
         edges = np.concatenate(tails or none)
         return Traffic(
             servers=np.array([self._servers[key] for key in keys], np.int64),
-            cores=np.ones(count, np.int64),
+            cores=np.array([key not in self._guests for key in keys], np.int64),
             starts=starts,
             ends=ends,
             tails=edges,

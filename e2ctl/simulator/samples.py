@@ -56,6 +56,7 @@ def sample(cluster: Cluster) -> dict[str, Any]:
         "dropped_bps": dropped,
         "entries": int(entries),
         "instances": cluster.places.count,
+        "cores": cluster.places.cores,
         "optimal": best,
         "changes": sum(len(g.changes) for one in cluster.pipelines for g in one.groups),
     }

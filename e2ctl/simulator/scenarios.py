@@ -33,7 +33,7 @@ CARRIER = (
 NIC_BPS = 10e9
 # Figure 3.11: parts of the time, and the load then.
 DYNAMIC_BPS = ((0.0, 7.2e9), (0.1, 7.2e9), (0.5, 12.3e9), (0.6, 12.3e9), (1.0, 7.2e9))
-FILL = 0.8  # of what instances carry, as a run begins
+FILL = Settings.full  # of what instances carry, as a run begins
 
 
 def split_once(
@@ -146,7 +146,7 @@ def dynamic_load(
     cluster.run(seconds)
     simulation_s = time.process_time() - started
     samples = cluster.samples
-    cores = np.array([one["instances"] + len(servers) for one in samples])
+    cores = np.array([one["cores"] + len(servers) for one in samples])
     best = np.array([one["optimal"] for one in samples])
     switch = np.array([one["switch_bps"] for one in samples])
     load = np.array([one["load_bps"] for one in samples])
@@ -167,7 +167,7 @@ def dynamic_load(
         ),
         "switch_gap": float((switch / load - 1).mean()),
         "most_cores": int(cores.max()),
-        "most_instances": int(cores.max()) - len(servers),
+        "most_instances": max(one["instances"] for one in samples),
         "dropped": float(dropped.sum() / load.sum()),
         "broken": cluster.broken,
         "decisions": cluster.decisions,

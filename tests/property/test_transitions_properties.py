@@ -22,6 +22,7 @@ from e2ctl.transitions import (
     remove,
     resume,
     settle,
+    share,
     shift,
     split,
 )
@@ -30,6 +31,7 @@ START = Running({"nf.0": "s1"}, {"nf.0": (ALL_IDS, ALL_IDS)}, types={"nf.0": "T"
 
 
 TWO, _ = split(START, "nf.0", SPAN_STEP, "s2")
+DRAINED = drain(settle(push(TWO, "nf.0", ()), "nf.0"), "nf.1")
 
 
 class Model:
@@ -91,7 +93,7 @@ class Model:
 
     def step(self, what: str, number: int) -> None:
         """Try a transition of one of the instances; what can't be done now is refused."""
-        busy = what in ("go_on", "resume")
+        busy = what in ("go_on", "resume", "share")
         names = sorted(self.now.detours if busy else self.now.servers)
         if not names:
             return
@@ -99,11 +101,15 @@ class Model:
         span, _ = self.now.spans[name]
         try:
             if what == "split":
-                self.change(split(self.now, name, middle(span), "s2")[0])
+                server = "s2" if number % 2 else "s1"
+                self.change(split(self.now, name, middle(span), server)[0])
             elif what == "drain":
                 self.change(drain(self.now, name))
             elif what == "resume":
                 self.change(resume(self.now, name))
+            elif what == "share":
+                hosts = sorted(self.now.servers)
+                self.change(share(self.now, name, hosts[(number + 1) % len(hosts)]))
             elif what == "forget":
                 gone = [e for e in self.now.exceptions if dict(e.flow)["sport"] not in self.home]
                 self.change(forget(self.now, gone))
@@ -147,7 +153,7 @@ steps = st.one_of(
     st.tuples(st.just("packet"), flows, st.booleans()),
     st.tuples(st.just("end"), flows, st.just(False)),
     st.tuples(
-        st.sampled_from(["split", "shift_up", "shift_down", "drain", "resume", "forget"]),
+        st.sampled_from(["split", "shift_up", "shift_down", "drain", "resume", "share", "forget"]),
         st.integers(0, 3),
         st.just(False),
     ),
@@ -169,6 +175,12 @@ def test_flows_stay(script: list[tuple[str, int, bool]]) -> None:
         spans = sorted(span for span, _ in model.now.spans.values() if not span.empty)
         assert (spans[0].start, spans[-1].end) == (0, FLOW_IDS)
         assert all(one.end == other.start for one, other in pairwise(spans))
+        for name, detour in model.now.detours.items():
+            if detour.host:
+                assert detour.kind == "drain"
+                assert model.now.servers[detour.host] == model.now.servers[name]
+                host = model.now.detours.get(detour.host)
+                assert host is None or not host.host
         for flow, home in model.home.items():
             reach = model.now.spans[home][1]
             assert reach.start <= flow < reach.end
@@ -181,6 +193,9 @@ def test_messages() -> None:
         (lambda: drain(START, "nf.0"), "nf.0 is the only instance of nf"),
         (lambda: push(START, "nf.0", ()), "nf.0 is not part of a change that goes out from it"),
         (lambda: resume(TWO, "nf.0"), "nf.0 is not being drained, or its flow ids are gone"),
+        (lambda: share(TWO, "nf.0", "nf.1"), "nf.0 is not being drained, and needs its core"),
+        (lambda: share(DRAINED, "nf.1", "nf.0"), "the core of nf.0, on another server"),
+        (lambda: share(DRAINED, "nf.1", "nf.1"), "the core of nf.1, which is being drained"),
         (lambda: shift(TWO, "nf.0", "nf.1", ALL_IDS), "nf.0 can't give 0x00000000-0xffffffff of"),
         (lambda: remove(START, "nf.0"), "nf.0 still has the flow ids"),
         (lambda: middle(Span(0, SPAN_STEP)), "can't be divided any further"),
