@@ -125,7 +125,7 @@ def share(running: Running, instance: str, host: str) -> Running:
         raise TransitionError(f"{instance} is not being drained, and needs its core")
     if running.servers.get(host) != running.servers[instance]:
         raise TransitionError(f"{instance} can't share the core of {host}, on another server")
-    if running.detours.get(host, detour).kind == "drain":
+    if host in running.detours and running.detours[host].kind == "drain":
         raise TransitionError(f"{instance} can't share the core of {host}, which is being drained")
     guests = {name for name, other in running.detours.items() if other.host == instance}
     detours = {

@@ -46,11 +46,11 @@ needs_root = pytest.mark.skipif(
 class Cluster:
     """Agents by server, and the hardware description that names them."""
 
-    def __init__(self, folder: Path, servers: int, table: int = 2048) -> None:
+    def __init__(self, folder: Path, servers: int, table: int = 2048, cores: int = 4) -> None:
         self.folder = folder
         self.path = folder / "hardware.yaml"
         lines = [
-            f"  s{i}: {{cores: 4, ghz: 2.6, nic: 10Gbps, agent: 'unix:{folder}/a{i}.sock', "
+            f"  s{i}: {{cores: {cores}, ghz: 2.6, nic: 10Gbps, agent: 'unix:{folder}/a{i}.sock', "
             f"device: e2t{i}, port: {10 + i}, ip: 192.168.77.{i}, mac: '02:e2:00:00:00:0{i}'}}"
             for i in range(1, servers + 1)
         ]
@@ -87,12 +87,12 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, servers: int = 2, table: int = 2048) -> Iterator[Cluster]:
+def cluster(folder: Path, servers: int = 2, table: int = 2048, cores: int = 4) -> Iterator[Cluster]:
     """Agents of some servers, and their cables, until the end."""
     with ExitStack() as stack:
         runtime = os.environ.get("XDG_RUNTIME_DIR")
         stack.callback(_restore_runtime, runtime)
-        made = Cluster(folder, servers, table)
+        made = Cluster(folder, servers, table, cores)
         for number in range(1, servers + 1):
             ends = [f"e2t{number}", f"e2p{number}"]
             subprocess.run(["ip", "link", "del", ends[0]], check=False, capture_output=True)
