@@ -6,7 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -87,6 +88,14 @@ class ServerPlan:
         lines += [f"program {p.instance} {p.program.run or 'the kernel'}" for p in self.programs]
         return "".join(f"{self.server}: {line}\n" for line in lines)
 
+    @cached_property
+    def _text(self) -> str:
+        return json.dumps(_encode(self))
+
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(self._text.encode()).hexdigest()[:16]
+
 
 def empty_plan(server: str) -> ServerPlan:
     """Nothing at all."""
@@ -95,12 +104,16 @@ def empty_plan(server: str) -> ServerPlan:
 
 def dump_plan(plan: ServerPlan) -> str:
     """A plan as JSON text."""
-    return json.dumps(_encode(asdict(plan)))
+    return plan._text
 
 
 def _encode(value: Any) -> Any:
+    if isinstance(value, str | int | float):
+        return value
     if isinstance(value, bytes):
         return {_BYTES: value.hex()}
+    if is_dataclass(value):
+        return {part.name: _encode(getattr(value, part.name)) for part in fields(value)}
     if isinstance(value, Program):
         return value.model_dump()
     if isinstance(value, Mapping):
@@ -118,10 +131,14 @@ def _decode(found: dict[str, Any]) -> Any:
     return dict(found[_PAIRS]) if found.keys() == {_PAIRS} else found
 
 
+_PLAN = TypeAdapter(ServerPlan)
+
+
+@lru_cache(4)  # a change brings the same one to an agent in each of its steps
 def load_plan(text: str) -> ServerPlan:
     """The plan that JSON text holds; a ValueError where it holds none."""
     try:
-        return TypeAdapter(ServerPlan).validate_python(json.loads(text, object_hook=_decode))
+        return _PLAN.validate_python(json.loads(text, object_hook=_decode))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -130,4 +147,4 @@ def load_plan(text: str) -> ServerPlan:
 
 def digest(plan: ServerPlan) -> str:
     """What tells plans apart."""
-    return hashlib.sha256(dump_plan(plan).encode()).hexdigest()[:16]
+    return plan._digest

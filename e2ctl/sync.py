@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """From what a daemon runs to what a plan says, without losing a packet.
 
-The state is read from the daemon each time, so that nothing else has to be remembered. Names of
-modules change with their arguments; what two plans name alike is kept, with all its state. Only
+What is known of a daemon (`Found`) holds for one generation of it: every step does all of its work
+in one batch, which the daemon refuses where it is no longer as known. Then it is read anew. Names
+of modules change with their arguments; what two plans name alike is kept, with all its state. Only
 ranges of FlowSteers and entries of TunnelDecap are changed in place. Three steps, each repeatable:
 
 * `prepare` makes what is missing, and links of gates that lead nowhere: nothing that runs changes;
@@ -16,62 +17,44 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from bess_plugins.client import BessError, Client
-from e2ctl.server_plan import DATAPLANE, ServerPlan
-from e2ctl.wiring import Link
+from bess_plugins.client import Batch, BatchError, BessError, Client
+from e2ctl.found import IN_PLACE, Found, found_of, read
+from e2ctl.server_plan import ServerPlan
+from e2ctl.wiring import Link, ModuleSpec
 
-__all__ = ["Found", "SyncError", "commit", "finish", "is_done", "prepare", "read"]
+__all__ = ["Command", "SyncError", "commit", "finish", "prepare"]
 
 _DRAIN_S = 1.0
 _POLL_S = 0.005
 _MOST_WORKERS = 64
+_MOST_TRIES = 5
 
 
 class SyncError(Exception):
     """A daemon can't have what a plan says; the message says what it refused and why."""
 
 
+class _StaleError(Exception):
+    """The daemon is no longer as it was."""
+
+    def __init__(self, found: Found) -> None:
+        super().__init__()
+        self.found = found
+
+
 @dataclass(frozen=True)
-class Found:
-    """What a daemon runs: classes of modules, links, ports, workers by module and by label."""
+class Command:
+    """To be run by a module of a daemon."""
 
-    modules: Mapping[str, str]
-    links: frozenset[Link]
-    ports: frozenset[str]
-    tasks: Mapping[str, int]
-    workers: Mapping[str, int]
-
-
-def read(client: Client) -> Found:
-    """Ask a daemon what it runs."""
-    counted = client.counters()
-    modules = {module.name: module.mclass for module in counted.modules}
-    links = [
-        Link(module.name, gate.ogate, gate.target, gate.igate)
-        for module in counted.modules
-        for gate in module.ogates
-    ]
-    ports = frozenset(port.name for port in counted.ports)
-    tasks = {task.module: task.wid for task in counted.tasks}
-    workers = {DATAPLANE: tasks["nic_in"]} if "nic_in" in tasks else {}
-    for module, wid in tasks.items():
-        if module.startswith("queue:") and wid != workers.get(DATAPLANE):
-            workers[module.split(":")[1]] = wid
-    return Found(modules, frozenset(links), ports, tasks, workers)
-
-
-def is_done(found: Found, plan: ServerPlan) -> bool:
-    """Whether a daemon has exactly the modules, links and ports of a plan."""
-    return (
-        dict(found.modules) == {module.name: module.mclass for module in plan.modules}
-        and found.links == frozenset(plan.links)
-        and found.ports == {device.name for device in plan.devices}
-    )
+    module: str
+    command: str
+    arg_type: str
+    arg: Mapping[str, Any]
 
 
 @contextmanager
@@ -82,67 +65,151 @@ def _refusals(what: str) -> Iterator[None]:
         raise SyncError(f"{what}: {error}") from None
 
 
-def prepare(client: Client, plan: ServerPlan) -> None:
+class _Work:
+    """Calls to a daemon that is still as it was found, and what each of them is about."""
+
+    def __init__(self, client: Client, found: Found) -> None:
+        self.batch = client.batch()
+        self.told = dict(found.told)
+        self._client = client
+        self._found = found
+        self._about: list[str] = []
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[Batch]:
+        """Note calls that are about something."""
+        with _refusals(what):
+            yield self.batch
+        self._about += [what] * (len(self.batch.calls) - len(self._about))
+
+    def tell(self, module: ModuleSpec, command: str) -> None:
+        """Change arguments of a module in place."""
+        changes = IN_PLACE[module.mclass]
+        with self.on(f"module {module.name}") as batch:
+            arg = {changes.what: module.args[changes.what]}
+            batch.run_module_command(module.name, command, changes.arg_type, arg)
+
+    def replace(self, module: ModuleSpec) -> None:
+        """Have a module with exactly these arguments."""
+        self.tell(module, IN_PLACE[module.mclass].replaces)
+        self.told[module.name] = module.args
+
+    def do(self) -> Found:
+        """Have it done; a `BessError` says what failed, and a `_StaleError` what there is."""
+        done = self._client.run(self.batch, self._found.generation)
+        if done.stale:
+            raise _StaleError(found_of(done, self._found))
+        return found_of(done, self._found, self.told)
+
+    def only_last(self, error: BessError) -> bool:
+        """Whether all was done but the last call."""
+        return isinstance(error, BatchError) and error.index == len(self.batch.calls) - 1
+
+    def failed(self, error: BessError) -> SyncError:
+        """What to raise for it."""
+        if not isinstance(error, BatchError):
+            return SyncError(str(error))
+        return SyncError(f"{self._about[error.index]}: {error}")
+
+
+def _repeat(client: Client, found: Found | None, step: Callable[[Found], Found]) -> Found:
+    """Do a step on what is found; once more where somebody else has changed it meanwhile."""
+    found = found or read(client)
+    for _ in range(_MOST_TRIES):
+        try:
+            return step(found)
+        except _StaleError as stale:
+            found = stale.found
+    raise SyncError("somebody else changes the daemon again and again; only its agent should")
+
+
+def prepare(client: Client, plan: ServerPlan, known: Found | None = None) -> Found:
     """Make what is missing; what fails is taken away again."""
-    found = read(client)
-    try:
-        _make(client, plan, found)
-    except BaseException:
-        with suppress(BessError):
-            _remove(client, read(client), found.modules, found.ports, frozenset(found.workers))
-            client.resume()
-        raise
+
+    def step(found: Found) -> Found:
+        work = _Work(client, found)
+        _make(work, plan, found)
+        try:
+            return work.do()
+        except BessError as error:
+            with suppress(BessError, SyncError):
+                _take_back(client, found)
+            with suppress(BessError):
+                client.resume()
+            raise work.failed(error) from None
+
+    return _repeat(client, known, step)
 
 
-def _make(client: Client, plan: ServerPlan, found: Found) -> None:
+def _make(work: _Work, plan: ServerPlan, found: Found) -> None:
     for device in plan.devices:
         if device.name not in found.ports:
-            with _refusals(f"port {device.name}"):
-                client.create_port(device.driver, device.name, **device.args)
+            with work.on(f"port {device.name}") as batch:
+                batch.create_port(device.driver, device.name, **device.args)
     for module in plan.modules:
         if module.name not in found.modules:
-            with _refusals(f"module {module.name}"):
-                client.create_module(module.mclass, module.name, **module.args)
-    workers = _add_workers(client, plan, found)
+            with work.on(f"module {module.name}") as batch:
+                batch.create_module(module.mclass, module.name, **module.args)
+            if module.mclass in IN_PLACE:
+                work.told[module.name] = module.args
+    workers = _add_workers(work, plan, found)
+    # Whatever joins parts stops workers: once for all of it.
+    with work.on("pause") as batch:
+        batch.pause()
     for name, label in plan.tasks.items():
         if name not in found.modules:
-            with _refusals(f"task of {name}"):
-                client.attach_task(name, wid=workers[label])
+            _attach(work, name, workers[label])
     taken = {(link.source, link.ogate) for link in found.links}
-    for link in plan.links:
-        if (link.source, link.ogate) not in taken:
-            with _refusals(f"link {link}"):
-                client.connect(link.source, link.target, link.ogate, link.igate)
-    _count_bytes(client, plan)
+    new = [link for link in plan.links if (link.source, link.ogate) not in taken]
+    _connect(work, new)
+    _count_bytes(work, plan, found.counting)
     for module in plan.modules:
-        if module.mclass == "TunnelDecap" and module.name in found.modules:
-            # Nobody sends to these entries yet.
-            with _refusals(f"module {module.name}"):
-                arg = {"edges": module.args["edges"]}
-                client.run_module_command(
-                    module.name, "add_edges", "TunnelDecapCommandEdgesArg", arg
-                )
-    with _refusals("workers"):
-        client.resume()
+        if _entries_differ(module, found):
+            # Nobody sends to these yet, and those of before are still in use.
+            work.tell(module, "add_edges")
+            work.told.pop(module.name, None)
+    with work.on("workers") as batch:
+        batch.resume()
 
 
-def _count_bytes(client: Client, plan: ServerPlan) -> None:
+def _entries_differ(module: ModuleSpec, found: Found) -> bool:
+    return (
+        module.mclass == "TunnelDecap"
+        and module.name in found.modules
+        and found.told.get(module.name) != module.args
+    )
+
+
+def _take_back(client: Client, before: Found) -> None:
+    """Remove what there was not before."""
+    now = read(client)
+    batch = client.batch()
+    _remove(batch, now, before.modules, before.ports, before.running)
+    client.run(batch, now.generation)
+
+
+def _attach(work: _Work, module: str, wid: int) -> None:
+    with work.on(f"task of {module}") as batch:
+        batch.attach_task(module, wid=wid)
+
+
+def _connect(work: _Work, links: Sequence[Link]) -> None:
+    for link in links:
+        with work.on(f"link {link}") as batch:
+            batch.connect(link.source, link.target, link.ogate, link.igate)
+
+
+def _count_bytes(work: _Work, plan: ServerPlan, counting: frozenset[tuple[str, int]]) -> None:
     """Have gates that stand for edges count bytes, too; all gates count packets."""
-    counting = {
-        (hook["module_name"], hook["ogate"])
-        for hook in client.list_hooks()
-        if hook["class_name"] == "Track" and hook["arg"]["bits"]
-    }
     for tap in plan.taps:
         if (tap.module, tap.ogate) not in counting:
-            with _refusals(f"gate {tap.ogate} of {tap.module}"):
-                client.configure_gate_hook("Track", tap.module, gate=tap.ogate, bits=True)
+            with work.on(f"gate {tap.ogate} of {tap.module}") as batch:
+                batch.configure_gate_hook("Track", tap.module, gate=tap.ogate, bits=True)
 
 
-def _add_workers(client: Client, plan: ServerPlan, found: Found) -> dict[str, int]:
+def _add_workers(work: _Work, plan: ServerPlan, found: Found) -> dict[str, int]:
     """A worker for each label of the plan; numbers go round the CPUs that there are."""
     cpus = sorted(os.sched_getaffinity(0))
-    running = {worker["wid"] for worker in client.list_workers()}
     workers = dict(found.workers)
     free = (wid for wid in range(_MOST_WORKERS) if wid not in {*workers.values()})
     for label in dict.fromkeys(plan.tasks.values()):
@@ -152,40 +219,61 @@ def _add_workers(client: Client, plan: ServerPlan, found: Found) -> dict[str, in
             workers[label] = next(free)
         except StopIteration:
             raise SyncError(f"{label} needs a worker, and a daemon has {_MOST_WORKERS}") from None
-        if workers[label] not in running:
-            with _refusals(f"worker of {label}"):
-                client.add_worker(workers[label], cpus[workers[label] % len(cpus)])
+        if workers[label] not in found.running:
+            with work.on(f"worker of {label}") as batch:
+                batch.add_worker(workers[label], cpus[workers[label] % len(cpus)])
     return workers
 
 
-def commit(client: Client, plan: ServerPlan) -> None:
-    """Lead gates where the plan leads them, and change ranges and entries, all in one pause."""
-    found = read(client)
+def commit(
+    client: Client,
+    plan: ServerPlan,
+    known: Found | None = None,
+    commands: Sequence[Command] = (),
+) -> Found:
+    """Lead gates where the plan leads them, and change ranges and entries, all in one pause that
+    commands come first in.
+    """
+    sources = {module.name for module in plan.modules}
+
+    def step(found: Found) -> Found:
+        work = _Work(client, found)
+        _lead(work, plan, found, commands)
+        try:
+            return work.do()
+        except BessError as error:
+            _resume(client, [name for name in found.modules if name not in sources])
+            if not work.only_last(error):
+                raise work.failed(error) from None
+            return found_of(client.run(), None, work.told)
+
+    return _repeat(client, known, step)
+
+
+def _lead(work: _Work, plan: ServerPlan, found: Found, commands: Sequence[Command]) -> None:
     wanted = frozenset(plan.links)
     sources = {module.name for module in plan.modules}
     old = [link for link in found.links - wanted if link.source in sources]
-    new = [link for link in plan.links if link not in found.links]
-    with _refusals("pause"):
-        client.pause()
-    try:
-        for link in old:
-            with _refusals(f"link {link}"):
-                client.disconnect(link.source, link.ogate)
-        for link in new:
-            with _refusals(f"link {link}"):
-                client.connect(link.source, link.target, link.ogate, link.igate)
-        _count_bytes(client, plan)
-        for module in plan.modules:
-            if module.name in found.modules:
-                with _refusals(f"module {module.name}"):
-                    _update(client, module.mclass, module.name, module.args)
-        workers = _add_workers(client, plan, found)
-        for name, label in plan.tasks.items():
-            if found.tasks.get(name) != workers[label]:
-                with _refusals(f"task of {name}"):
-                    client.attach_task(name, wid=workers[label])
-    finally:
-        _resume(client, [name for name in found.modules if name not in sources])
+    with work.on("pause") as batch:
+        batch.pause()
+    for command in commands:
+        with work.on(f"module {command.module}") as batch:
+            batch.run_module_command(command.module, command.command, command.arg_type, command.arg)
+        work.told.pop(command.module, None)
+    for link in old:
+        with work.on(f"link {link}") as batch:
+            batch.disconnect(link.source, link.ogate)
+    _connect(work, [link for link in plan.links if link not in found.links])
+    _count_bytes(work, plan, found.counting - {(link.source, link.ogate) for link in old})
+    for module in plan.modules:
+        if module.mclass in IN_PLACE and work.told.get(module.name) != module.args:
+            work.replace(module)
+    workers = _add_workers(work, plan, found)
+    for name, label in plan.tasks.items():
+        if found.tasks.get(name) != workers[label]:
+            _attach(work, name, workers[label])
+    with work.on("resume") as batch:
+        batch.resume()
 
 
 def _resume(client: Client, going: Sequence[str]) -> None:
@@ -195,36 +283,40 @@ def _resume(client: Client, going: Sequence[str]) -> None:
     try:
         client.resume()
     except BessError:
+        batch = client.batch()
+        for name in going:
+            batch.destroy_module(name)
+        batch.resume()
         with _refusals("resume"):
-            for name in going:
-                client.destroy_module(name)
-            client.resume()
+            client.run(batch)
 
 
-def _update(client: Client, mclass: str, name: str, args: Mapping[str, Any]) -> None:
-    """Change in place what may change."""
-    if mclass == "FlowSteer":
-        arg = {"ranges": args["ranges"]}
-        client.run_module_command(name, "update", "FlowSteerCommandUpdateArg", arg)
-    elif mclass == "TunnelDecap":
-        arg = {"edges": args["edges"]}
-        client.run_module_command(name, "set_edges", "TunnelDecapCommandEdgesArg", arg)
-
-
-def finish(client: Client, plan: ServerPlan) -> None:
+def finish(client: Client, plan: ServerPlan, known: Found | None = None) -> Found:
     """Take away what the plan has not, once its queues are empty."""
-    found = read(client)
     modules = {module.name: module.mclass for module in plan.modules}
-    going = [name for name in found.modules if name not in modules]
-    deadline = time.monotonic() + _DRAIN_S
-    for name in going:
-        while found.modules[name] == "Queue" and _filled(client, name):
-            if time.monotonic() > deadline:
-                break
-            time.sleep(_POLL_S)
-    with _refusals("old parts"):
-        devices = frozenset(device.name for device in plan.devices)
-        _remove(client, found, modules, devices, frozenset(plan.tasks.values()))
+    devices = frozenset(device.name for device in plan.devices)
+
+    def step(found: Found) -> Found:
+        deadline = time.monotonic() + _DRAIN_S
+        for name in found.modules:
+            while name not in modules and found.modules[name] == "Queue" and _filled(client, name):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(_POLL_S)
+        labels = {*plan.tasks.values()}
+        workers = frozenset(wid for label, wid in found.workers.items() if label in labels)
+        work = _Work(client, found)
+        with work.on("old parts") as batch:
+            _remove(batch, found, modules, devices, workers)
+        for module in plan.modules:
+            if _entries_differ(module, found):
+                work.replace(module)
+        try:
+            return work.do() if work.batch.calls else found
+        except BessError as error:
+            raise work.failed(error) from None
+
+    return _repeat(client, known, step)
 
 
 def _filled(client: Client, queue: str) -> bool:
@@ -233,19 +325,17 @@ def _filled(client: Client, queue: str) -> bool:
 
 
 def _remove(
-    client: Client,
+    batch: Batch,
     found: Found,
-    modules: Mapping[str, str],
+    modules: Collection[str],
     ports: frozenset[str],
-    workers: frozenset[str],
+    workers: frozenset[int],
 ) -> None:
-    """Remove all but these; workers are named by label."""
+    """Remove all but these."""
     for name in found.modules:
         if name not in modules:
-            client.destroy_module(name)
+            batch.destroy_module(name)
     for port in found.ports - ports:
-        client.destroy_port(port)
-    kept = {found.workers[label] for label in workers if label in found.workers}
-    for worker in client.list_workers():
-        if worker["wid"] not in kept:
-            client.destroy_worker(worker["wid"])
+        batch.destroy_port(port)
+    for wid in found.running - workers:
+        batch.destroy_worker(wid)

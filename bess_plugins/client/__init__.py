@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from bess_plugins.client._base import DEFAULT_ADDRESS, BessError, DaemonUnavailableError
+from bess_plugins.client._batch import Batch, BatchCalls, BatchError
 from bess_plugins.client._misc import MiscCalls
 from bess_plugins.client._modules import HookCalls, ModuleCalls
 from bess_plugins.client._ports import CreatedPort, PortCalls, PortCounters, PortStats
@@ -11,6 +12,8 @@ from bess_plugins.client._workers import TcStats, TrafficClassCalls, WorkerCalls
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "Batch",
+    "BatchError",
     "BessError",
     "Client",
     "CreatedPort",
@@ -21,7 +24,9 @@ __all__ = [
 ]
 
 
-class Client(WorkerCalls, TrafficClassCalls, PortCalls, ModuleCalls, HookCalls, MiscCalls):
+class Client(
+    WorkerCalls, TrafficClassCalls, PortCalls, ModuleCalls, HookCalls, MiscCalls, BatchCalls
+):
     """A connection to a daemon at ``host:port`` or ``unix:/path``.
 
     Arguments of modules, ports, hooks and commands are given as plain values

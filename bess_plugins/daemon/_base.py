@@ -112,6 +112,17 @@ class ServiceBase:
         # Arguments as received, kept because callers may read them back.
         self.module_args: dict[str, AnyMessage] = {}
         self.port_args: dict[str, AnyMessage] = {}
+        self._module_classes: dict[str, dict[str, Any]] | None = None
+
+    def module_classes(self) -> dict[str, dict[str, Any]]:
+        """The engine's, which takes as long to ask for as making a dozen modules."""
+        if self._module_classes is None:
+            self._module_classes = self.engine.module_classes()
+        return self._module_classes
+
+    def plugins_changed(self) -> None:
+        """There may be other classes now."""
+        self._module_classes = None
 
 
 def require(value: str, message: str) -> str:

@@ -71,6 +71,7 @@ class MiscCalls(ServiceBase):
         path = require(request.path, "Missing plugin path")
         before = self._class_tables()
         self.engine.import_plugin(path)
+        self.plugins_changed()
         try:
             learn(path, beside=self.engine.plugins())
             for name, info in self._class_tables().items():
@@ -79,15 +80,17 @@ class MiscCalls(ServiceBase):
         except PluginTypeError as error:
             forget(path)
             self.engine.unload_plugin(path)
+            self.plugins_changed()
             raise RpcError(errno.EINVAL, str(error)) from None
 
     def UnloadPlugin(self, request: pb.UnloadPluginRequest, response: pb.EmptyResponse) -> None:
         path = require(request.path, "Missing plugin path")
         self.engine.unload_plugin(path)
+        self.plugins_changed()
         forget(path)
 
     def _class_tables(self) -> dict[str, dict[str, Any]]:
-        return {**self.engine.module_classes(), **self.engine.port_drivers()}
+        return {**self.module_classes(), **self.engine.port_drivers()}
 
     def ListPlugins(self, request: pb.EmptyRequest, response: pb.ListPluginsResponse) -> None:
         response.paths.extend(self.engine.plugins())

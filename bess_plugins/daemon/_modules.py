@@ -42,13 +42,13 @@ class ModuleCalls(ServiceBase):
     """Modules."""
 
     def ListMclass(self, request: pb.EmptyRequest, response: pb.ListMclassResponse) -> None:
-        response.names.extend(sorted(self.engine.module_classes()))
+        response.names.extend(sorted(self.module_classes()))
 
     def GetMclassInfo(
         self, request: pb.GetMclassInfoRequest, response: pb.GetMclassInfoResponse
     ) -> None:
         name = require(request.name, "Missing module class name")
-        info = lookup(self.engine.module_classes(), name, f"No module class '{name}' found")
+        info = lookup(self.module_classes(), name, f"No module class '{name}' found")
         response.name = info["name"]
         response.help = info["help"]
         for command in info["commands"]:
@@ -73,7 +73,7 @@ class ModuleCalls(ServiceBase):
         self, request: pb.CreateModuleRequest, response: pb.CreateModuleResponse
     ) -> None:
         mclass = require(request.mclass, "Missing 'mclass' field")
-        info = lookup(self.engine.module_classes(), mclass, f"No mclass '{mclass}' found")
+        info = lookup(self.module_classes(), mclass, f"No mclass '{mclass}' found")
         name = request.name
         if not name:
             taken = {module["name"] for module in self.engine.modules()}
@@ -125,7 +125,7 @@ class ModuleCalls(ServiceBase):
         name = require(request.name, "Missing module name field 'name'")
         mclass = self.engine.class_of(name)
         commands = {
-            command["name"]: command for command in self.engine.module_classes()[mclass]["commands"]
+            command["name"]: command for command in self.module_classes()[mclass]["commands"]
         }
         command = commands.get(request.cmd)
         if command is None:

@@ -15,6 +15,7 @@ from types import TracebackType
 import grpc
 
 from bess_plugins.daemon._base import DEFAULT_HOST, DEFAULT_POOL_PACKETS, DEFAULT_PORT
+from bess_plugins.daemon.batch import batching_handler
 from bess_plugins.daemon.counters import counting_handler
 from bess_plugins.daemon.events import MAX_SUBSCRIBERS, EventService
 from bess_plugins.daemon.metrics import Metrics
@@ -106,7 +107,12 @@ class Server:
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="e2d-rpc")
         server = grpc.server(pool, options=_OPTIONS)
         server.add_generic_rpc_handlers(
-            (self.service.handler(), self.events.handler(), counting_handler(self.service.engine))
+            (
+                self.service.handler(),
+                self.events.handler(),
+                counting_handler(self.service.engine),
+                batching_handler(self.service),
+            )
         )
         try:
             bound = server.add_insecure_port(self.address)

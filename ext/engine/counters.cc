@@ -21,6 +21,7 @@ Args gate_entry(const OutGate& gate) {
   entry.set("igate", static_cast<uint64_t>(gate.in->index));
   entry.set("packets", count.packets);
   entry.set("bytes", count.bytes);
+  entry.set("counts_bytes", gate.count_bytes);
   return entry;
 }
 
