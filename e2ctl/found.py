@@ -50,6 +50,11 @@ class Found:
     counting: frozenset[tuple[str, int]]
     told: Mapping[str, _Args]
 
+    def without(self, module: str) -> Found:
+        """The same, but that nobody knows a module's arguments any more."""
+        told = {name: args for name, args in self.told.items() if name != module}
+        return replace(self, told=told)
+
 
 def read(client: Client, known: Found | None = None) -> Found:
     """What a daemon runs; it is asked for more than its generation only if that is a new one."""

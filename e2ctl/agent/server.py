@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -23,8 +23,9 @@ from e2ctl.agent.captures import CaptureError, Captures
 from e2ctl.agent.dataplane import Dataplane, DataplaneError
 from e2ctl.agent.memory import Memory, Remembered
 from e2ctl.agent.programs import ProgramError, Programs
+from e2ctl.found import Found, is_done, read
 from e2ctl.server_plan import ServerPlan, digest, load_plan
-from e2ctl.sync import SyncError
+from e2ctl.sync import Command, SyncError
 from e2ctl.tls import Identity, is_local, server_credentials
 
 __all__ = ["AgentServer", "AgentServerError"]
@@ -58,6 +59,7 @@ class AgentServer:
         self._memory = Memory(dataplane.path)
         self._identity = identity
         self._plan: ServerPlan | None = None
+        self._found: Found | None = None  # of the daemon, when a step last ended well
         self._lock = threading.Lock()
         self._watchers: list[queue.Queue[pb.AgentNotice | None]] = []
         self._stopped = threading.Event()
@@ -122,12 +124,8 @@ class AgentServer:
         """
         if self._plan is None:
             return
-        client = self._dataplane.client
-        if sync.is_done(sync.read(client), self._plan):
-            client.resume()
-        else:
-            self._prepare(self._plan)
-            sync.commit(client, self._plan)
+        self._prepare(self._plan)
+        self._commit(self._plan)  # ranges and entries may be those of the step
         self._remember()
 
     def stop(self) -> None:
@@ -172,7 +170,7 @@ class AgentServer:
             state.daemon_runs = True
             if plan is not None:
                 state.plan = digest(plan)
-                state.in_step = sync.is_done(sync.read(client), plan)
+                state.in_step = is_done(read(client, self._found), plan)
         return state
 
     def get_counters(self, request: pb.AgentCountersRequest) -> pb.AgentCounters:
@@ -189,34 +187,48 @@ class AgentServer:
 
     def _prepare(self, plan: ServerPlan) -> None:
         if not self._has(plan):
-            sync.prepare(self._dataplane.client, plan)
+            self._found = sync.prepare(self._dataplane.client, plan, self._found)
         self._programs.start(plan)
 
     def _has(self, plan: ServerPlan) -> bool:
-        """Whether there is nothing to do: another server's plan changes."""
-        return self._plan == plan and sync.is_done(sync.read(self._dataplane.client), plan)
+        """Whether there is nothing to do."""
+        if self._plan != plan:
+            return False
+        self._found = read(self._dataplane.client, self._found)
+        return is_done(self._found, plan)
 
     def commit(self, request: pb.ServerPlanRequest) -> pb.AgentDone:
         plan = self._read(request)
+        commands = [
+            Command(one.module, one.command, one.arg_type, json.loads(one.arg or "{}"))
+            for one in request.commands
+        ]
 
         def work() -> None:
-            if not self._has(plan):
-                sync.commit(self._dataplane.client, plan)
+            if commands or not self._has(plan):
+                self._commit(plan, commands)
             self._plan = plan
 
         return self._timed(work)
+
+    def _commit(self, plan: ServerPlan, commands: Sequence[Command] = ()) -> None:
+        # Where it fails, nobody knows which ranges and entries the daemon has.
+        known, self._found = self._found, None
+        self._found = sync.commit(self._dataplane.client, plan, known, commands)
 
     def finish(self, request: pb.ServerPlanRequest) -> pb.AgentDone:
         plan = self._read(request)
 
         def work() -> None:
             self._programs.keep(plan)
-            sync.finish(self._dataplane.client, plan)
+            self._found = sync.finish(self._dataplane.client, plan, self._found)
 
         return self._timed(work)
 
     def command(self, request: pb.AgentCommand) -> pb.AgentCommandResult:
         with self._lock:
+            if self._found is not None and not request.command.startswith("get_"):
+                self._found = self._found.without(request.module)
             values = self._dataplane.client.run_module_command(
                 request.module, request.command, request.arg_type, json.loads(request.arg or "{}")
             )
@@ -309,7 +321,7 @@ class AgentServer:
                 client.destroy_port(port)
         finally:
             client.resume()
-        sync.prepare(client, plan)
+        self._found = sync.prepare(client, plan, self._found)
 
     def _listen(self) -> None:
         """Pass on what modules tell, from each daemon in turn."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -16,7 +24,7 @@ from e2ctl.hardware import Hardware
 from e2ctl.server_plan import ServerPlan, digest, dump_plan
 from e2ctl.tls import Identity, channel_credentials, is_local
 
-__all__ = ["Agent", "AgentError", "Agents"]
+__all__ = ["Agent", "AgentError", "Agents", "module_command"]
 
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["Agent"].full_name
@@ -33,6 +41,15 @@ class AgentError(Exception):
         super().__init__(f"agent of {server}: {message}")
         self.server = server
         self.unreachable = unreachable
+
+
+def module_command(
+    module: str, command: str, arg_type: str, arg: Mapping[str, Any] | None = None
+) -> pb.AgentCommand:
+    """A command of a module, for `Agent.step`; `Agent.command` runs one at once."""
+    return pb.AgentCommand(
+        module=module, command=command, arg_type=arg_type, arg=json.dumps(arg or {})
+    )
 
 
 class Agent:
@@ -74,9 +91,14 @@ class Agent:
         state = await self.state()
         return state.in_step and state.plan == digest(plan)
 
-    async def step(self, name: str, plan: ServerPlan) -> float:
-        """``Prepare``, ``Commit`` or ``Finish`` a plan; seconds that it took."""
-        request = pb.ServerPlanRequest(version=version(), plan=dump_plan(plan))
+    async def step(
+        self, name: str, plan: ServerPlan, commands: Sequence[pb.AgentCommand] = ()
+    ) -> float:
+        """``Prepare``, ``Commit`` or ``Finish`` a plan; seconds that it took.
+
+        Commands are run where a commit begins.
+        """
+        request = pb.ServerPlanRequest(version=version(), plan=dump_plan(plan), commands=commands)
         done = await self._call(name, request, pb.AgentDone, _CALL_S)
         return float(done.seconds)
 
@@ -84,9 +106,7 @@ class Agent:
         self, module: str, command: str, arg_type: str, arg: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Run a command of a module of the daemon."""
-        request = pb.AgentCommand(
-            module=module, command=command, arg_type=arg_type, arg=json.dumps(arg or {})
-        )
+        request = module_command(module, command, arg_type, arg)
         result = await self._call("Command", request, pb.AgentCommandResult, _CALL_S)
         values: dict[str, Any] = json.loads(result.values)
         return values
@@ -185,11 +205,18 @@ class Agents:
             answers[agent.server] = answer
         return answers
 
-    async def step(self, name: str, plans: Mapping[str, ServerPlan]) -> dict[str, float]:
+    async def step(
+        self,
+        name: str,
+        plans: Mapping[str, ServerPlan],
+        commands: Mapping[str, Sequence[pb.AgentCommand]] | None = None,
+    ) -> dict[str, float]:
         """One step on all servers at once; waits for all, then raises the first failure."""
         servers = list(plans)
+        told = commands or {}
         done = await asyncio.gather(
-            *(self[server].step(name, plans[server]) for server in servers), return_exceptions=True
+            *(self[server].step(name, plans[server], told.get(server, ())) for server in servers),
+            return_exceptions=True,
         )
         for result in done:
             if isinstance(result, BaseException):

@@ -2,10 +2,12 @@
 """Carrying out a plan: all of it or nothing, and without a packet lost.
 
 1. Every agent *prepares*: modules, workers, programs, entries. Nothing leads there yet.
-2. Flows that are active are told to stay (`e2ctl.controller.flows`). Then every agent *commits*:
+2. Every agent *commits*: flows that are active are told to stay (`e2ctl.controller.flows`), and
    packets are led to the new parts, whose entries all servers have by now.
 3. The switch gets its new entries in one step.
 4. Every agent *finishes*: what nothing leads to any more goes away.
+
+Servers that have their part of the plan already are asked, and left alone.
 
 Failing in the first step leaves what ran untouched; failing in the second or third leads all back
 to the plan before; failing in the last leaves old parts that nothing leads to. The store knows
@@ -15,16 +17,17 @@ which step was reached.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from e2ctl.controller.agents import Agent, AgentError, Agents
 from e2ctl.controller.flows import keep_flows
 from e2ctl.controller.store import Inputs, State, Store, StoreError
 from e2ctl.controller.switches import SwitchDriver, SwitchError
 from e2ctl.plan import Plan
-from e2ctl.server_plan import ServerPlan, empty_plan
+from e2ctl.server_plan import ServerPlan, digest, empty_plan
 from e2ctl.switch_rules import SwitchRule
 
 __all__ = ["ApplyError", "apply", "bring_in_step", "recover"]
@@ -33,6 +36,8 @@ __all__ = ["ApplyError", "apply", "bring_in_step", "recover"]
 _IN_FLIGHT_S = 0.05
 
 Progress = Callable[[str], None]
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class ApplyError(Exception):
@@ -45,6 +50,10 @@ class _Goal:
 
     servers: Mapping[str, ServerPlan]
     rules: tuple[SwitchRule, ...]
+
+    def only(self, servers: Collection[str]) -> dict[str, ServerPlan]:
+        """What some servers are to have."""
+        return {server: self.servers[server] for server in servers}
 
 
 def _goal(plan: Plan | None, agents: Agents, lost: Collection[str] = ()) -> _Goal:
@@ -67,19 +76,26 @@ async def apply(
     before = store.read()
     if before.stage != "done":
         raise ApplyError("an earlier change is not finished; recover first")
-    new = inputs.plan()
-    old = before.current.plan() if before.current else None
-    await check_agents(agents, inputs.lost)
-    await _change(inputs, store, agents, switch, old, new, progress)
-    return new
-
-
-async def check_agents(agents: Agents, lost: Collection[str] = ()) -> None:
-    """An `ApplyError` names the agents that don't answer, but for those of lost servers."""
-    states = await agents.states(lost)
+    asked = asyncio.ensure_future(agents.states(inputs.lost))
+    try:
+        await asyncio.sleep(0)  # they answer while this plans
+        new = inputs.plan()
+        old = before.current.plan() if before.current else None
+        states = await asked
+    finally:
+        asked.cancel()
     missing = [str(state) for state in states.values() if isinstance(state, AgentError)]
     if missing:
         raise ApplyError("; ".join(missing))
+    there = {
+        server
+        for server, state in states.items()
+        if not isinstance(state, AgentError)
+        and state.in_step
+        and state.plan == digest(new.servers.get(server) or empty_plan(server))
+    }
+    await _change(inputs, store, agents, switch, old, new, progress, there)
+    return new
 
 
 async def _change(
@@ -90,26 +106,31 @@ async def _change(
     before: Plan | None,
     after: Plan,
     progress: Progress,
+    there: Collection[str] = (),
 ) -> None:
+    """``there`` are servers that have their part of the plan already."""
     old, new = (_goal(plan, agents, inputs.lost) for plan in (before, after))
     current = store.read().current
+    servers = [server for server in new.servers if server not in there]
     store.write(State(current, inputs, "preparing"))
     try:
         progress("prepare")
-        await agents.step("Prepare", new.servers)
+        _, commands = await _both(
+            agents.step("Prepare", new.only(servers)), keep_flows(before, after, agents)
+        )
     except (AgentError, StoreError) as error:
-        await _back(agents, switch, old, undo_commit=False)
+        await _back(agents, switch, old, servers, undo_commit=False)
         store.write(State(current))
         raise ApplyError(f"nothing changed: {error}") from None
     store.write(State(current, inputs, "committing"))
+    servers = [server for server in new.servers if server not in there or server in commands]
     try:
         progress("commit")
-        await keep_flows(before, after, agents)
-        await agents.step("Commit", new.servers)
+        await agents.step("Commit", new.only(servers), commands)
         progress("switch")
         await switch.replace(new.rules)
     except (AgentError, SwitchError) as error:
-        await _back(agents, switch, old, undo_commit=True)
+        await _back(agents, switch, old, servers, undo_commit=True)
         store.write(State(current))
         raise ApplyError(f"what ran before runs on: {error}") from None
     progress("finish")
@@ -117,18 +138,29 @@ async def _change(
     # Packets are led by the new plan: a server that keeps old parts is for `recover` to bring in
     # step, and no reason to go back or to stop in the middle.
     try:
-        await agents.step("Finish", new.servers)
+        await agents.step("Finish", new.only(servers))
     except AgentError as error:
         progress(f"not all is finished: {error}")
     store.write(State(inputs))
 
 
-async def _back(agents: Agents, switch: SwitchDriver, old: _Goal, *, undo_commit: bool) -> None:
-    """Lead all back to what was, on every server that can be reached."""
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Wait for both, and only then for what went wrong."""
+    found = await asyncio.gather(first, second, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return cast(tuple[T, U], tuple(found))
+
+
+async def _back(
+    agents: Agents, switch: SwitchDriver, old: _Goal, servers: Collection[str], *, undo_commit: bool
+) -> None:
+    """Lead all back to what was, on those of the servers that can be reached."""
     if undo_commit:
         with suppress(SwitchError):  # it still has the old entries, or none
             await switch.replace(old.rules)
-    for server, plan in old.servers.items():
+    for server, plan in old.only(servers).items():
         with suppress(AgentError):  # when it is back, it is brought in step
             if undo_commit:
                 await bring_in_step(agents[server], plan)
@@ -154,7 +186,7 @@ async def recover(
     if state.next is not None and state.stage == "preparing":
         progress("take back")
         goal = _goal(old, agents, state.next.lost)
-        await _back(agents, switch, goal, undo_commit=False)
+        await _back(agents, switch, goal, goal.servers, undo_commit=False)
         store.write(State(state.current))
     elif state.next is not None:
         new = state.next.plan()

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Flows of instances: what keeps them where they are when a plan changes, and which are left.
 
-New ranges alone would move active flows. So between prepare and commit an instance that begins to
-pass new flows on is told to `split`, which makes exceptions of active ones, and stages upstream get
-new ranges together with the exceptions that go with them. Both can be repeated: a controller may be
-killed in between.
+New ranges alone would move active flows. So a commit begins by telling an instance that is to pass
+new flows on to `split`, which makes exceptions of active ones, and stages upstream get new ranges
+together with the exceptions that go with them. Both can be repeated: a controller may be killed in
+between.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from e2ctl.controller.agents import Agents
+from bess_plugins.pb import e2_agent_pb2 as pb
+from e2ctl.controller.agents import Agents, module_command
 from e2ctl.igraph import Span
 from e2ctl.plan import Detour, FlowException, Plan
 from e2ctl.transitions import TransitionError
@@ -26,43 +28,51 @@ _MOST_FLOWS = 1 << 21
 _Flow = tuple[tuple[str, int | str], ...]
 
 
-async def keep_flows(old: Plan | None, new: Plan, agents: Agents) -> None:
-    """Prepare the dataplanes for the change from one plan to another."""
+async def keep_flows(
+    old: Plan | None, new: Plan, agents: Agents
+) -> dict[str, list[pb.AgentCommand]]:
+    """What servers' commits are to begin with, so that flows stay when one plan follows another.
+
+    Asks agents, and changes nothing.
+    """
+    commands: defaultdict[str, list[pb.AgentCommand]] = defaultdict(list)
     if old is None:
-        return
+        return commands
     for instance, detour in new.detours.items():
-        if old.detours.get(instance) != detour:
-            await _begin(new, agents, instance, detour)
+        server, hold = new.layout.servers[instance], hold_of(new, instance)
+        assert hold is not None
+        # One that is made for this change begins with its ranges.
+        if old.detours.get(instance) != detour and _runs(old, server, hold):
+            commands[server] += await _begin(new, agents, instance, detour)
     for server, plan in new.servers.items():
-        before = (
-            {module.name for module in old.servers[server].modules}
-            if server in old.servers
-            else set()
-        )
         for module in plan.modules:
             if module.mclass != "FlowSteer" or module.node not in new.igraph.steering:
                 continue
+            runs = _runs(old, server, module)
             added = [
                 {"flow": dict(e.flow), "gate": new.instance(e.instance).index}
                 for e in new.exceptions
                 if e.instance.rpartition(".")[0] == module.node
-                and (e not in old.exceptions or module.name not in before)
+                and (e not in old.exceptions or not runs)
             ]
             if added:
                 arg = {"ranges": module.args["ranges"], "add_exceptions": added}
-                await agents[server].command(
-                    module.name, "update", "FlowSteerCommandUpdateArg", arg
+                commands[server].append(
+                    module_command(module.name, "update", "FlowSteerCommandUpdateArg", arg)
                 )
+    return commands
 
 
-async def _begin(plan: Plan, agents: Agents, instance: str, detour: Detour) -> None:
+async def _begin(
+    plan: Plan, agents: Agents, instance: str, detour: Detour
+) -> list[pb.AgentCommand]:
     """Have an instance pass on new flows, and keep active ones."""
     here, there = plan.instance(instance).index, plan.instance(detour.target).index
     gate, new_gate = (there, here) if detour.kind == "resume" else (here, there)
     status = await status_of(plan, agents, instance)
     ids = detour.ids
     if any(r["gate"] == new_gate and r["start"] <= ids.start < r["end"] for r in status["ranges"]):
-        return  # it was told already
+        return []  # it was told already
     arg = {
         "gate": gate,
         "new_gate": new_gate,
@@ -70,7 +80,14 @@ async def _begin(plan: Plan, agents: Agents, instance: str, detour: Detour) -> N
         "end": ids.end,
         "threshold": FEW,
     }
-    await _steer(plan, agents, instance, "split", "FlowSteerCommandSplitArg", arg)
+    module = hold_of(plan, instance)
+    assert module is not None
+    return [module_command(module.name, "split", "FlowSteerCommandSplitArg", arg)]
+
+
+def _runs(plan: Plan, server: str, module: ModuleSpec) -> bool:
+    before = plan.servers.get(server)
+    return before is not None and any(one.name == module.name for one in before.modules)
 
 
 def hold_of(plan: Plan, instance: str) -> ModuleSpec | None:
