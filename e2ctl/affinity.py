@@ -13,6 +13,7 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 __all__ = ["FIVE_TUPLE", "FLOW_IDS", "WHOLE", "Affinity", "parse"]
@@ -61,6 +62,10 @@ class Affinity:
 
     def steer_args(self) -> dict[str, Any]:
         """Arguments of a FlowSteer."""
+        return {"affinity": self._steer_fields, "symmetric": self.symmetric}
+
+    @cached_property
+    def _steer_fields(self) -> list[dict[str, Any]]:
         masks = dict(self.masks)
         fields: list[dict[str, Any]] = []
         for name, full in (("ip.src", "src"), ("ip.dst", "dst")):
@@ -76,7 +81,7 @@ class Affinity:
         for name, steer in _STEER_NAMES.items():
             if masks.get(name):
                 fields.append({"name": steer, "mask": masks[name]})
-        return {"affinity": fields, "symmetric": self.symmetric}
+        return fields
 
     def __str__(self) -> str:
         parts = []

@@ -34,6 +34,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -253,7 +254,7 @@ class NfType(BaseModel):
         """What its packets are told apart by; the whole 5-tuple where it has no wish."""
         return self.aggregates or affinities.WHOLE
 
-    @property
+    @cached_property
     def aggregates(self) -> Affinity | None:
         """Its wish, if it has one."""
         return affinities.parse(self.affinity, self.symmetric) if self.affinity else None

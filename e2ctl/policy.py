@@ -180,7 +180,7 @@ class _Reader:
     def attr(self, tree: Tree[Token]) -> Expr:
         name, operator, value = tree.children
         assert isinstance(name, Token)
-        node, _, attribute = name.partition(".")
+        node, _, attribute = str(name).partition(".")
         wanted: bool | int | str = True
         if isinstance(value, Token):
             if value.type == "STRING":
@@ -199,8 +199,9 @@ class _Reader:
             assert isinstance(source, Token) and isinstance(target, Token)
             expr = ANY if condition is None else self.expr(_tree(condition))
             bits = None if rate is None else parse_rate(str(rate))
-            left, _, leaves = source.partition(".")
-            entered, _, enters = target.partition(".")
+            # Without a point, a token's part would be the token, which compares slowly.
+            left, _, leaves = str(source).partition(".")
+            entered, _, enters = str(target).partition(".")
             at, arrives = self.at(source), self.at(target)
             if enters and hop is not hops[-1]:
                 raise PolicyError(

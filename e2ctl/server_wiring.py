@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import networkx as nx
@@ -44,6 +45,9 @@ __all__ = ["wire_server"]
 # Behind both MAC addresses: the identifier, then what the tag's 16 bits say.
 _TCI_OFFSET = 14
 _QUEUE_PACKETS = 4096
+
+# All instances of an NF have the same, and so has the next plan.
+_rule_list = lru_cache(256)(rule_list)
 
 
 def wire_server(
@@ -94,7 +98,7 @@ class _Wiring:
         self.options = tunnel_options(self.types, catalog)
         self.devices: list[Device] = []
         self.modules: dict[str, ModuleSpec] = {}
-        self.links: list[Link] = []
+        self.links: dict[Link, None] = {}
         self.tasks: dict[str, str] = {}
         self.programs: list[ProgramSpec] = []
         self.taps: list[EdgeTap] = []
@@ -158,9 +162,7 @@ class _Wiring:
         return name
 
     def link(self, source: str, ogate: int, target: str, igate: int = 0) -> None:
-        link = Link(source, ogate, target, igate)
-        if link not in self.links:
-            self.links.append(link)
+        self.links[Link(source, ogate, target, igate)] = None
 
     def entry(self, name: str) -> str:
         """The module behind an entry."""
@@ -273,7 +275,7 @@ class _Wiring:
     def leave(self, source: str, node: str, module: str, gate: int, edges: Sequence[PEdge]) -> None:
         """Lead what an output gate of a node sends along its edges."""
         try:
-            rules = rule_list(bound_filters(edges, gate, self.catalog, self.types))
+            rules = _rule_list(tuple(bound_filters(edges, gate, self.catalog, self.types)))
         except FilterError as error:
             raise PolicyError(edges[0].where, str(error)) from None
         outcomes = list(dict.fromkeys(rule.edges for rule in rules))
