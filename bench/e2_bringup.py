@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -79,7 +80,7 @@ async def _splits(
                     made = await scaler.split(instance)
                     ends = [start, *(said[step] for step in PARTS.values())]
                     if number > 0:
-                        spent = (b - a for a, b in zip(ends[:-1], ends[1:], strict=True))
+                        spent = (b - a for a, b in pairwise(ends))
                         times.append(dict(zip(PARTS, spent, strict=True)))
                     await scaler.push(instance)
                     await scaler.drain(made)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -107,14 +107,20 @@ def dump_plan(plan: ServerPlan) -> str:
     return plan._text
 
 
+_PARTS = {
+    kind: tuple(part.name for part in fields(kind))
+    for kind in (ServerPlan, Device, ModuleSpec, Link, ProgramSpec, EdgeTap)
+}
+
+
 def _encode(value: Any) -> Any:
     """What JSON has a form for: plain values as they are, for it does these faster."""
     if isinstance(value, bytes):
         return {_BYTES: value.hex()}
     if isinstance(value, Program):
         return value.model_dump()
-    if is_dataclass(value):
-        return {name: _paired(getattr(value, name)) for name in value.__match_args__}
+    if (names := _PARTS.get(type(value))) is not None:
+        return {name: _paired(getattr(value, name)) for name in names}
     raise TypeError(f"a plan can't hold {value!r}")
 
 

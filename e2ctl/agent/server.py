@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import grpc
@@ -226,11 +226,14 @@ class AgentServer:
         return self._timed(work)
 
     def command(self, request: pb.AgentCommand) -> pb.AgentCommandResult:
-        with self._lock:
-            if self._found is not None and not request.command.startswith("get_"):
+        arg = json.loads(request.arg or "{}")
+        reads = request.command.startswith("get_")
+        # Who only asks need not wait for a change that is under way.
+        with nullcontext() if reads else self._lock:
+            if self._found is not None and not reads:
                 self._found = self._found.without(request.module)
             values = self._dataplane.client.run_module_command(
-                request.module, request.command, request.arg_type, json.loads(request.arg or "{}")
+                request.module, request.command, request.arg_type, arg
             )
         return pb.AgentCommandResult(values=json.dumps(values))
 

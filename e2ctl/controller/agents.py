@@ -24,7 +24,7 @@ from e2ctl.hardware import Hardware
 from e2ctl.server_plan import ServerPlan, digest, dump_plan
 from e2ctl.tls import Identity, channel_credentials, is_local
 
-__all__ = ["Agent", "AgentError", "Agents", "module_command"]
+__all__ = ["Agent", "AgentError", "Agents", "module_command", "runs"]
 
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["Agent"].full_name
@@ -41,6 +41,20 @@ class AgentError(Exception):
         super().__init__(f"agent of {server}: {message}")
         self.server = server
         self.unreachable = unreachable
+
+    @classmethod
+    def together(cls, errors: Sequence[AgentError]) -> AgentError:
+        """Several as one."""
+        if len(errors) == 1:
+            return errors[0]
+        error = cls(errors[0].server, "", unreachable=all(one.unreachable for one in errors))
+        error.args = ("; ".join(map(str, errors)),)
+        return error
+
+
+def runs(state: pb.AgentState, plan: ServerPlan) -> bool:
+    """Whether an agent says that its daemon runs a plan."""
+    return state.in_step and state.plan == digest(plan)
 
 
 def module_command(
@@ -88,8 +102,7 @@ class Agent:
 
     async def has(self, plan: ServerPlan) -> bool:
         """Whether its daemon runs what a plan says."""
-        state = await self.state()
-        return state.in_step and state.plan == digest(plan)
+        return runs(await self.state(), plan)
 
     async def step(
         self, name: str, plan: ServerPlan, commands: Sequence[pb.AgentCommand] = ()
@@ -211,16 +224,19 @@ class Agents:
         plans: Mapping[str, ServerPlan],
         commands: Mapping[str, Sequence[pb.AgentCommand]] | None = None,
     ) -> dict[str, float]:
-        """One step on all servers at once; waits for all, then raises the first failure."""
+        """One step on all servers at once; waits for all, then raises what failed."""
         servers = list(plans)
         told = commands or {}
         done = await asyncio.gather(
             *(self[server].step(name, plans[server], told.get(server, ())) for server in servers),
             return_exceptions=True,
         )
-        for result in done:
-            if isinstance(result, BaseException):
+        failed = [result for result in done if isinstance(result, BaseException)]
+        for result in failed:
+            if not isinstance(result, AgentError):
                 raise result
+        if failed:
+            raise AgentError.together([one for one in failed if isinstance(one, AgentError)])
         return {
             server: seconds
             for server, seconds in zip(servers, done, strict=True)

@@ -22,12 +22,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from e2ctl.controller.agents import Agent, AgentError, Agents
+from e2ctl.controller.agents import Agent, AgentError, Agents, runs
 from e2ctl.controller.flows import keep_flows
 from e2ctl.controller.store import Inputs, State, Store, StoreError
 from e2ctl.controller.switches import SwitchDriver, SwitchError
 from e2ctl.plan import Plan
-from e2ctl.server_plan import ServerPlan, digest, empty_plan
+from e2ctl.server_plan import ServerPlan, empty_plan
 from e2ctl.switch_rules import SwitchRule
 
 __all__ = ["ApplyError", "apply", "bring_in_step", "recover"]
@@ -38,6 +38,7 @@ _IN_FLIGHT_S = 0.05
 Progress = Callable[[str], None]
 T = TypeVar("T")
 U = TypeVar("U")
+V = TypeVar("V")
 
 
 class ApplyError(Exception):
@@ -76,25 +77,9 @@ async def apply(
     before = store.read()
     if before.stage != "done":
         raise ApplyError("an earlier change is not finished; recover first")
-    asked = asyncio.ensure_future(agents.states(inputs.lost))
-    try:
-        await asyncio.sleep(0)  # they answer while this plans
-        new = inputs.plan()
-        old = before.current.plan() if before.current else None
-        states = await asked
-    finally:
-        asked.cancel()
-    missing = [str(state) for state in states.values() if isinstance(state, AgentError)]
-    if missing:
-        raise ApplyError("; ".join(missing))
-    there = {
-        server
-        for server, state in states.items()
-        if not isinstance(state, AgentError)
-        and state.in_step
-        and state.plan == digest(new.servers.get(server) or empty_plan(server))
-    }
-    await _change(inputs, store, agents, switch, old, new, progress, there)
+    new = inputs.plan()
+    old = before.current.plan() if before.current else None
+    await _change(inputs, store, agents, switch, old, new, progress)
     return new
 
 
@@ -106,24 +91,30 @@ async def _change(
     before: Plan | None,
     after: Plan,
     progress: Progress,
-    there: Collection[str] = (),
+    *,
+    again: bool = False,
 ) -> None:
-    """``there`` are servers that have their part of the plan already."""
+    """``again``: nobody knows how far a try before has come."""
     old, new = (_goal(plan, agents, inputs.lost) for plan in (before, after))
     current = store.read().current
-    servers = [server for server in new.servers if server not in there]
+    changed = [s for s in new.servers if again or new.servers[s] != old.servers[s]]
+    servers = changed
     store.write(State(current, inputs, "preparing"))
     try:
         progress("prepare")
-        _, commands = await _both(
-            agents.step("Prepare", new.only(servers)), keep_flows(before, after, agents)
+        _, commands, astray = await _all(
+            agents.step("Prepare", new.only(changed)),
+            keep_flows(before, after, agents),
+            _astray(agents, {s: plan for s, plan in old.servers.items() if s not in changed}),
         )
+        servers = [*changed, *astray]
+        await agents.step("Prepare", new.only(astray))
     except (AgentError, StoreError) as error:
         await _back(agents, switch, old, servers, undo_commit=False)
         store.write(State(current))
         raise ApplyError(f"nothing changed: {error}") from None
     store.write(State(current, inputs, "committing"))
-    servers = [server for server in new.servers if server not in there or server in commands]
+    servers += [server for server in commands if server not in servers]
     try:
         progress("commit")
         await agents.step("Commit", new.only(servers), commands)
@@ -144,13 +135,26 @@ async def _change(
     store.write(State(inputs))
 
 
-async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
-    """Wait for both, and only then for what went wrong."""
-    found = await asyncio.gather(first, second, return_exceptions=True)
+async def _all(first: Awaitable[T], second: Awaitable[U], third: Awaitable[V]) -> tuple[T, U, V]:
+    """Wait for all, and only then for what went wrong."""
+    found = await asyncio.gather(first, second, third, return_exceptions=True)
     for one in found:
         if isinstance(one, BaseException):
             raise one
-    return cast(tuple[T, U], tuple(found))
+    return cast(tuple[T, U, V], tuple(found))
+
+
+async def _astray(agents: Agents, plans: Mapping[str, ServerPlan]) -> list[str]:
+    """Servers that don't run what they should."""
+    states = await agents.states([agent.server for agent in agents if agent.server not in plans])
+    failed = [state for state in states.values() if isinstance(state, AgentError)]
+    if failed:
+        raise AgentError.together(failed)
+    return [
+        server
+        for server, state in states.items()
+        if not isinstance(state, AgentError) and not runs(state, plans[server])
+    ]
 
 
 async def _back(
@@ -190,7 +194,7 @@ async def recover(
         store.write(State(state.current))
     elif state.next is not None:
         new = state.next.plan()
-        await _change(state.next, store, agents, switch, old, new, progress)
+        await _change(state.next, store, agents, switch, old, new, progress, again=True)
         return new
     if old is not None and state.current is not None:
         goal = _goal(old, agents, state.current.lost)

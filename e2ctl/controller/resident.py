@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from bess_plugins.pb import e2_agent_pb2 as pb
-from e2ctl.controller.agents import Agent, AgentError, Agents
+from e2ctl.controller.agents import Agent, AgentError, Agents, runs
 from e2ctl.controller.apply import ApplyError, apply, bring_in_step, recover
 from e2ctl.controller.autoscale import Autoscaler
 from e2ctl.controller.notices import Notice, Notices, listen
@@ -33,7 +33,7 @@ from e2ctl.controller.switches import SwitchDriver, SwitchError
 from e2ctl.placement import PlacementError
 from e2ctl.plan import Plan
 from e2ctl.routing import PlanError
-from e2ctl.server_plan import digest, empty_plan
+from e2ctl.server_plan import empty_plan
 from e2ctl.transitions import TransitionError
 
 __all__ = ["Controller"]
@@ -80,7 +80,6 @@ class Controller:
         self._lost_after_s = lost_after_s
         self._troubles: dict[str, str] = {}  # by what failed; told already
         self._states: dict[str, pb.AgentState] = {}  # what agents said last
-        self._digests: tuple[Plan, dict[str, str]] | None = None  # of a plan's servers
 
     async def run(self, stop: asyncio.Event) -> None:
         """Be the one controller whenever that can be, and stand by otherwise, until ``stop``."""
@@ -208,15 +207,13 @@ class Controller:
 
         What they said last may be from before a change: those that seem to lack it are asked.
         """
-        if self._digests is None or self._digests[0] is not plan:
-            self._digests = plan, {name: digest(wanted) for name, wanted in plan.servers.items()}
         found = []
-        for server, wanted in self._digests[1].items():
+        for server, wanted in plan.servers.items():
             said = self._states.get(server)
-            if said is not None and said.in_step and said.plan == wanted:
+            if said is not None and runs(said, wanted):
                 continue
             with suppress(AgentError):  # `_look_at` sees to that
-                if not await self._agents[server].has(plan.servers[server]):
+                if not await self._agents[server].has(wanted):
                     found.append(server)
         return found
 

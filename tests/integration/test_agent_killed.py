@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -294,10 +295,10 @@ def test_a_server_that_cannot_finish_does_not_keep_a_change_from_being_done(
         first = await apply(running.inputs(OFFICE), store, agents, switch)
         step, said = agents[SERVER].step, list[str]()
 
-        async def failing(name: str, plan: object) -> float:
+        async def failing(name: str, *args: Any) -> float:
             if name == "Finish":
                 raise AgentError(SERVER, "is not there")
-            return await step(name, plan)  # type: ignore[arg-type]
+            return await step(name, *args)
 
         monkeypatch.setattr(agents[SERVER], "step", failing)
         small = await apply(
