@@ -64,9 +64,17 @@ Worker::~Worker() {
   pool_.flush(*cache_);
 }
 
+void Worker::request_pause() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_requested_ = true;
+  }
+  changed_.notify_all();  // it may be idle
+}
+
 void Worker::pause() {
+  request_pause();
   std::unique_lock<std::mutex> lock(mutex_);
-  stop_requested_ = true;
   changed_.wait(lock, [this] { return parked_; });
   running_ = false;
 }
@@ -151,7 +159,9 @@ void Worker::idle() {
     relax();
   } else {
     const uint32_t sleep_us = std::min(kLongestSleepUs, 10 + (idle_runs_ - kSpinRuns) * 5);
-    std::this_thread::sleep_for(std::chrono::microseconds(sleep_us));
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait_for(lock, std::chrono::microseconds(sleep_us),
+                      [this] { return stop_requested_.load(std::memory_order_relaxed); });
     if (idle_runs_ > 2 * kSpinRuns) idle_runs_ = 2 * kSpinRuns;
   }
   ctx_.tsc = read_tsc();  // afterwards: no task has spent that time

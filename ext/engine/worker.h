@@ -31,6 +31,8 @@ class Worker {
 
   // Returns when the worker is between two task runs and will stay there.
   void pause();
+  // The first half of `pause`: whoever pauses many asks all of them before it waits for one.
+  void request_pause();
   void resume();
   bool running() const { return running_; }
   // As of some moment of late, while running.

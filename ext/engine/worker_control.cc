@@ -16,9 +16,10 @@ constexpr const char* kRestingScheduler = "experimental";
 Engine::Paused::Paused(Engine& engine) : engine_(engine) {
   for (auto& entry : engine.workers_) {
     if (!entry.second->running()) continue;
-    entry.second->pause();
+    entry.second->request_pause();
     paused_.push_back(entry.second.get());
   }
+  for (Worker* worker : paused_) worker->pause();
 }
 
 Engine::Paused::~Paused() {
@@ -112,11 +113,14 @@ Status Engine::pause(int64_t wid) {
   if (wid >= 0 && workers_.count(static_cast<uint64_t>(wid)) == 0) {
     return Status::error(ENOENT, "worker:" + std::to_string(wid) + " is not active");
   }
+  std::vector<Worker*> chosen;
   for (auto& entry : workers_) {
     if ((wid < 0 || entry.first == static_cast<uint64_t>(wid)) && entry.second->running()) {
-      entry.second->pause();
+      entry.second->request_pause();
+      chosen.push_back(entry.second.get());
     }
   }
+  for (Worker* worker : chosen) worker->pause();
   return {};
 }
 
