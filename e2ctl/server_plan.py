@@ -113,6 +113,10 @@ _PARTS = {
 }
 
 
+# What may hold mappings.
+_DEEP = frozenset({dict, list, tuple})
+
+
 def _encode(value: Any) -> Any:
     """What JSON has a form for: plain values as they are, for it does these faster."""
     if isinstance(value, bytes):
@@ -126,12 +130,12 @@ def _encode(value: Any) -> Any:
 
 def _paired(value: Any) -> Any:
     """With mappings from numbers as pairs, at any depth."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if all(isinstance(key, str) for key in value):
-            return {key: _paired(item) for key, item in value.items()}
+            return {key: _paired(i) if type(i) in _DEEP else i for key, i in value.items()}
         return {_PAIRS: [[key, _paired(item)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
-        return [_paired(item) for item in value]
+        return [_paired(item) if type(item) in _DEEP else item for item in value]
     return value
 
 
@@ -148,11 +152,13 @@ _PLAN = TypeAdapter(ServerPlan)
 def load_plan(text: str) -> ServerPlan:
     """The plan that JSON text holds; a ValueError where it holds none."""
     try:
-        return _PLAN.validate_python(json.loads(text, object_hook=_decode))
+        plan = _PLAN.validate_python(json.loads(text, object_hook=_decode))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"not a plan for a server: {place}: {first['msg']}") from None
+    vars(plan)["_text"] = text  # which need not be made again
+    return plan
 
 
 def digest(plan: ServerPlan) -> str:
