@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
+from bess_plugins.client import Client
 from cluster_support import (
     OFFICE,
     SLEEPER,
@@ -33,7 +34,7 @@ from cluster_support import (
     until,
     wanted,
 )
-from e2ctl.controller.agents import AgentError, Agents
+from e2ctl.controller.agents import AgentError, Agents, module_command
 from e2ctl.controller.apply import ApplyError, apply, recover
 from e2ctl.controller.store import SqliteStore, State, StoreError
 from e2ctl.controller.switches import SimulatedSwitch
@@ -151,6 +152,52 @@ def test_what_a_killed_controller_left_is_finished_or_taken_back(
         assert modules(running) == wanted(expected)
         assert switch.rules == expected.switch
         assert store.read().stage == "done"
+
+    drive(running, work)
+
+
+def test_a_change_concerns_the_servers_that_it_changes_and_those_astray(
+    running: Cluster, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(agents: Agents, switch: SimulatedSwitch) -> None:
+        plan = await apply(running.inputs(SMALL), store, agents, switch)
+        steps: dict[str, list[str]] = {"s1": [], "s2": []}
+        for server, taken in steps.items():
+            monkeypatch.setattr(agents[server], "step", noted(agents[server].step, taken))
+        again = running.inputs(SMALL, plan.running)
+        await apply(again, store, agents, switch)
+        assert steps == {"s1": [], "s2": []}
+        with Client(f"unix:{running.folder}/d-s2.sock") as client:
+            client.destroy_module("nic_out")
+        await apply(again, store, agents, switch)
+        assert steps == {"s1": [], "s2": ["Prepare", "Commit", "Finish"]}
+        assert modules(running) == wanted(plan)
+
+    drive(running, work)
+
+
+def noted(
+    step: Callable[..., Awaitable[float]], names: list[str]
+) -> Callable[..., Awaitable[float]]:
+    async def note(name: str, *args: object) -> float:
+        names.append(name)
+        return await step(name, *args)
+
+    return note
+
+
+def test_an_agent_knows_no_ranges_after_a_commit_that_failed(
+    running: Cluster, store: SqliteStore
+) -> None:
+    async def work(agents: Agents, switch: SimulatedSwitch) -> None:
+        plan = await apply(running.inputs(OFFICE), store, agents, switch)
+        here = plan.servers["s1"]
+        command = module_command("nic_out", "nothing", "EmptyArg")
+        with pytest.raises(AgentError, match="agent of s1: module nic_out: ModuleCommand: "):
+            await agents["s1"].step("Commit", here, [command])
+        assert not await agents["s1"].has(here)
+        await apply(running.inputs(OFFICE, plan.running), store, agents, switch)
+        assert await agents["s1"].has(here)
 
     drive(running, work)
 
