@@ -2,9 +2,9 @@
 """The time to bring up a replica, on a real cluster of this machine's processes.
 
 A simulated lab (`e2ctl lab up --simulated`): agents and daemons of three servers, each a process of
-its own, and a switch in Python. Nothing is modelled, and nobody sends. An instance is split from
-the call of `Scaler.split` until its detour is in use, which ends the step "switch"; then the split
-is taken back, so that each starts alike.
+its own, and a switch in Python. Nothing is modelled, and nobody sends. An instance is split, from
+the call of `Scaler.split` until its detour is in use: all servers have committed, and a split
+leaves the switch's entries as they are. Then that is taken back, so that each split starts alike.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from e2ctl.controller.scale import Scaler
 from e2ctl.controller.store import Inputs, SqliteStore
 from e2ctl.plan import Running
 
-__all__ = ["PARTS", "bring_up"]
+__all__ = ["IN_USE", "PARTS", "bring_up"]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 INSTANCES = ("ids.0", "cache.0")
 NAME = "e2bench"
-# Each ends when the controller says the next step, and the last at "finish".
+# Each ends where the controller says a step; the detour is in use before "switch".
 PARTS = {"plan": "prepare", "prepare": "commit", "commit": "switch", "switch": "finish"}
+IN_USE = ("plan", "prepare", "commit")
 
 
 def bring_up(rounds: int, tick: Callable[[str], None]) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def bring_up(rounds: int, tick: Callable[[str], None]) -> dict[str, Any]:
             times = asyncio.run(_splits(lab, path, rounds, tick))
     finally:
         lab.down()
-    whole = [sum(one.values()) for one in times]
+    whole = [sum(one[part] for part in IN_USE) for one in times]
     return {
         "servers": len(blueprint.hardware.servers),
         "splits": len(times),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """E2's control plane after section 3.6.2 of the dissertation: `make bench-e2`.
 
-Times of placement and decisions are measured; throughput follows from placements; figures 3.9 to
-3.11 and ten racks are simulated (`e2ctl.simulator`). Figures are reported and never judged. Writes
-e2.json, e2.txt and a plot for each figure.
+Times of placement, decisions and new replicas are measured; throughput follows from placements;
+figures 3.9 to 3.11 and ten racks are simulated (`e2ctl.simulator`). Figures are reported and never
+judged. Writes e2.json, e2.txt and a plot for each figure.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.progress import Progress
 
 import e2_plots as plots
 from e2_bounds import balanced_after, least_cores_gap
+from e2_bringup import bring_up
 from e2_report import tables
 from e2_throughput import SERVICES, most_load
 from e2ctl.igraph import even_spans
@@ -85,6 +86,10 @@ class Evaluation:
                 "decisions": len(times),
             }
         self.result["decisions"] = found
+
+    def bringup(self) -> None:
+        """A new replica on a real cluster."""
+        self.result["bringup"] = bring_up(2 if self.quick else 20, self.tick)
 
     def throughput(self) -> None:
         """Figure 3.8."""
@@ -182,7 +187,7 @@ def _split_all(traffic: Traffic) -> list[tuple[float, float]]:
     return times
 
 
-PARTS = ("placement", "decisions", "throughput", "split", "dynamic", "racks")
+PARTS = ("placement", "decisions", "bringup", "throughput", "split", "dynamic", "racks")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ __all__ = ["tables"]
 # Of the dissertation's section 3.6, as text.
 THEIR_PLACEMENT_S = {"100": 0.0146}
 THEIR_DECISION_S = 0.00176
+THEIR_BRINGUP_S = 0.015
 THEIR_OVER_RANDOM = "2.25-2.59"
 THEIR_OVER_PACKING = {"chain": "about 1", "graph": "1.28"}
 THEIR_CORES_GAP, THEIR_SWITCH_GAP = 0.227, 0.164
@@ -71,6 +72,8 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
                 f"{THEIR_DECISION_S * 1e3:.2f}",
             )
         yield table
+    if found := result.get("bringup"):
+        yield _bringup(found)
     if found := result.get("throughput"):
         yield _throughput(found, result["exact"])
     if found := result.get("split"):
@@ -79,6 +82,23 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
         yield _dynamic(found)
     if found := result.get("racks"):
         yield _racks(found)
+
+
+def _bringup(found: dict[str, Any]) -> Table:
+    """Those of the dissertation's prototype are for one server's E2D and a controller."""
+    table = _table(
+        f"A replica brought up, ms: {found['splits']} splits on {found['servers']} servers, each "
+        "with agent and daemon (measured)",
+        *("from the call until", "median", "90 %", "least", "dissertation"),
+    )
+    table.add_row(
+        "its detour is in use",
+        *(f"{found[name] * 1e3:.1f}" for name in ("median_s", "p90_s", "least_s")),
+        f"{THEIR_BRINGUP_S * 1e3:.0f}",
+    )
+    for part, seconds in found["parts_s"].items():
+        table.add_row(f"  {part}", f"{seconds * 1e3:.1f}", "", "", "")
+    return table
 
 
 def _throughput(found: dict[str, Any], exact: dict[str, Any]) -> Table:

@@ -82,6 +82,19 @@ class _Work:
             yield self.batch
         self._about += [what] * (len(self.batch.calls) - len(self._about))
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the workers once for all calls noted within, if there are any."""
+        start = len(self.batch.calls)
+        yield
+        if len(self.batch.calls) > start:
+            pause = self._client.batch()
+            pause.pause()
+            self.batch.calls[start:start] = pause.calls
+            self._about.insert(start, "pause")
+            with self.on("resume") as batch:
+                batch.resume()
+
     def tell(self, module: ModuleSpec, command: str) -> None:
         """Change arguments of a module in place."""
         changes = IN_PLACE[module.mclass]
@@ -153,23 +166,22 @@ def _make(work: _Work, plan: ServerPlan, found: Found) -> None:
             if module.mclass in IN_PLACE:
                 work.told[module.name] = module.args
     workers = _add_workers(work, plan, found)
-    # Whatever joins parts stops workers: once for all of it.
-    with work.on("pause") as batch:
-        batch.pause()
-    for name, label in plan.tasks.items():
-        if name not in found.modules:
-            _attach(work, name, workers[label])
     taken = {(link.source, link.ogate) for link in found.links}
-    new = [link for link in plan.links if (link.source, link.ogate) not in taken]
-    _connect(work, new)
-    _count_bytes(work, plan, found.counting)
+    with work.paused():
+        for name, label in plan.tasks.items():
+            if name not in found.modules:
+                _attach(work, name, workers[label])
+        _connect(work, [link for link in plan.links if (link.source, link.ogate) not in taken])
+        _count_bytes(work, plan, found.counting)
     for module in plan.modules:
         if _entries_differ(module, found):
             # Nobody sends to these yet, and those of before are still in use.
+            before = found.told.get(module.name)
             work.tell(module, "add_edges")
-            work.told.pop(module.name, None)
-    with work.on("workers") as batch:
-        batch.resume()
+            if before is not None and before["edges"].items() <= module.args["edges"].items():
+                work.told[module.name] = module.args
+            else:
+                work.told.pop(module.name, None)
 
 
 def _entries_differ(module: ModuleSpec, found: Found) -> bool:
@@ -254,26 +266,25 @@ def _lead(work: _Work, plan: ServerPlan, found: Found, commands: Sequence[Comman
     wanted = frozenset(plan.links)
     sources = {module.name for module in plan.modules}
     old = [link for link in found.links - wanted if link.source in sources]
-    with work.on("pause") as batch:
-        batch.pause()
-    for command in commands:
-        with work.on(f"module {command.module}") as batch:
-            batch.run_module_command(command.module, command.command, command.arg_type, command.arg)
-        work.told.pop(command.module, None)
-    for link in old:
-        with work.on(f"link {link}") as batch:
-            batch.disconnect(link.source, link.ogate)
-    _connect(work, [link for link in plan.links if link not in found.links])
-    _count_bytes(work, plan, found.counting - {(link.source, link.ogate) for link in old})
-    for module in plan.modules:
-        if module.mclass in IN_PLACE and work.told.get(module.name) != module.args:
-            work.replace(module)
-    workers = _add_workers(work, plan, found)
-    for name, label in plan.tasks.items():
-        if found.tasks.get(name) != workers[label]:
-            _attach(work, name, workers[label])
-    with work.on("resume") as batch:
-        batch.resume()
+    with work.paused():
+        for command in commands:
+            with work.on(f"module {command.module}") as batch:
+                batch.run_module_command(
+                    command.module, command.command, command.arg_type, command.arg
+                )
+            work.told.pop(command.module, None)
+        for link in old:
+            with work.on(f"link {link}") as batch:
+                batch.disconnect(link.source, link.ogate)
+        _connect(work, [link for link in plan.links if link not in found.links])
+        _count_bytes(work, plan, found.counting - {(link.source, link.ogate) for link in old})
+        for module in plan.modules:
+            if module.mclass in IN_PLACE and work.told.get(module.name) != module.args:
+                work.replace(module)
+        workers = _add_workers(work, plan, found)
+        for name, label in plan.tasks.items():
+            if found.tasks.get(name) != workers[label]:
+                _attach(work, name, workers[label])
 
 
 def _resume(client: Client, going: Sequence[str]) -> None:
@@ -312,7 +323,7 @@ def finish(client: Client, plan: ServerPlan, known: Found | None = None) -> Foun
             if _entries_differ(module, found):
                 work.replace(module)
         try:
-            return work.do() if work.batch.calls else found
+            return work.do()
         except BessError as error:
             raise work.failed(error) from None
 

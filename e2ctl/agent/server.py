@@ -126,6 +126,7 @@ class AgentServer:
             return
         self._prepare(self._plan)
         self._commit(self._plan)  # ranges and entries may be those of the step
+        self._dataplane.client.resume()
         self._remember()
 
     def stop(self) -> None:

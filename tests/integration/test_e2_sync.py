@@ -96,13 +96,14 @@ def test_what_has_not_changed_is_not_told_again(
 ) -> None:
     known = run(client, plans[0])
     watched = Watched(client, monkeypatch)
-    sync.commit(client, plans[0], known)
-    assert watched.batches == [["PauseAll", "ResumeAll"]]
+    for step in (sync.prepare, sync.commit, sync.finish):
+        assert step(client, plans[0], known) == known
+    assert watched.batches == [[], [], []]  # is it as it was?
     # Whoever comes new knows of no ranges and entries.
     fresh = sync.commit(client, plans[0], None)
     assert is_done(fresh, plans[0])
     in_place = len(known.told)
-    assert watched.batches[1:] == [[], ["PauseAll", *["ModuleCommand"] * in_place, "ResumeAll"]]
+    assert watched.batches[3:] == [[], ["PauseAll", *["ModuleCommand"] * in_place, "ResumeAll"]]
 
 
 def test_somebody_elses_change_is_seen_in_time(
