@@ -134,6 +134,10 @@ class Programs:
         """The network namespace of an instance."""
         return f"e2-{self._server}-{instance}"
 
+    def has(self, plan: ServerPlan) -> bool:
+        """Whether all programs of a plan were started, and none has failed to start again."""
+        return all(spec.instance in self._running for spec in plan.programs)
+
     def start(self, plan: ServerPlan) -> None:
         """Start the programs of a plan that don't run; what fails is taken away again."""
         devices = {device.name: device.args for device in plan.devices}

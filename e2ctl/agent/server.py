@@ -171,7 +171,8 @@ class AgentServer:
             state.daemon_runs = True
             if plan is not None:
                 state.plan = digest(plan)
-                state.in_step = is_done(read(client, self._found), plan)
+                found = read(client, self._found)
+                state.in_step = is_done(found, plan) and self._programs.has(plan)
         return state
 
     def get_counters(self, request: pb.AgentCountersRequest) -> pb.AgentCounters:

@@ -228,6 +228,23 @@ def test_a_program_that_ends_is_started_again(running: Cluster, store: SqliteSto
     drive(running, work)
 
 
+def test_a_program_that_did_not_start_again_is_started_by_the_next_change(
+    running: Cluster, store: SqliteStore
+) -> None:
+    async def work(agents: Agents, switch: SimulatedSwitch) -> None:
+        inputs = running.inputs(SMALL.replace("NetworkMonitor", "Sleeper"))
+        inputs = replace(inputs, nfs=inputs.nfs + SLEEPER)
+        plan = await apply(inputs, store, agents, switch)
+        server = plan.layout.servers["monitor.0"]
+        running.agents[server]._programs.forget("monitor.0")
+        assert not await agents[server].has(plan.servers[server])
+        await apply(replace(inputs, running=plan.running), store, agents, switch)
+        assert await agents[server].has(plan.servers[server])
+        assert pids_in(f"e2-{server}-monitor.0")
+
+    drive(running, work)
+
+
 def test_events_are_printed_as_they_happen(running: Cluster) -> None:
     words = ["events", "--hardware", str(running.path), "--count", "3", "--json"]
     with subprocess.Popen(

@@ -152,7 +152,7 @@ def test_plans_travel_as_text() -> None:
         "subscribers [src net 2001:db8::/32] -> mon -> internet; subscribers -> ids -> internet;"
     )
     for server in plan_of(policy).servers.values():
-        assert dump_plan(load_plan(dump_plan(server))) == dump_plan(server)
+        assert dump_plan(replace(load_plan(dump_plan(server)))) == dump_plan(server)
     with pytest.raises(ValueError, match="not a plan for a server: devices"):
         load_plan('{"server": "s", "devices": 1}')
 
