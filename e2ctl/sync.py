@@ -309,11 +309,9 @@ def finish(client: Client, plan: ServerPlan, known: Found | None = None) -> Foun
 
     def step(found: Found) -> Found:
         deadline = time.monotonic() + _DRAIN_S
-        for name in found.modules:
-            while name not in modules and found.modules[name] == "Queue" and _filled(client, name):
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(_POLL_S)
+        going = {n for n, kind in found.modules.items() if kind == "Queue" and n not in modules}
+        while going and _filled(client, going) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
         labels = {*plan.tasks.values()}
         workers = frozenset(wid for label, wid in found.workers.items() if label in labels)
         work = _Work(client, found)
@@ -330,9 +328,11 @@ def finish(client: Client, plan: ServerPlan, known: Found | None = None) -> Foun
     return _repeat(client, known, step)
 
 
-def _filled(client: Client, queue: str) -> bool:
-    status = client.run_module_command(queue, "get_status", "QueueCommandGetStatusArg")
-    return int(status["count"]) > 0
+def _filled(client: Client, queues: Collection[str]) -> bool:
+    """Whether packets wait in one of them: one after the other, they would fill the next."""
+    with _refusals("old parts"):
+        counted = client.counters()
+    return any(module.waiting for module in counted.modules if module.name in queues)
 
 
 def _remove(
