@@ -220,12 +220,17 @@ def _count_bytes(work: _Work, plan: ServerPlan, counting: frozenset[tuple[str, i
 
 
 def _add_workers(work: _Work, plan: ServerPlan, found: Found) -> dict[str, int]:
-    """A worker for each label of the plan; numbers go round the CPUs that there are."""
+    """A worker for each label of the plan; numbers go round the CPUs that there are.
+
+    Instances that have shared one are found by both labels there: the first keeps it.
+    """
     cpus = sorted(os.sched_getaffinity(0))
-    workers = dict(found.workers)
-    free = (wid for wid in range(_MOST_WORKERS) if wid not in {*workers.values()})
+    workers: dict[str, int] = {}
+    free = (wid for wid in range(_MOST_WORKERS) if wid not in {*found.workers.values()})
     for label in dict.fromkeys(plan.tasks.values()):
-        if label in workers:
+        known = found.workers.get(label)
+        if known is not None and known not in workers.values():
+            workers[label] = known
             continue
         try:
             workers[label] = next(free)
