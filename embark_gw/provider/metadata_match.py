@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Encrypted rules for MetadataMatch, the classifier of our own dataplane, in a provider's daemon.
 
-Its rules have a mask or a range per field. Gate 0 has what is accepted; what is denied is dropped.
+Sets and rules are as many there as here. Gate 0 has what is accepted; what is denied is dropped.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Network
 from typing import Any, NamedTuple
 
 from bess_plugins.client import BessError, Client
-from embark_gw.provider.expand import Plain, expand
-from embark_gw.rules import ranges
-from embark_gw.rules.document import EncryptedRules
-from embark_gw.rules.model import ANY_PORT, Action
+from embark_gw.rules.document import ADDRESS_FIELDS, FIELDS, EncryptedRule, EncryptedRules
+from embark_gw.rules.model import Action
 
 __all__ = ["CLASS", "Applied", "WrongClassError", "apply", "config_of"]
 
@@ -23,6 +21,10 @@ CLASS = "MetadataMatch"
 ACCEPT_GATE = 0
 DROP_GATE = 8192
 _GATES = {Action.ACCEPT: ACCEPT_GATE, Action.DENY: DROP_GATE}
+_FIELDS = {"src": "ip6.src", "dst": "ip6.dst", "sport": "l4.sport", "dport": "l4.dport"}
+_PROTOCOL = "ip.proto"
+
+Protocols = Sequence[tuple[int, int]]
 
 
 class Applied(NamedTuple):
@@ -36,24 +38,25 @@ class WrongClassError(Exception):
     """The daemon has another module under this name."""
 
 
-def config_of(document: EncryptedRules, most: int) -> dict[str, Any]:
-    """What `set_runtime_config` takes; `ExpansionError` for more than `most` rules."""
+def config_of(document: EncryptedRules) -> dict[str, Any]:
+    """What `set_runtime_config` takes."""
     last = len(document.rules)
     rules: dict[str, dict[str, Any]] = {}
-    for number, action, plain in expand(document, most):
-        for terms in _alternatives(plain):
-            rule = {"gate": _GATES[action], "priority": last - number, "terms": terms}
-            rules.setdefault(repr(terms), rule)  # of equal ones the first decides
-    return {"default_gate": _GATES[document.default], "rules": [*rules.values()]}
+    for number, rule in enumerate(document.rules):
+        if _can_match(document, rule):
+            terms = [*_terms(rule)]
+            made = {"gate": _GATES[rule.action], "priority": last - number, "terms": terms}
+            rules.setdefault(repr(terms), made)  # of equal ones the first decides
+    sets = [*_field_sets(document), *_protocol_sets(document)]
+    return {"default_gate": _GATES[document.default], "sets": sets, "rules": [*rules.values()]}
 
 
-def apply(client: Client, name: str, document: EncryptedRules, most: int) -> Applied:
+def apply(client: Client, name: str, document: EncryptedRules) -> Applied:
     """Load the rules into the module, replacing all that it has at once; make it where it isn't.
 
-    Raises `WrongClassError`, `ExpansionError` or `BessError`; then nothing
-    changed.
+    Raises `WrongClassError` or `BessError`; then nothing changed.
     """
-    config = config_of(document, most)
+    config = config_of(document)
     try:
         found = client.module_info(name)["mclass"]
     except BessError as error:
@@ -67,25 +70,43 @@ def apply(client: Client, name: str, document: EncryptedRules, most: int) -> App
     return Applied(False, len(config["rules"]))
 
 
-def _alternatives(plain: Plain) -> Iterator[list[dict[str, Any]]]:
-    """The terms of a rule; of several where a range of protocols is several masks."""
-    terms: list[dict[str, Any]] = []
-    for field, prefix in (("ip6.src", plain.src), ("ip6.dst", plain.dst)):
-        if prefix is not None and (network := IPv6Network(prefix)).prefixlen > 0:
-            value, mask = network.network_address.packed, network.netmask.packed
-            terms.append({"field": field, "value_bin": value, "mask_bin": mask})
-    ports = {"l4.sport": plain.sport, "l4.dport": plain.dport}
-    if ANY_PORT[0] in ports.values():  # which only asks for a header that has ports
-        ports = {field: pair for field, pair in ports.items() if pair != ANY_PORT[0]}
-        if not any(ports.values()):
-            ports = {"l4.sport": ANY_PORT[0]}
-    for field, pair in ports.items():
-        if pair is not None:
-            terms.append({"field": field, "range": {"min": pair[0], "max": pair[1]}})
-    terms.append({"field": "ip.version", "value": 6})
-    if plain.protocols is None:
-        yield terms
-        return
-    for number, length in ranges.prefixes(*plain.protocols, 8):
-        bits = 0xFF << (8 - length) & 0xFF
-        yield [*terms, {"field": "ip.proto", "value": number, "mask": bits}]
+def _field_sets(document: EncryptedRules) -> Iterator[dict[str, Any]]:
+    for name in FIELDS:
+        for number, parts in enumerate(getattr(document.sets, name)):
+            if parts:
+                ranges = [_address_range(one) if name in ADDRESS_FIELDS else _range(*one) for one in parts]
+                yield {"name": f"{name}{number}", "field": _FIELDS[name], "ranges": ranges}
+
+
+def _protocol_sets(document: EncryptedRules) -> Iterator[dict[str, Any]]:
+    found = {_protocols_name(one): one for rule in document.rules if (one := rule.protocols)}
+    for name, protocols in found.items():
+        yield {"name": name, "field": _PROTOCOL, "ranges": [_range(*pair) for pair in protocols]}
+
+
+def _terms(rule: EncryptedRule) -> Iterator[dict[str, Any]]:
+    yield {"field": "ip.version", "value": 6}
+    for name, field in _FIELDS.items():
+        index = getattr(rule, name)
+        if index is not None:
+            yield {"field": field, "set": f"{name}{index}"}
+    if rule.protocols is not None:
+        yield {"field": _PROTOCOL, "set": _protocols_name(rule.protocols)}
+
+
+def _can_match(document: EncryptedRules, rule: EncryptedRule) -> bool:
+    sets = (getattr(document.sets, name)[index] for name in FIELDS if (index := getattr(rule, name)) is not None)
+    return all(sets) and rule.protocols != []
+
+
+def _protocols_name(protocols: Protocols) -> str:
+    return "proto" + ",".join(f"{first}-{last}" for first, last in protocols)
+
+
+def _address_range(prefix: str) -> dict[str, bytes]:
+    network = IPv6Network(prefix)
+    return {"min_bin": network.network_address.packed, "max_bin": network.broadcast_address.packed}
+
+
+def _range(first: int, last: int) -> dict[str, int]:
+    return {"min": first, "max": last}

@@ -6,6 +6,7 @@
 
 #include "host/headers.h"
 #include "modules/field_value.h"
+#include "modules/match_sets.h"
 
 namespace e2 {
 namespace {
@@ -18,14 +19,7 @@ constexpr uint64_t kVersion4 = 4ULL << 56;
 constexpr uint64_t kVersion6 = 6ULL << 56;
 constexpr uint64_t kProtoBits = 0xffULL << 48;
 
-// What else holds where a packet has the field: bits of kFlowWord, and bits that are 1 in kLinkWord
-// or kMplsWord.
-struct Needs {
-  uint64_t value;
-  uint64_t mask;
-  uint64_t link;
-  uint64_t mpls;
-};
+using Needs = FieldPlace::Needs;
 constexpr Needs kNothing = {0, 0, 0, 0};
 constexpr Needs kEther = {0, 0, kHasEther, 0};
 constexpr Needs kVlan = {0, 0, kHasVlan, 0};
@@ -164,15 +158,6 @@ Status read_value(const Args& term, uint32_t bits, const std::string& where, uin
 
 }  // namespace
 
-struct MatchFields::Place {
-  uint32_t word = 0;
-  uint32_t bit = 0;
-  uint32_t bits = 0;
-  bool bytes = false;
-  Needs needs = kNothing;
-  uint32_t raw_end = 0;  // of a raw field: how long a packet that has it is at least
-};
-
 uint64_t range_bits(uint16_t low, uint16_t high) {
   const auto differ = static_cast<uint32_t>(low ^ high);
   return differ == 0 ? 0xffff
@@ -217,7 +202,7 @@ std::string MatchFields::attr_of(const std::string& field) {
   return field.compare(0, 5, "meta.") == 0 ? field.substr(5) : "";
 }
 
-Status MatchFields::find(const std::string& name, const std::string& where, Place& place) const {
+Status MatchFields::find(const std::string& name, const std::string& where, FieldPlace& place) const {
   for (const KnownField& known : kFields) {
     if (name != known.name) continue;
     place.word = known.word;
@@ -257,7 +242,7 @@ Status MatchFields::find(const std::string& name, const std::string& where, Plac
   return Status::invalid(where + ": no field '" + name + "'; known are " + known_names());
 }
 
-Status MatchFields::read_range(const Args& term, const Place& place, const std::string& where,
+Status MatchFields::read_range(const Args& term, const FieldPlace& place, const std::string& where,
                                MatchTests& tests, bool& good) {
   const Args& range = term["range"];
   const uint64_t low = range["min"].as_uint();
@@ -270,6 +255,9 @@ Status MatchFields::read_range(const Args& term, const Place& place, const std::
   if (term["value"].as_uint() != 0 || term["mask"].as_uint() != 0 ||
       !term["value_bin"].as_string().empty() || !term["mask_bin"].as_string().empty()) {
     return Status::invalid(where + ": has a range and a value; must have one of them");
+  }
+  if (!range["min_bin"].as_string().empty() || !range["max_bin"].as_string().empty()) {
+    return Status::invalid(where + ": range: min_bin and max_bin are for sets");
   }
   if (high > 0xffff || is_text(range["min"]) || is_text(range["max"])) {
     return Status::invalid(where + ": range: min and max must be numbers up to 65535");
@@ -286,18 +274,38 @@ Status MatchFields::read_range(const Args& term, const Place& place, const std::
   return {};
 }
 
-Status MatchFields::read(const Args::List& terms, const std::string& where,
+// What a packet needs to have the field is asked for besides: a value that isn't there is in no set.
+Status MatchFields::read_set(const Args& term, const MatchSets* sets, const std::string& where,
+                             MatchTests& tests, bool& good) {
+  const std::string& name = term["set"].as_string();
+  const MatchSets::Test* const test = sets == nullptr ? nullptr : sets->find(name);
+  if (test == nullptr) return Status::invalid(where + ": there is no set '" + name + "'");
+  const std::string& field = sets->fields()[test->field].name;
+  if (term["field"].as_string() != field) {
+    return Status::invalid(where + ": set '" + name + "' is of " + field);
+  }
+  if (term["value"].as_uint() != 0 || term["mask"].as_uint() != 0 || term.has("range") ||
+      !term["value_bin"].as_string().empty() || !term["mask_bin"].as_string().empty()) {
+    return Status::invalid(where + ": has a set and a value or range; must have one of them");
+  }
+  good &= tests.require(test->word, test->value, test->mask);
+  return {};
+}
+
+Status MatchFields::read(const Args::List& terms, const MatchSets* sets, const std::string& where,
                          MatchTests& tests) const {
   uint32_t ranged = 0;  // parts with a range, and with anything else
   uint32_t plain = 0;
   for (size_t t = 0; t < terms.size(); ++t) {
     const Args& term = terms[t];
     const std::string at = where + ".terms[" + std::to_string(t) + "]";
-    Place place;
+    FieldPlace place;
     Status status = find(term["field"].as_string(), at, place);
     if (!status.ok()) return status;
-    const uint32_t part = place.word == kFlowWord && place.bit < 48 ? 1u << place.bit / 16 : 0;
+    const bool has_set = !term["set"].as_string().empty();
     const bool has_range = term.has("range");
+    const bool ranges = !has_set && place.word == kFlowWord && place.bit < 48;
+    const uint32_t part = ranges ? 1u << place.bit / 16 : 0;
     if (((has_range ? plain | ranged : ranged) & part) != 0) {
       return Status::invalid(at + ": overlaps a term of this rule for the same field; a field " +
                              "with a range must be named once");
@@ -306,7 +314,9 @@ Status MatchFields::read(const Args::List& terms, const std::string& where,
     bool good = tests.require(kFlowWord, place.needs.value, place.needs.mask) &&
                 tests.require(kLinkWord, place.needs.link, place.needs.link) &&
                 tests.require(kMplsWord, place.needs.mpls, place.needs.mpls);
-    if (has_range) {
+    if (has_set) {
+      status = read_set(term, sets, at, tests, good);
+    } else if (has_range) {
       status = read_range(term, place, at, tests, good);
     } else {
       uint8_t value[kMaxWideBytes];

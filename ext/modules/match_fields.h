@@ -19,6 +19,7 @@
 // | kMacSrcWord    | 6 bytes                                                                    |
 // | kMplsWord      | the first label's 32 bits, and one that there is one                       |
 // | kAttrWord + .. | attributes, none across a border that it needn't cross                     |
+// | kSetWord + n   | codes of the sets that values are in (match_sets.h)                        |
 // | kRawWord + n   | bytes 8n to 8n + 7 of the packet                                           |
 #pragma once
 
@@ -39,6 +40,8 @@ constexpr uint32_t kMacSrcWord = 8;
 constexpr uint32_t kMplsWord = 9;
 constexpr uint32_t kHeaderWords = 10;
 constexpr uint32_t kAttrWord = 16;
+constexpr uint32_t kSetWord = 32;
+constexpr uint32_t kMaxSetWords = kMaxKeyWords - 2;  // and one that is looked up, with the flow's
 constexpr uint32_t kRawWord = 64;
 
 // Bits of kFlowWord and kLinkWord that say what there is.
@@ -69,8 +72,28 @@ struct MatchTests {
   bool require(uint32_t word, uint64_t value, uint64_t mask);
 };
 
+// Where a field is, and what else holds where a packet has it: bits of kFlowWord, and bits that are
+// 1 in kLinkWord or kMplsWord.
+struct FieldPlace {
+  struct Needs {
+    uint64_t value;
+    uint64_t mask;
+    uint64_t link;
+    uint64_t mpls;
+  };
+
+  uint32_t word = 0;
+  uint32_t bit = 0;
+  uint32_t bits = 0;
+  bool bytes = false;  // in the order that they have in memory, maybe beyond the word; or a number
+  Needs needs = {0, 0, 0, 0};
+  uint32_t raw_end = 0;  // of a raw field: how long a packet that has it is at least
+};
+
 // The bits that all numbers from `low` to `high` have in common.
 uint64_t range_bits(uint16_t low, uint16_t high);
+
+class MatchSets;
 
 class MatchFields {
  public:
@@ -90,19 +113,21 @@ class MatchFields {
   // The name of the attribute that a field name means, or nothing.
   static std::string attr_of(const std::string& field);
 
-  // Reads all terms of a rule.
-  Status read(const Args::List& terms, const std::string& where, MatchTests& tests) const;
+  // A field by its name; `where` names it in errors.
+  Status find(const std::string& name, const std::string& where, FieldPlace& place) const;
+  // Reads all terms of a rule, which may name these sets; nullptr where there are none.
+  Status read(const Args::List& terms, const MatchSets* sets, const std::string& where,
+              MatchTests& tests) const;
 
   // The parts of a word that rules test or don't.
   void add_parts(uint32_t word, uint32_t column, std::vector<RuleIndex::Part>& parts) const;
 
  private:
-  struct Place;  // of a field
-
   const Attr* find_attr(const std::string& name) const;
-  Status find(const std::string& name, const std::string& where, Place& place) const;
-  static Status read_range(const Args& term, const Place& place, const std::string& where,
+  static Status read_range(const Args& term, const FieldPlace& place, const std::string& where,
                            MatchTests& tests, bool& good);
+  static Status read_set(const Args& term, const MatchSets* sets, const std::string& where,
+                         MatchTests& tests, bool& good);
 
   std::vector<Attr> attrs_;
   uint32_t attr_bytes_ = 0;

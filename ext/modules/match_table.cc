@@ -93,15 +93,18 @@ Status MatchTable::check(const std::string& key, const NamedRule& rule,
 }
 
 Status MatchTable::check_words(const std::vector<NamedRule>& rules) const {
+  const auto needed = [this](const std::set<uint32_t>& words) {
+    return words.size() + MatchWords::sources({words.begin(), words.end()}, sets_.get()).size();
+  };
   std::set<uint32_t> words(words_.words().begin(), words_.words().end());
   for (const NamedRule& rule : rules) add_words(rule.tests, words);
-  if (words.size() <= kMaxKeyWords) return {};
+  if (needed(words) <= kMaxKeyWords) return {};
   words.clear();
   for (const NamedRule* rule : this->rules()) add_words(rule->tests, words);
   for (const NamedRule& rule : rules) add_words(rule.tests, words);
-  if (words.size() <= kMaxKeyWords) return {};
+  if (needed(words) <= kMaxKeyWords) return {};
   return Status::invalid("rules test too many different fields: these take " +
-                         std::to_string(words.size()) + " words of 8 bytes; must be at most " +
+                         std::to_string(needed(words)) + " words of 8 bytes; must be at most " +
                          std::to_string(kMaxKeyWords));
 }
 
@@ -225,11 +228,15 @@ void MatchTable::rebuild(const MatchFields& fields) {
             [this](uint32_t a, uint32_t b) { return stored_[a].age < stored_[b].age; });
   next_age_ = 0;
   for (const uint32_t number : order) stored_[number].age = next_age_++;
-  words_ = MatchWords({words.begin(), words.end()}, parses, fields);
+  words_ = MatchWords({words.begin(), words.end()}, parses, fields, sets_);
   std::vector<RuleIndex::Part> parts;
   const std::vector<uint32_t>& all = words_.words();
   for (uint32_t column = 0; column < all.size(); ++column) {
-    fields.add_parts(all[column], column, parts);
+    if (all[column] >= kSetWord && all[column] < kRawWord) {
+      sets_->add_parts(all[column], column, parts);
+    } else {
+      fields.add_parts(all[column], column, parts);
+    }
   }
   std::vector<IndexRule> rules(stored_.size());
   std::vector<const IndexRule*> by_number(stored_.size(), nullptr);

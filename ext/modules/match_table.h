@@ -10,7 +10,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "modules/match_fields.h"
 #include "modules/match_words.h"
 #include "modules/rule_index.h"
 
@@ -27,12 +26,16 @@ class MatchTable {
  public:
   static constexpr size_t kMaxRules = 1u << 20;
 
+  MatchTable() = default;
+  // For rules that may name these sets; nullptr is none.
+  explicit MatchTable(std::shared_ptr<const MatchSets> sets) : sets_(std::move(sets)) {}
+
   // Adds all rules or none. `where(i)` names rule i in errors.
   using Where = std::function<std::string(size_t)>;
   Status add(const std::vector<NamedRule>& rules, const MatchFields& fields, const Where& where);
   // Removes the rules with just these tests, all or none.
   Status erase(const std::vector<MatchTests>& rules, const MatchFields& fields, const Where& where);
-  void clear() { *this = MatchTable(); }
+  void clear() { *this = MatchTable(sets_); }
 
   // Where each packet goes; `fallback` without a rule. `gates` has kMaxBatch entries.
   void find_batch(const Module& module, const Batch& batch, Gate fallback, Gate* gates) const {
@@ -41,6 +44,7 @@ class MatchTable {
     index_.find_batch(keys, batch.size, fallback, gates);
   }
 
+  const std::shared_ptr<const MatchSets>& sets() const { return sets_; }
   size_t size() const { return index_.size(); }
   size_t tables() const { return index_.tables(); }
   // In the order in which they were added.
@@ -63,6 +67,7 @@ class MatchTable {
   IndexRule indexed(const Stored& stored) const;
   void rebuild(const MatchFields& fields);
 
+  std::shared_ptr<const MatchSets> sets_;
   MatchWords words_;
   RuleIndex index_;
   std::vector<Stored> stored_;

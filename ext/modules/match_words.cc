@@ -62,14 +62,36 @@ inline uint64_t mac_word(const uint8_t* from) {
 
 }  // namespace
 
-MatchWords::MatchWords(std::vector<uint32_t> words, bool parses, const MatchFields& fields)
-    : words_(std::move(words)), parses_(parses) {
-  for (uint32_t w = 0; w < kHeaderWords; ++w) columns_[w] = has(w) ? column(w) : kNoColumn;
-  for (uint32_t c = 0; c < words_.size(); ++c) {
-    const uint32_t word = words_[c];
+std::vector<uint32_t> MatchWords::sources(const std::vector<uint32_t>& words,
+                                          const MatchSets* sets) {
+  const auto has = [&words](uint32_t word) {
+    return std::find(words.begin(), words.end(), word) != words.end();
+  };
+  std::vector<uint32_t> found;
+  if (sets == nullptr) return found;
+  for (const MatchSets::Field& field : sets->fields()) {
+    const auto tested = [&has](const MatchSets::Codes& codes) { return has(codes.word); };
+    if (std::none_of(field.codes.begin(), field.codes.end(), tested)) continue;
+    for (const uint32_t word : field.sources()) {
+      if (!has(word)) found.push_back(word);
+    }
+  }
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
+}
+
+MatchWords::MatchWords(std::vector<uint32_t> words, bool parses, const MatchFields& fields,
+                       const std::shared_ptr<const MatchSets>& sets)
+    : words_(std::move(words)), sources_(sources(words_, sets.get())), parses_(parses) {
+  for (uint32_t w = 0; w < kHeaderWords; ++w) columns_[w] = column(w);
+  std::vector<uint32_t> loaded = words_;
+  loaded.insert(loaded.end(), sources_.begin(), sources_.end());
+  for (uint32_t c = 0; c < loaded.size(); ++c) {
+    const uint32_t word = loaded[c];
     if (word >= kRawWord) {
       raws_.push_back({c, (word - kRawWord) * 8});
-    } else if (word >= kAttrWord) {
+    } else if (word >= kAttrWord && word < kSetWord) {
       bool first = true;
       for (const MatchFields::Attr& attr : fields.attrs()) {
         const uint32_t start = kAttrWord + attr.pos / 8;
@@ -81,6 +103,30 @@ MatchWords::MatchWords(std::vector<uint32_t> words, bool parses, const MatchFiel
       }
     }
   }
+  if (sets != nullptr) {
+    sets_ = sets;
+    plan_set_fields(*sets);
+  }
+}
+
+void MatchWords::plan_set_fields(const MatchSets& sets) {
+  std::vector<uint32_t> begun;  // columns
+  for (const MatchSets::Field& field : sets.fields()) {
+    SetField planned = {&field, {}, {}};
+    for (const MatchSets::Codes& codes : field.codes) {
+      if (!has(codes.word)) continue;
+      const uint32_t to = column(codes.word);
+      const bool first = std::find(begun.begin(), begun.end(), to) == begun.end();
+      planned.targets.push_back({to, codes.by_class.data(), first});
+      begun.push_back(to);
+    }
+    if (planned.targets.empty()) continue;
+    const std::vector<uint32_t> words = field.sources();
+    for (uint32_t w = 0; w < 3; ++w) {
+      planned.sources[w] = column(words[std::min<size_t>(w, words.size() - 1)]);
+    }
+    set_fields_.push_back(std::move(planned));
+  }
 }
 
 bool MatchWords::has(uint32_t word) const {
@@ -88,8 +134,12 @@ bool MatchWords::has(uint32_t word) const {
 }
 
 uint32_t MatchWords::column(uint32_t word) const {
-  const auto at = std::lower_bound(words_.begin(), words_.end(), word);
-  return static_cast<uint32_t>(at - words_.begin());
+  for (const std::vector<uint32_t>* words : {&words_, &sources_}) {
+    const auto at = std::find(words->begin(), words->end(), word);
+    const auto before = words == &words_ ? 0 : words_.size();
+    if (at != words->end()) return static_cast<uint32_t>(before + (at - words->begin()));
+  }
+  return kNoColumn;
 }
 
 void MatchWords::load(const Module& module, const Batch& batch, KeyBatch& keys) const {
@@ -101,6 +151,7 @@ void MatchWords::load(const Module& module, const Batch& batch, KeyBatch& keys) 
   }
   for (const Attr& attr : attrs_) load_attr(module, batch, attr, keys);
   for (const Raw& raw : raws_) load_raw(batch, raw, keys);
+  for (const SetField& field : set_fields_) load_set_field(field, batch.size, keys);
   for (uint32_t c = 0; c < words_.size(); ++c) keys.pad(batch.size, c);
 }
 
@@ -174,6 +225,40 @@ void MatchWords::load_raw(const Batch& batch, const Raw& raw, KeyBatch& keys) {
       std::memcpy(&word, batch[i]->data() + raw.offset, len - raw.offset);
     }
     column[i] = word;
+  }
+}
+
+// The field's bits, from the upper end of two words on; what is behind them doesn't matter.
+void MatchWords::load_set_field(const SetField& from, uint32_t count, KeyBatch& keys) {
+  const FieldPlace& place = from.field->place;
+  const uint64_t* const first = keys.words[from.sources[0]];
+  uint64_t high[kMaxBatch];
+  uint64_t low[kMaxBatch];
+  if (!place.bytes) {
+    const uint32_t up = 64 - place.bits;
+    for (uint32_t i = 0; i < count; ++i) high[i] = first[i] >> place.bit << up;
+  } else if (place.bit == 0 && from.field->bits <= 64) {
+    for (uint32_t i = 0; i < count; ++i) high[i] = __builtin_bswap64(first[i]);
+  } else {
+    const uint64_t* const second = keys.words[from.sources[1]];
+    const uint64_t* const third = keys.words[from.sources[2]];
+    const uint32_t down = place.bit;
+    for (uint32_t i = 0; i < count; ++i) {
+      // Twice, as a shift by 64 is none.
+      high[i] = __builtin_bswap64(first[i] >> down | second[i] << 1 << (63 - down));
+      low[i] = __builtin_bswap64(second[i] >> down | third[i] << 1 << (63 - down));
+    }
+  }
+  uint32_t classes[kMaxBatch];
+  from.field->find(high, low, count, classes);
+  for (const SetField::Target& target : from.targets) {
+    uint64_t* const column = keys.words[target.column];
+    const uint64_t* const codes = target.codes;
+    if (target.first) {
+      for (uint32_t i = 0; i < count; ++i) column[i] = codes[classes[i]];
+    } else {
+      for (uint32_t i = 0; i < count; ++i) column[i] |= codes[classes[i]];
+    }
   }
 }
 

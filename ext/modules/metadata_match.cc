@@ -27,7 +27,8 @@
 // | raw.OFFSET.SIZE             | 8 to 128    | it has all SIZE (1-16) bytes from OFFSET (0-1024) |
 // | meta.NAME                   | 8 to 128    | always; 0 where no module before it writes it     |
 //
-// Ports and packet.len may have ranges.
+// Ports and packet.len may have ranges. Any field may be in a set: many ranges of the field's values
+// under a name. A rule costs the same whatever sets it names: sets are never multiplied.
 //
 // Refused, all rules of the command with it: a rule that there is already, whatever its priority
 // and gate; two of one priority that differ only in ranges that overlap; a field that is not known,
@@ -41,11 +42,11 @@
 //   add                 adds rules, all or none
 //   delete              removes the rules with these terms, all or none; ENOENT where one isn't
 //                       there
-//   clear               removes all rules
+//   clear               removes all rules; sets stay
 //   set_default_gate    where packets go that match no rule
 //   get_initial_arg     the sizes of attributes, and the default gate at the start
-//   get_runtime_config  the default gate, and the rules in the order in which they were added
-//   set_runtime_config  replaces the default gate and all rules, or nothing
+//   get_runtime_config  the default gate, sets, and the rules in the order in which they were added
+//   set_runtime_config  replaces the default gate, all sets and all rules, or nothing
 // Metadata: reads each NAME that rules mention or `meta` lists, together 96 bytes at most.
 // Drop reasons:
 //   "rule"      gate 8192 in a rule
@@ -111,7 +112,8 @@ class MetadataMatch final : public Module {
       return Status::invalid("add: rules is empty; give at least one rule");
     }
     std::vector<NamedRule> added;
-    Status status = read_rules(args["rules"].as_list(), "add: ", added);
+    const auto sets = rules_.look()->table.sets();
+    Status status = read_rules(args["rules"].as_list(), sets.get(), "add: ", added);
     if (!status.ok()) return status;
     return rules_.try_change(
         [&](Rules& rules) { return rules.table.add(added, fields_, place_in("add: ")); });
@@ -121,9 +123,10 @@ class MetadataMatch final : public Module {
     const Args::List& list = args["rules"].as_list();
     if (list.empty()) return Status::invalid("delete: rules is empty; give at least one rule");
     std::vector<MatchTests> removed(list.size());
+    const auto sets = rules_.look()->table.sets();
     for (size_t i = 0; i < list.size(); ++i) {
       const std::string where = place_in("delete: ")(i);
-      Status status = fields_.read(list[i]["terms"].as_list(), where, removed[i]);
+      Status status = fields_.read(list[i]["terms"].as_list(), sets.get(), where, removed[i]);
       if (!status.ok()) return status;
     }
     return rules_.try_change(
@@ -158,6 +161,8 @@ class MetadataMatch final : public Module {
     for (const NamedRule* rule : rules->table.rules()) list.push_back(*rule->text);
     response.set("default_gate", gate_number(rules->fallback));
     response.set("rules", std::move(list));
+    const auto& sets = rules->table.sets();
+    if (sets != nullptr) response.set("sets", sets->text());
     return {};
   }
 
@@ -180,14 +185,14 @@ class MetadataMatch final : public Module {
                             [&](uint32_t bytes) { return add_attr(name, bytes, Access::kRead); });
   }
 
-  Status read_rules(const Args::List& list, const std::string& where,
+  Status read_rules(const Args::List& list, const MatchSets* sets, const std::string& where,
                     std::vector<NamedRule>& rules) const {
     rules.resize(list.size());
     for (size_t i = 0; i < list.size(); ++i) {
       const std::string place = place_in(where)(i);
       NamedRule& rule = rules[i];
       Status status = read_gate(list[i]["gate"], place + ".gate", rule_drop_, rule.gate);
-      if (status.ok()) status = fields_.read(list[i]["terms"].as_list(), place, rule.tests);
+      if (status.ok()) status = fields_.read(list[i]["terms"].as_list(), sets, place, rule.tests);
       if (!status.ok()) return status;
       rule.priority = list[i]["priority"].as_int();
       rule.text = std::make_shared<const Args>(list[i]);
@@ -200,8 +205,11 @@ class MetadataMatch final : public Module {
     Rules made;
     Status status =
         read_gate(args["default_gate"], where + "default_gate", default_drop_, made.fallback);
+    std::shared_ptr<const MatchSets> sets;
+    if (status.ok()) status = MatchSets::read(args["sets"].as_list(), fields_, where, sets);
     std::vector<NamedRule> added;
-    if (status.ok()) status = read_rules(args["rules"].as_list(), where, added);
+    if (status.ok()) status = read_rules(args["rules"].as_list(), sets.get(), where, added);
+    made.table = MatchTable(std::move(sets));
     if (status.ok()) status = made.table.add(added, fields_, place_in(where));
     if (status.ok()) rules_.change([&made](Rules& rules) { rules = made; });
     return status;
