@@ -7,7 +7,7 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kNarrowBits = 16;  // domains of so many take an array
+constexpr uint32_t kNarrowBits = 16;  // which an array has a place for each value of
 constexpr uint32_t kClassBits = 31;   // of a class in an index's cell
 
 bool is_text(const Args& args) { return std::holds_alternative<std::string>(args.value()); }
@@ -63,15 +63,12 @@ std::vector<uint32_t> MatchSets::Field::sources() const {
 }
 
 void MatchSets::Field::find(const uint64_t* high, const uint64_t* low, uint32_t count,
-                            uint32_t* classes) const {
-  Cell cells[kMaxLookups];
-  if (bits <= kNarrowBits) {
-    uint64_t values[kMaxLookups];
-    for (uint32_t i = 0; i < count; ++i) values[i] = high[i] >> (64 - bits);
-    index->find_narrow(values, count, cells);
-    for (uint32_t i = 0; i < count; ++i) classes[i] = cells[i] >> 16;
+                            uint32_t* places) const {
+  if (index == nullptr) {
+    for (uint32_t i = 0; i < count; ++i) places[i] = static_cast<uint32_t>(high[i] >> (64 - bits));
     return;
   }
+  Cell cells[kMaxLookups];
   if (bits <= 32) {
     uint32_t values[kMaxLookups];
     for (uint32_t i = 0; i < count; ++i) values[i] = static_cast<uint32_t>(high[i] >> 32);
@@ -79,7 +76,7 @@ void MatchSets::Field::find(const uint64_t* high, const uint64_t* low, uint32_t 
   } else {
     index->find(high, low, count, cells);
   }
-  for (uint32_t i = 0; i < count; ++i) classes[i] = cells[i] >> (32 - kClassBits);
+  for (uint32_t i = 0; i < count; ++i) places[i] = cells[i] >> (32 - kClassBits);
 }
 
 Status MatchSets::read(const Args::List& sets, const MatchFields& fields, const std::string& where,
@@ -145,10 +142,10 @@ Status MatchSets::add_field(Field field, const Ranges& sets, const std::vector<s
     auto at = std::find_if(field.codes.begin(), field.codes.end(), same);
     if (at == field.codes.end()) {
       at = field.codes.insert(at, {kSetWord + words[layer], {}});
-      at->by_class.resize(codes.codes.size() / layers);
+      at->codes.resize(codes.codes.size() / layers);
     }
-    for (size_t c = 0; c < at->by_class.size(); ++c) {
-      at->by_class[c] |= codes.codes[c * layers + layer] << shifts[layer];
+    for (size_t c = 0; c < at->codes.size(); ++c) {
+      at->codes[c] |= codes.codes[c * layers + layer] << shifts[layer];
     }
   }
   for (size_t s = 0; s < names.size(); ++s) {
@@ -157,16 +154,30 @@ Status MatchSets::add_field(Field field, const Ranges& sets, const std::vector<s
     tests_[names[s]] = {fields_.size(), kSetWord + words[test.layer], test.value << shift,
                         test.mask << shift};
   }
-  const uint32_t spare = spare_bits(codes.intervals, field.place.bits);
-  field.bits = field.place.bits - spare;
-  EncryptedPrefixes map;
-  map.domain_bits = field.bits;
-  map.prefix_bits = field.bits <= kNarrowBits ? kNarrowBits : kClassBits;
-  map.intervals = std::move(codes.intervals);
-  for (EncryptedPrefixes::Interval& interval : map.intervals) interval.last >>= spare;
-  field.index = std::make_unique<IntervalIndex>(map);
+  index_values(field, std::move(codes.intervals));
   fields_.push_back(std::move(field));
   return {};
+}
+
+void MatchSets::index_values(Field& field, std::vector<EncryptedPrefixes::Interval> intervals) {
+  const uint32_t spare = spare_bits(intervals, field.place.bits);
+  field.bits = field.place.bits - spare;
+  for (EncryptedPrefixes::Interval& interval : intervals) interval.last >>= spare;
+  if (field.bits > kNarrowBits) {
+    EncryptedPrefixes map;
+    map.domain_bits = field.bits;
+    map.prefix_bits = kClassBits;
+    map.intervals = std::move(intervals);
+    field.index = std::make_unique<IntervalIndex>(map);
+    return;
+  }
+  for (Codes& codes : field.codes) {
+    std::vector<uint64_t> by_value;
+    for (const EncryptedPrefixes::Interval& interval : intervals) {
+      by_value.resize(static_cast<size_t>(interval.last) + 1, codes.codes[interval.prefix]);
+    }
+    codes.codes = std::move(by_value);
+  }
 }
 
 // Layers go into the first word with room.

@@ -3,8 +3,8 @@
 //
 // The codes of all fields (set_codes.h) are packed into words from kSetWord on. Of a packet, an
 // IntervalIndex tells the class that a field's value is in, and an array the code of the class.
-// Bits that no range ends in are left aside: prefixes of up to 16 bits, such as PrefixMatch makes
-// of addresses, are looked up in an array by their bits.
+// Bits that no range ends in are left aside: where up to 16 are left, as of ports, and of prefixes
+// that PrefixMatch makes of addresses, they are the array's index themselves.
 //
 // Immutable once it is read; tables share it.
 #pragma once
@@ -30,10 +30,10 @@ class MatchSets {
     uint64_t mask = 0;
   };
 
-  // A word of codes, by class.
+  // A word of codes, by class, or by value where there is no index.
   struct Codes {
     uint32_t word = 0;
-    std::vector<uint64_t> by_class;
+    std::vector<uint64_t> codes;
   };
 
   struct Field {
@@ -45,8 +45,9 @@ class MatchSets {
 
     // The words of packets that it is in.
     std::vector<uint32_t> sources() const;
-    // The classes of values whose bits begin at the upper end of `high`. Up to kMaxLookups at once.
-    void find(const uint64_t* high, const uint64_t* low, uint32_t count, uint32_t* classes) const;
+    // Where the codes are of values whose bits begin at the upper end of `high`. Up to kMaxLookups
+    // at once.
+    void find(const uint64_t* high, const uint64_t* low, uint32_t count, uint32_t* places) const;
   };
 
   // Reads messages MetadataMatchSet. None are none: a nullptr.
@@ -66,6 +67,7 @@ class MatchSets {
 
   Status add_field(Field field, const Ranges& sets, const std::vector<std::string>& names,
                    const std::string& where);
+  static void index_values(Field& field, std::vector<EncryptedPrefixes::Interval> intervals);
   Status place_layer(uint32_t bits, const std::string& where, uint32_t& word, uint32_t& shift);
 
   std::vector<Field> fields_;

@@ -117,7 +117,7 @@ void MatchWords::plan_set_fields(const MatchSets& sets) {
       if (!has(codes.word)) continue;
       const uint32_t to = column(codes.word);
       const bool first = std::find(begun.begin(), begun.end(), to) == begun.end();
-      planned.targets.push_back({to, codes.by_class.data(), first});
+      planned.targets.push_back({to, codes.codes.data(), first});
       begun.push_back(to);
     }
     if (planned.targets.empty()) continue;
@@ -249,15 +249,15 @@ void MatchWords::load_set_field(const SetField& from, uint32_t count, KeyBatch& 
       low[i] = __builtin_bswap64(second[i] >> down | third[i] << 1 << (63 - down));
     }
   }
-  uint32_t classes[kMaxBatch];
-  from.field->find(high, low, count, classes);
+  uint32_t places[kMaxBatch];
+  from.field->find(high, low, count, places);
   for (const SetField::Target& target : from.targets) {
     uint64_t* const column = keys.words[target.column];
     const uint64_t* const codes = target.codes;
     if (target.first) {
-      for (uint32_t i = 0; i < count; ++i) column[i] = codes[classes[i]];
+      for (uint32_t i = 0; i < count; ++i) column[i] = codes[places[i]];
     } else {
-      for (uint32_t i = 0; i < count; ++i) column[i] |= codes[classes[i]];
+      for (uint32_t i = 0; i < count; ++i) column[i] |= codes[places[i]];
     }
   }
 }

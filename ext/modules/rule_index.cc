@@ -123,12 +123,6 @@ uint32_t RuleIndex::chain_length(const Table& table, uint32_t row) const {
   return length;
 }
 
-void RuleIndex::sort_tables() {
-  // Not stable_sort: its buffer isn't aligned as tables are.
-  std::sort(tables_.begin(), tables_.end(),
-            [](const Table& a, const Table& b) { return a.best > b.best; });
-}
-
 void RuleIndex::build(const std::vector<const IndexRule*>& rules) {
   lines_.assign(rules.size() * row_lines_, Line{});
   tables_.clear();
@@ -145,7 +139,7 @@ void RuleIndex::build(const std::vector<const IndexRule*>& rules) {
   std::vector<uint32_t> left;
   while (!rows.empty()) {
     MatchKey mask = climb(rows);
-    const size_t taken = coverage(mask, rows, 0, &left);
+    const size_t taken = coverage(mask, rows, 0, &left).rules;
     if (taken <= kChain) {  // nothing tells the rest apart
       mask = MatchKey();
       left.clear();
@@ -164,7 +158,11 @@ void RuleIndex::build(const std::vector<const IndexRule*>& rules) {
     tables_.push_back(std::move(table));
     rows.swap(left);
   }
-  sort_tables();
+  // The one that is a single chain comes last. Not stable_sort: its buffer isn't aligned as tables
+  // are.
+  std::sort(tables_.begin(), tables_.end(), [](const Table& a, const Table& b) {
+    return a.words.empty() != b.words.empty() ? b.words.empty() : a.rules > b.rules;
+  });
   update_scan();
 }
 
@@ -189,9 +187,7 @@ void RuleIndex::insert(uint32_t number, const IndexRule& rule) {
   } else if (chosen->rules >= chosen->slots.size()) {
     grow(*chosen);
   }
-  const int64_t best = chosen->best;
   link(*chosen, number);
-  if (chosen->best != best) sort_tables();
   update_scan();
 }
 

@@ -5,11 +5,11 @@
 // bits, its mask, and of which few agree in these bits: rules of many different masks need but a
 // handful of tables. build() picks one mask after another, each by climbing from no bits at all
 // to more of one field at a time while the table would take in more rules, of which at most kChain
-// may agree. Rules that agree form a chain, the best first.
+// may agree; then to more bits, for which some rules are left to other tables where that shortens
+// chains enough. Rules that agree form a chain, the best first.
 //
 // A lookup hashes the batch for one table after another with vector instructions (rule_probe.h),
-// in the order of the best priority in each, and leaves out keys that no later table can serve
-// better. Only where a slot has rules of the key's signature are they compared, one by one, until
+// those of the most rules first, and leaves out keys that a table has nothing better for. Only where a slot has rules of the key's signature are they compared, one by one, until
 // one holds or can't win any more. The highest priority wins, and the older rule among equals.
 //
 // Cost of a lookup: O(tables + chain) for a key of given size; tables and chains grow with how many
@@ -95,6 +95,13 @@ class RuleIndex {
     int64_t best = INT64_MIN;  // or higher
   };
 
+  struct Coverage {
+    size_t rules = 0;
+    size_t steps = 0;  // along the chains, for a key of each rule
+
+    double mean_steps() const { return static_cast<double>(steps) / static_cast<double>(rules); }
+  };
+
   Head& head(uint32_t row) { return *reinterpret_cast<Head*>(&lines_[size_t{row} * row_lines_]); }
   const Head& head(uint32_t row) const {
     return *reinterpret_cast<const Head*>(&lines_[size_t{row} * row_lines_]);
@@ -114,11 +121,10 @@ class RuleIndex {
   void grow(Table& table);
   void link(Table& table, uint32_t row);
   uint32_t chain_length(const Table& table, uint32_t row) const;
-  void sort_tables();
   void update_scan();
   std::vector<std::vector<uint64_t>> levels(const std::vector<uint32_t>& rows) const;
-  size_t coverage(const MatchKey& mask, const std::vector<uint32_t>& rows, size_t enough,
-                  std::vector<uint32_t>* left) const;
+  Coverage coverage(const MatchKey& mask, const std::vector<uint32_t>& rows, size_t enough,
+                    std::vector<uint32_t>* left) const;
   MatchKey climb(const std::vector<uint32_t>& rows) const;
 
   template <uint32_t kWords>
@@ -133,7 +139,7 @@ class RuleIndex {
   size_t changes_ = 0;  // since build()
   size_t rest_ = 0;     // rules that insert() found no place for but the last table
   std::vector<Line> lines_;
-  std::vector<Table> tables_;  // the best first
+  std::vector<Table> tables_;
   // For scan(), the best rule last.
   std::vector<uint64_t> scan_values_;
   std::vector<uint64_t> scan_masks_;

@@ -9,6 +9,7 @@ namespace e2 {
 namespace {
 
 constexpr size_t kMaxLevels = 12;
+constexpr double kTableSteps = 3;  // along a chain, that one more table costs as much as
 
 uint32_t bit_count(uint64_t word) { return static_cast<uint32_t>(__builtin_popcountll(word)); }
 
@@ -42,9 +43,9 @@ std::vector<std::vector<uint64_t>> RuleIndex::levels(const std::vector<uint32_t>
   return all;
 }
 
-// How many of the rules a table with that mask would take in; 0 where not more than `enough` have
-// the mask's bits at all. `left` gets the others.
-size_t RuleIndex::coverage(const MatchKey& mask, const std::vector<uint32_t>& rows, size_t enough,
+// What a table with that mask would take in; nothing where not more than `enough` rules have the
+// mask's bits at all. `left` gets the others.
+RuleIndex::Coverage RuleIndex::coverage(const MatchKey& mask, const std::vector<uint32_t>& rows, size_t enough,
                            std::vector<uint32_t>* left) const {
   std::vector<ProbeWord> words;
   for (uint32_t w = 0; w < words_; ++w) {
@@ -69,7 +70,7 @@ size_t RuleIndex::coverage(const MatchKey& mask, const std::vector<uint32_t>& ro
       left->push_back(row);
     }
   }
-  if (hashes.size() <= enough) return 0;
+  if (hashes.size() <= enough) return {};
   struct Count {
     uint32_t hash = 0;
     uint32_t rules = 0;
@@ -77,19 +78,20 @@ size_t RuleIndex::coverage(const MatchKey& mask, const std::vector<uint32_t>& ro
   size_t size = 16;
   while (size < 2 * hashes.size()) size *= 2;
   std::vector<Count> counts(size);
-  size_t taken = 0;
+  Coverage found;
   for (size_t i = 0; i < hashes.size(); ++i) {
     size_t at = hashes[i] & (size - 1);
     while (counts[at].rules != 0 && counts[at].hash != hashes[i]) at = (at + 1) & (size - 1);
     counts[at].hash = hashes[i];
     if (++counts[at].rules <= kChain) {
-      ++taken;
+      ++found.rules;
+      found.steps += counts[at].rules;
     } else if (left != nullptr) {
       left->push_back(fitting[i]);
     }
   }
   if (left != nullptr) std::sort(left->begin(), left->end());
-  return taken;
+  return found;
 }
 
 // The mask of a table that takes in as many of the rules as can be found, with as many bits as that
@@ -107,7 +109,7 @@ MatchKey RuleIndex::climb(const std::vector<uint32_t>& rows) const {
         uint64_t& word = tried.words[parts_[p].column];
         word = (word & ~parts_[p].bits) | level;
         if (word == mask.words[parts_[p].column]) continue;
-        const size_t taken = coverage(tried, rows, most, nullptr);
+        const size_t taken = coverage(tried, rows, most, nullptr).rules;
         if (taken <= most) continue;
         most = taken;
         next = tried;
@@ -116,16 +118,23 @@ MatchKey RuleIndex::climb(const std::vector<uint32_t>& rows) const {
     }
     mask = next;
   }
-  // A few rules less for more bits.
-  const size_t enough = most - most / 32;
+  // Fewer rules for more bits: a few for any, more where chains get shorter for that.
+  const size_t few = most - most / 32;
+  const size_t least = most - most / 4;
+  Coverage now = coverage(mask, rows, 0, nullptr);
   for (size_t p = 0; p < parts_.size(); ++p) {
     for (const uint64_t level : choices[p]) {
       MatchKey tried = mask;
       uint64_t& word = tried.words[parts_[p].column];
-      const uint64_t now = word & parts_[p].bits;
-      if ((now & ~level) != 0 || now == level) continue;
+      const uint64_t bits = word & parts_[p].bits;
+      if ((bits & ~level) != 0 || bits == level) continue;
       word |= level;
-      if (coverage(tried, rows, enough - 1, nullptr) >= enough) mask = tried;
+      const Coverage then = coverage(tried, rows, least - 1, nullptr);
+      if (then.rules < least) continue;
+      const double lost = 1 - static_cast<double>(then.rules) / static_cast<double>(now.rules);
+      if (then.rules < few && now.mean_steps() - then.mean_steps() < kTableSteps * lost) continue;
+      mask = tried;
+      now = then;
     }
   }
   return mask;
