@@ -34,7 +34,6 @@ BOXES = ("IP firewall", "load balancer L3", "load balancer L4", "NAT")
 NAT_ADDRESS, SERVICE = "203.0.113.1", "198.51.100.1"
 BACKENDS = tuple(f"198.51.100.{number}" for number in range(2, 6))
 POOL = ((f"{NAT_ADDRESS}/32", True), *((f"{one}/32", False) for one in (SERVICE, *BACKENDS)))
-MOST_RULES = 100_000  # with one prefix per field
 FOUR = [0, 1, 2, 3]
 IPV4: ranges.Ranges = ((0xFFFF << 32, (0xFFFF << 32) + 0xFFFFFFFF),)
 TCP, UDP = 6, 17
@@ -104,7 +103,7 @@ def pairs(site: Site, traffic: Traffic, rules: Path) -> Iterator[Pair]:
         both = (toward, hidden_toward) if name == BOXES[2] else (traffic, hidden)
         return Pair(name, Side(both[0], clear, gates), Side(both[1], encrypted, gates))
 
-    config = metadata_match.config_of(made.document, MOST_RULES)
+    config = metadata_match.config_of(made.document)
     yield pair(BOXES[0], _firewall(clear_config(rule_set)), _firewall(config), [0])
     spread: Step = ("HashLB", {"mode": "l3", "gates": FOUR})
     yield pair(BOXES[1], spread, spread, FOUR)

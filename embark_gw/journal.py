@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -57,25 +57,18 @@ class Phase(StrEnum):
 class Swap:
     """What is to change: maps, and the middleboxes of the provider's daemon.
 
-    ``rules`` are those of MetadataMatch modules named ``firewalls``, in hexadecimal where they have
-    bytes; ``default_gate`` is for packets that match none. ``pool`` has the encrypted addresses
-    that the provider writes. ``settle_s`` is the longest that a packet is on its way between
-    gateway and provider, in seconds.
+    ``config`` is what each of the MetadataMatch modules named ``firewalls`` gets, in hexadecimal
+    where it has bytes. ``pool`` has the encrypted addresses that the provider writes. ``settle_s``
+    is the longest that a packet is on its way between gateway and provider, in seconds.
     """
 
     provider: str
     maps: str
-    rules: list[dict[str, Any]]
-    default_gate: int
+    config: dict[str, Any]
     pool: list[str] = field(default_factory=list)
     firewalls: list[str] = field(default_factory=lambda: ["firewall"])
     nats: list[str] = field(default_factory=list)
     settle_s: float = 0.02
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What each of the firewalls gets, in hexadecimal where it has bytes."""
-        return {"default_gate": self.default_gate, "rules": self.rules}
 
 
 @dataclass(frozen=True)
@@ -188,12 +181,12 @@ def from_hex(config: Config) -> dict[str, Any]:
     )
 
 
-def _converted(config: Config, convert: Any) -> dict[str, Any]:
-    def term_of(term: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: convert(name, value) for name, value in term.items()}
+def _converted(config: Config, convert: Callable[[str, Any], Any]) -> dict[str, Any]:
+    def inside(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _converted(value, convert)
+        if isinstance(value, list):
+            return [inside(name, one) for one in value]
+        return convert(name, value)
 
-    rules: Sequence[Mapping[str, Any]] = config["rules"]
-    return {
-        **config,
-        "rules": [{**rule, "terms": [term_of(term) for term in rule["terms"]]} for rule in rules],
-    }
+    return {name: inside(name, value) for name, value in config.items()}

@@ -54,7 +54,6 @@ __all__ = ["SwapResult", "finish_swap", "make_swap", "release", "update_rules"]
 
 _LOOK_S = 0.01
 _MOST_S = 5.0  # that packets may need to leave the provider
-_MOST_RULES = 250_000
 _CONFIG = "MetadataMatchConfig"
 Config = Mapping[str, Any]
 
@@ -80,14 +79,12 @@ def make_swap(
     nats: Sequence[str],
     settle_s: float = Swap.settle_s,
 ) -> Swap:
-    """To encrypted rules and their maps; `ExpansionError` where a classifier can't have them."""
-    config = to_hex(config_of(document, _MOST_RULES))
+    """To encrypted rules and their maps."""
     pool = [one.encrypted for one in document.pool]
     return Swap(
         provider=provider,
         maps=str(maps.absolute()),
-        rules=config["rules"],
-        default_gate=config["default_gate"],
+        config=to_hex(config_of(document)),
         pool=pool,
         firewalls=[*firewalls],
         nats=[*nats],

@@ -217,7 +217,7 @@ class Rules:
 
     @property
     def config(self) -> dict[str, Any]:
-        return config_of(self.document, 1000)
+        return config_of(self.document)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from embark_gw.gateway import GatewayError, Status, rotate, status_of
 from embark_gw.journal import Swap
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
-from embark_gw.provider.expand import ExpansionError
 from embark_gw.rules.document import read_document
 from embark_gw.updates import make_swap, update_rules
 
@@ -166,7 +165,7 @@ def update_command(
     Packets wait in the gateway meanwhile; none is classified by new rules with an old encryption.
     The maps then take the place of those that the description names.
     """
-    with one_line_errors(GatewayError, BessError, ExpansionError, OSError):
+    with one_line_errors(GatewayError, BessError, OSError):
         gateway = site.load(path)
         document = read_document(rules)
         made = make_swap(

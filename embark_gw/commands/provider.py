@@ -25,13 +25,6 @@ _provider = typer.Typer(no_args_is_help=True, help="Filter packets by encrypted 
 app.add_typer(_provider, name="provider")
 
 RulesPath = Annotated[Path, typer.Argument(metavar="RULES.json", help="Encrypted rules.")]
-Most = Annotated[
-    int,
-    typer.Option(
-        "--max-rules", min=1, help="The most rules with one prefix per field, where it has no sets."
-    ),
-]
-_DEFAULT_MOST = 250_000
 
 
 @_provider.command("apply", epilog="Example: embark-gw provider apply rules.json --module firewall")
@@ -44,14 +37,13 @@ def apply_command(
     module: Annotated[
         str, typer.Option("--module", metavar="NAME", help=f"The {CLASS}, made if it isn't there.")
     ] = "embark_firewall",
-    most: Most = _DEFAULT_MOST,
     as_json: JsonFlag = False,
 ) -> None:
     """Have a daemon's classifier decide by encrypted rules, instead of all that it has."""
-    with one_line_errors(BessError, ExpansionError, WrongClassError):
+    with one_line_errors(BessError, WrongClassError):
         document = read_document(rules)
         with Client(daemon) as client:
-            done = apply(client, module, document, most)
+            done = apply(client, module, document)
     if as_json:
         typer.echo(json.dumps({"module": module, "created": done.created, "rules": done.rules}))
     elif done.created:
@@ -69,7 +61,12 @@ def render_command(
     ip6tables: Annotated[
         bool, typer.Option("--ip6tables", help="For `ip6tables-restore`, which has none.")
     ] = False,
-    most: Most = _DEFAULT_MOST,
+    most: Annotated[
+        int,
+        typer.Option(
+            "--max-rules", min=1, help="The most rules with one prefix per field, for ip6tables."
+        ),
+    ] = 250_000,
 ) -> None:
     """Print encrypted rules for a kernel's firewall."""
     if nft == ip6tables:

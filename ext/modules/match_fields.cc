@@ -202,7 +202,8 @@ std::string MatchFields::attr_of(const std::string& field) {
   return field.compare(0, 5, "meta.") == 0 ? field.substr(5) : "";
 }
 
-Status MatchFields::find(const std::string& name, const std::string& where, FieldPlace& place) const {
+Status MatchFields::find(const std::string& name, const std::string& where,
+                         FieldPlace& place) const {
   for (const KnownField& known : kFields) {
     if (name != known.name) continue;
     place.word = known.word;
@@ -274,7 +275,8 @@ Status MatchFields::read_range(const Args& term, const FieldPlace& place, const 
   return {};
 }
 
-// What a packet needs to have the field is asked for besides: a value that isn't there is in no set.
+// What a packet needs to have the field is asked for besides: a value that isn't there is in no
+// set.
 Status MatchFields::read_set(const Args& term, const MatchSets* sets, const std::string& where,
                              MatchTests& tests, bool& good) {
   const std::string& name = term["set"].as_string();

@@ -2,8 +2,8 @@
 // MatchWords: the words (match_fields.h) that some rules test, loaded from a batch as keys.
 //
 // Only what rules ask for is loaded: headers are not parsed where no rule tests any, and attributes
-// and bytes by offset are moves of their own size. Words of sets (match_sets.h) come of others, which
-// stand in the columns behind those that rules test.
+// and bytes by offset are moves of their own size. Words of sets (match_sets.h) come of others,
+// which stand in the columns behind those that rules test.
 #pragma once
 
 #include <cstring>

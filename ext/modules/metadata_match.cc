@@ -27,8 +27,8 @@
 // | raw.OFFSET.SIZE             | 8 to 128    | it has all SIZE (1-16) bytes from OFFSET (0-1024) |
 // | meta.NAME                   | 8 to 128    | always; 0 where no module before it writes it     |
 //
-// Ports and packet.len may have ranges. Any field may be in a set: many ranges of the field's values
-// under a name. A rule costs the same whatever sets it names: sets are never multiplied.
+// Ports and packet.len may have ranges. Any field may be in a set: many ranges of the field's
+// values under a name. A rule costs the same whatever sets it names: sets are never multiplied.
 //
 // Refused, all rules of the command with it: a rule that there is already, whatever its priority
 // and gate; two of one priority that differ only in ranges that overlap; a field that is not known,

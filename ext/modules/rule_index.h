@@ -9,8 +9,9 @@
 // chains enough. Rules that agree form a chain, the best first.
 //
 // A lookup hashes the batch for one table after another with vector instructions (rule_probe.h),
-// those of the most rules first, and leaves out keys that a table has nothing better for. Only where a slot has rules of the key's signature are they compared, one by one, until
-// one holds or can't win any more. The highest priority wins, and the older rule among equals.
+// those of the most rules first, and leaves out keys that a table has nothing better for. Only
+// where a slot has rules of the key's signature are they compared, one by one, until one holds or
+// can't win any more. The highest priority wins, and the older rule among equals.
 //
 // Cost of a lookup: O(tables + chain) for a key of given size; tables and chains grow with how many
 // rules overlap, and hardly with how many there are. In the worst case, where no bits tell rules

@@ -45,8 +45,8 @@ std::vector<std::vector<uint64_t>> RuleIndex::levels(const std::vector<uint32_t>
 
 // What a table with that mask would take in; nothing where not more than `enough` rules have the
 // mask's bits at all. `left` gets the others.
-RuleIndex::Coverage RuleIndex::coverage(const MatchKey& mask, const std::vector<uint32_t>& rows, size_t enough,
-                           std::vector<uint32_t>* left) const {
+RuleIndex::Coverage RuleIndex::coverage(const MatchKey& mask, const std::vector<uint32_t>& rows,
+                                        size_t enough, std::vector<uint32_t>* left) const {
   std::vector<ProbeWord> words;
   for (uint32_t w = 0; w < words_; ++w) {
     if (mask.words[w] != 0) words.push_back({mask.words[w], w});

@@ -144,7 +144,7 @@ class Layer {
  private:
   struct Node {
     Numbers inside;
-    uint32_t size = 0;   // classes
+    uint32_t size = 0;  // classes
     uint32_t depth = 0;
     uint32_t bits = 0;   // that its parts are told apart by
     uint64_t first = 0;  // code
@@ -215,7 +215,8 @@ SetCodes make_set_codes(const std::vector<std::vector<ValueRange>>& sets, uint32
   const Wide all = domain_bits == kMaxDomainBits ? ~Wide{0} : (Wide{1} << domain_bits) - 1;
   Classes classes(sets, all);
   if (!classes.split(sets)) {
-    made.status = Status::error(E2BIG, "sets overlap too much");
+    made.status = Status::error(E2BIG, "their ranges overlap too often: all sets together may hold " +
+                                            std::to_string(kMaxSetMembers) + " intervals");
     return made;
   }
   std::vector<Numbers> members;
@@ -238,7 +239,9 @@ SetCodes make_set_codes(const std::vector<std::vector<ValueRange>>& sets, uint32
     }
     if (nodes[set] == kNone) {
       if (layer == kMaxSetLayers || (layer + size_t{1}) * classes.count() > kMaxSetMembers) {
-        made.status = Status::error(ENOSPC, "too many sets cross each other");
+        made.status = Status::error(
+            ENOSPC, "too many cross each other, so that neither holds the other; at most " +
+                        std::to_string(kMaxSetLayers) + " may");
         return made;
       }
       layers.emplace_back(classes.count());

@@ -9,13 +9,14 @@
 // code of its own; sets that all cross each other take a bit each. So a rule needs one compare for
 // a field, and not one per range: sets are never multiplied with each other.
 //
-// | step    | how                                                                                 |
-// |---------|-------------------------------------------------------------------------------------|
-// | classes | one set after another splits those classes of intervals that it holds in part       |
-// | layers  | from the largest set to the smallest, into the first layer in which all of its       |
-// |         | classes have the same smallest set around them, which then holds it                  |
-// | codes   | from the inside out, each set as few bits as its parts need (Kraft's inequality);    |
-// |         | the parts that need most come first, so each begins at a multiple of its size        |
+// | step    | how                                                                            |
+// |---------|--------------------------------------------------------------------------------|
+// | classes | one set after another splits those classes of intervals that it holds in part  |
+// | layers  | from the largest set to the smallest, into the first layer in which all of its |
+// |         | classes have the same smallest set around them, which then holds it            |
+// | codes   | from the inside out, each set as few bits as its parts need (Kraft's           |
+// |         | inequality); those that need most come first: each begins at a multiple of its |
+// |         | size                                                                           |
 //
 // Cost: O(ranges log ranges + members * layers), where members are the intervals that all sets have
 // together. A layer of n sets, at most d one in another, takes at most log2(n) + d + 1 bits:

@@ -134,7 +134,7 @@ def test_ip6tables(world: World, kernel: Router) -> None:
 @needs_traces
 def test_metadata_match(world: World) -> None:
     engine = new_engine()
-    engine.create_module("m", "MetadataMatch", config_of(world.document, MOST))
+    engine.create_module("m", "MetadataMatch", config_of(world.document))
     found = {frame: Action.ACCEPT for frame in engine.run_packets("m", world.frames).get(0, [])}
     assert [found.get(frame, Action.DENY) for frame in world.frames] == world.wanted
 
@@ -185,12 +185,12 @@ def test_a_daemon_gets_rules_and_others_instead(world: World, tmp_path: Path) ->
         assert first.returncode == 0, first.stderr
         assert first.stdout.startswith("made fw with ")
         before = rules_of(client)
-        assert len(before) == len(config_of(world.document, MOST)["rules"])
+        assert len(before) == len(config_of(world.document)["rules"])
         small = world.document.model_copy(update={"rules": world.document.rules[:3]})
         path.write_text(small.text())
         done = json.loads(embark_gw("--module", "fw", "--json").stdout)
         assert done["created"] is False
-        assert len(rules_of(client)) == done["rules"] == len(config_of(small, MOST)["rules"])
+        assert len(rules_of(client)) == done["rules"] == len(config_of(small)["rules"])
         path.write_text(world.document.text())
         failed = embark_gw("--module", "fw", "--max-rules", "5")
         assert failed.returncode == 1 and "more than 5" in failed.stderr

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""MetadataMatch under random commands against its linear twin: fields, bytes, attributes."""
+"""MetadataMatch under random commands against its linear twin: fields, bytes, attributes, sets."""
 
 from __future__ import annotations
 
@@ -56,13 +56,44 @@ def packets(draw: st.DrawFn) -> Seen:
     return Seen(fields | {"packet.len": len(frame)}, frame, meta)
 
 
-@st.composite
-def terms(draw: st.DrawFn, seen: list[Seen]) -> dict[str, Any]:
-    """Mostly about a packet that there is."""
+def a_field(draw: st.DrawFn, seen: list[Seen]) -> tuple[str, int, int]:
+    """Name, value and bits of a field; mostly of a packet that there is."""
     packet = draw(st.sampled_from(seen))
     raw = ["raw.0.6", "raw.14.2", "raw.30.16", "raw.55.4"]
     name = draw(st.sampled_from([*packet.fields, *raw, *(f"meta.{name}" for name in SIZES)]))
     value, bits = packet.get(name) or (1, 8 * int(name.split(".")[-1]))
+    return name, value, bits
+
+
+@st.composite
+def sets(draw: st.DrawFn, seen: list[Seen]) -> list[dict[str, Any]]:
+    """Of few fields, so that they hold and cross each other: prefixes, ranges and values."""
+    fields = [a_field(draw, seen) for _ in range(draw(st.integers(1, 3)))]
+    made = []
+    for number in range(draw(st.integers(0, 12))):
+        name, value, bits = draw(st.sampled_from(fields))
+        full, ranges = (1 << bits) - 1, []
+        for _ in range(draw(st.integers(1, 3))):
+            near = value ^ draw(st.sampled_from([0, 0, 1, 2, 1 << (bits - 1), 1 << bits // 2]))
+            size = draw(st.sampled_from([0, 1, 3, bits // 2, bits]))
+            first = near >> size << size & full if draw(st.booleans()) else near & full
+            pair = first, min(full, first + (1 << size) - 1)
+            if bits <= 64 and draw(st.booleans()):
+                ranges.append(dict(zip(("min", "max"), pair, strict=True)))
+            else:
+                ends = (end.to_bytes((bits + 7) // 8, "big") for end in pair)
+                ranges.append(dict(zip(("min_bin", "max_bin"), ends, strict=True)))
+        made.append({"name": f"s{number}", "field": name, "ranges": ranges})
+    return made
+
+
+@st.composite
+def terms(draw: st.DrawFn, seen: list[Seen], known: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mostly about a packet that there is."""
+    if known and draw(st.booleans()):
+        one = draw(st.sampled_from(known))
+        return {"field": one["field"], "set": one["name"]}
+    name, value, bits = a_field(draw, seen)
     if name in BITS and name.endswith(("port", ".len")) and draw(st.booleans()):
         low = max(0, value - draw(st.sampled_from([0, 1, 3, 100])))
         return {"field": name, "range": {"min": low, "max": low + draw(st.integers(0, 200))}}
@@ -76,9 +107,9 @@ def terms(draw: st.DrawFn, seen: list[Seen]) -> dict[str, Any]:
 
 
 @st.composite
-def rules(draw: st.DrawFn, seen: list[Seen]) -> Rule:
+def rules(draw: st.DrawFn, seen: list[Seen], known: list[dict[str, Any]]) -> Rule:
     priority = draw(st.sampled_from([-(1 << 63), -1, 0, 0, 0, 1, (1 << 63) - 1]))
-    wanted = draw(st.lists(terms(seen), max_size=3))
+    wanted = draw(st.lists(terms(seen, known), max_size=3))
     return {"gate": draw(st.integers(0, MISS - 1)), "priority": priority, "terms": wanted}
 
 
@@ -108,6 +139,7 @@ def test_commands_and_packets(data: st.DataObject) -> None:
     seen = data.draw(st.lists(packets(), min_size=1, max_size=20))
     engine = device()
     there: list[Rule] = []
+    known: list[dict[str, Any]] = []
 
     def command(name: str, **args: Any) -> bool:
         """Whether the module took it; if not, all must be as it was."""
@@ -116,6 +148,7 @@ def test_commands_and_packets(data: st.DataObject) -> None:
         except EngineError:
             config = engine.module_command("m", "get_runtime_config", {})
             assert len(config["rules"]) == len(there)
+            assert len(config.get("sets", [])) == len(known)
             return False
         return True
 
@@ -130,11 +163,12 @@ def test_commands_and_packets(data: st.DataObject) -> None:
             command("clear")
             there = []
         else:
-            new = data.draw(st.lists(rules(seen), min_size=1, max_size=12))
+            others = data.draw(sets(seen)) if kind == "set" else known
+            new = data.draw(st.lists(rules(seen, others), min_size=1, max_size=40))
             # One by one where the module refuses to take all of them.
             if kind == "set":
-                if command("set_runtime_config", default_gate=MISS, rules=new):
-                    there = list(new)
+                if command("set_runtime_config", default_gate=MISS, rules=new, sets=others):
+                    there, known = list(new), others
             elif command("add", rules=new):
                 there = there + new
             else:
@@ -146,5 +180,5 @@ def test_commands_and_packets(data: st.DataObject) -> None:
         counts = [after - was for after, was in zip(sent(engine), before, strict=True)]
         expected = [0] * GATES
         for packet in seen:
-            expected[best_gate(there, MISS, packet)] += 1
+            expected[best_gate(there, MISS, packet, known)] += 1
         assert counts == expected

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """MetadataMatch once more: all rules, one after another, over a dict of a packet's fields.
 
-Fields are numbers; a packet's bytes by offset and its attributes are in ``Seen`` as they are.
+Fields are numbers; a packet's bytes by offset and its attributes are in ``Seen`` as they are. Sets
+are lists of ranges.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scapy.packet import Packet
 
 Rule = Mapping[str, Any]
 Term = Mapping[str, Any]
+Set = Mapping[str, Any]
 
 BITS = {
     "eth.src": 48,
@@ -121,11 +123,21 @@ def _ip(ip: Packet, found: dict[str, int]) -> None:
         found |= {"icmp.type": icmp.type, "icmp.code": icmp.code}
 
 
-def holds(term: Term, packet: Seen) -> bool:
+def ends(one: Mapping[str, Any]) -> tuple[int, int]:
+    """First and last value of a range of a set."""
+    if one.get("max_bin"):
+        return int.from_bytes(one["min_bin"], "big"), int.from_bytes(one["max_bin"], "big")
+    return one.get("min", 0), one.get("max", 0)
+
+
+def holds(term: Term, packet: Seen, sets: Sequence[Set] = ()) -> bool:
     got = packet.get(term["field"])
     if got is None:
         return False
     value, bits = got
+    if "set" in term:
+        (named,) = [one for one in sets if one["name"] == term["set"]]
+        return any(first <= value <= last for first, last in map(ends, named["ranges"]))
     if "range" in term:
         return term["range"].get("min", 0) <= value <= term["range"]["max"]
     full = (1 << bits) - 1
@@ -137,9 +149,11 @@ def holds(term: Term, packet: Seen) -> bool:
     return value & mask == wanted
 
 
-def best_gate(rules: Sequence[Rule], default: int, packet: Seen) -> int:
+def best_gate(
+    rules: Sequence[Rule], default: int, packet: Seen, sets: Sequence[Set] = ()
+) -> int:
     """Rules in the order of their age."""
     for rule in sorted(rules, key=lambda rule: -rule.get("priority", 0)):
-        if all(holds(term, packet) for term in rule.get("terms", [])):
+        if all(holds(term, packet, sets) for term in rule.get("terms", [])):
             return int(rule.get("gate", 0))
     return default
