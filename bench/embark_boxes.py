@@ -7,24 +7,21 @@ NAT have addresses of the site's pool.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from bess_plugins._crypto import SiteKeys, write_prefix_maps
 from bess_plugins._engine import Engine
+from clear_rules import clear_config
 from embark_gateway import Site, steps_of
 from embark_gw.pipelines import draw
 from embark_gw.provider import metadata_match
-from embark_gw.rules import ranges
 from embark_gw.rules.document import FIELDS
 from embark_gw.rules.encrypt import encrypt
 from embark_gw.rules.formats import Format, read_rules
-from embark_gw.rules.model import ANY_ADDRESS, ANY_PORT, ANY_PROTOCOL, Action, Rule, RuleSet
 from embark_memory import Memory, Step, Traffic, through
 from embark_traces import to_one_server
 
@@ -35,7 +32,6 @@ NAT_ADDRESS, SERVICE = "203.0.113.1", "198.51.100.1"
 BACKENDS = tuple(f"198.51.100.{number}" for number in range(2, 6))
 POOL = ((f"{NAT_ADDRESS}/32", True), *((f"{one}/32", False) for one in (SERVICE, *BACKENDS)))
 FOUR = [0, 1, 2, 3]
-IPV4: ranges.Ranges = ((0xFFFF << 32, (0xFFFF << 32) + 0xFFFFFFFF),)
 TCP, UDP = 6, 17
 
 
@@ -135,55 +131,3 @@ def _balancer(address: str, backends: Sequence[str]) -> Step:
         {"address": address, "protocol": protocol, "backends": listed} for protocol in (TCP, UDP)
     ]
     return "L4LB", {"services": services}
-
-
-def clear_config(rule_set: RuleSet) -> dict[str, Any]:
-    """IPv4 rules in clear for MetadataMatch, as `embark_gw.provider` has encrypted ones."""
-    last = len(rule_set.rules)
-    gates = {Action.ACCEPT: metadata_match.ACCEPT_GATE, Action.DENY: metadata_match.DROP_GATE}
-    rules: dict[str, dict[str, Any]] = {}  # of equal ones the first, which decides
-    for number, rule in enumerate(rule_set.rules):
-        for terms in _terms(rule):
-            made = {"gate": gates[rule.action], "priority": last - number, "terms": terms}
-            rules.setdefault(repr(terms), made)
-    return {"rules": [*rules.values()], "default_gate": gates[rule_set.default]}
-
-
-def _terms(rule: Rule) -> Iterator[list[dict[str, Any]]]:
-    columns = [
-        _addresses("ip.src", rule.src),
-        _addresses("ip.dst", rule.dst),
-        _ports("l4.sport", rule.sport),
-        _ports("l4.dport", rule.dport),
-        _protocols(rule.protocols),
-    ]
-    for terms in product(*columns):
-        yield [{"field": "ip.version", "value": 4}, *(term for term in terms if term)]
-
-
-def _addresses(field: str, values: ranges.Ranges) -> Iterator[dict[str, Any]]:
-    if values == ANY_ADDRESS:
-        yield {}
-        return
-    for first, last in ranges.intersect(values, IPV4):
-        for number, length in ranges.prefixes(first, last, 128):
-            network = ipaddress.ip_network((number & 0xFFFFFFFF, max(0, length - 96)))
-            value, mask = network.network_address.packed, network.netmask.packed
-            yield {"field": field, "value_bin": value, "mask_bin": mask} if any(mask) else {}
-
-
-def _ports(field: str, values: ranges.Ranges | None) -> Iterator[dict[str, Any]]:
-    if values is None or values == ANY_PORT:
-        yield {}
-        return
-    for low, high in values:
-        yield {"field": field, "range": {"min": low, "max": high}}
-
-
-def _protocols(values: ranges.Ranges) -> Iterator[dict[str, Any]]:
-    if values == ANY_PROTOCOL:
-        yield {}
-        return
-    for first, last in values:
-        for number, length in ranges.prefixes(first, last, 8):
-            yield {"field": "ip.proto", "value": number, "mask": 0xFF << (8 - length) & 0xFF}

@@ -11,32 +11,16 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bess_plugins._crypto import SiteKeys
-from classbench import DATA
 from embark_gw.rules.encrypt import encrypt
-from embark_gw.rules.formats import Format, read_rules
-
-FILES = {
-    **{
-        f"classbench_{kind}_{size}": Format.CLASSBENCH_5TUPLE
-        for kind in ("acl1", "fw1", "ipc1")
-        for size in ("1k", "10k")
-    },
-    **{f"et_{name}.rules": Format.SNORT for name in ("botcc", "ciarmy", "compromised", "drop")},
-    "ipsum_level2.txt": Format.LIST,
-}
+from rules_support import RULE_FILES, rules_of_file
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", RULE_FILES)
 def test_encrypting_rules(
     name: str, tmp_path: Path, benchmark: BenchmarkFixture, report: Callable[..., None]
 ) -> None:
     """EncryptPrefixes over a whole rule set, to the document."""
-    path = DATA / "rules" / name
-    if not path.exists():
-        pytest.skip(f"no {path}")
-    kind = FILES[name]
-    nets = {"HOME_NET": "any"} if kind is Format.SNORT else None
-    rules = read_rules([path], kind, nets=nets)
+    rules = rules_of_file(name)
     key = tmp_path / "site.key"
     key.touch(0o600)
     key.write_text("00" * 32)

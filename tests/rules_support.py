@@ -7,6 +7,7 @@ import ipaddress
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
+import pytest
 from scapy.all import RawPcapReader
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
@@ -16,23 +17,46 @@ from scapy.packet import Raw
 from bess_plugins.sources import Location
 from classbench import DATA
 from embark_gw.rules import ranges
-from embark_gw.rules.document import FIELDS, EncryptedRules
-from embark_gw.rules.model import Action, Match, Packet, Rule, RuleSet
+from embark_gw.rules.document import ADDRESS_FIELDS, FIELDS, EncryptedRules
+from embark_gw.rules.formats import Format, read_rules
+from embark_gw.rules.model import ANY_PORT, Action, Match, Packet, Rule, RuleSet
 from twins import embark_twin as twin
 
 __all__ = [
     "HERE",
+    "RULE_FILES",
     "decide_encrypted",
     "frame_of",
     "number",
     "packet_of",
+    "packets_around",
     "random_packet",
     "rules_for",
+    "rules_of_file",
     "trace_frames",
 ]
 
 HERE = Location("rules", 1, 1)
 TRACES = ("sanitized4k.pcap", "wikipedia.pcap", "bro.org.pcap", "ipv6-fragmented-dns.pcap")
+# The files of rules that are about headers alone.
+RULE_FILES = {
+    **{
+        f"classbench_{kind}_{size}": Format.CLASSBENCH_5TUPLE
+        for kind in ("acl1", "fw1", "ipc1")
+        for size in ("1k", "10k")
+    },
+    **{f"et_{name}.rules": Format.SNORT for name in ("botcc", "ciarmy", "compromised", "drop")},
+    "ipsum_level2.txt": Format.LIST,
+}
+
+
+def rules_of_file(name: str) -> RuleSet:
+    """The rules of one of `RULE_FILES`; skips the test where it isn't there."""
+    path = DATA / "rules" / name
+    if not path.exists():
+        pytest.skip(f"no rules at {path}; E2_DATA says where the data is")
+    nets = {"HOME_NET": "any"} if RULE_FILES[name] is Format.SNORT else None
+    return read_rules([path], RULE_FILES[name], nets=nets)
 
 
 def number(text: str) -> int:
@@ -111,6 +135,32 @@ def rules_for(packets: Sequence[Packet], count: int, seed: int) -> RuleSet:
             rules.append(Rule.of(match.checked(), action, HERE, f"rule {serial}"))
     rules.sort(key=lambda rule: _open_fields(rule) + draw.random())  # narrow ones mostly first
     return RuleSet(tuple(rules), draw.choice([Action.ACCEPT, Action.DENY]))
+
+
+def packets_around(rules: RuleSet, count: int, seed: int) -> list[Packet]:
+    """IPv4 packets that rules were picked for, and others that differ from those in one field."""
+    draw = random.Random(seed)
+
+    def one_of(values: ranges.Ranges) -> int:
+        return draw.randint(*draw.choice(values))
+
+    packets = []
+    for serial, rule in enumerate(draw.choices(rules.rules, k=count)):
+        known = ranges.intersect(rule.protocols, ((6, 6), (17, 17), (47, 47)))
+        protocol = one_of(known) if known else one_of(rule.protocols)
+        values = {
+            "src": one_of(ranges.intersect(rule.src, ranges.IPV4)),
+            "dst": one_of(ranges.intersect(rule.dst, ranges.IPV4)),
+            "protocol": protocol,
+        }
+        if protocol in (6, 17):
+            values["sport"] = one_of(rule.sport or ANY_PORT)
+            values["dport"] = one_of(rule.dport or ANY_PORT)
+        if serial % 2:
+            other = draw.choice([name for name in values if name != "protocol"])
+            values[other] = one_of(ranges.IPV4 if other in ADDRESS_FIELDS else ANY_PORT)
+        packets.append(Packet(**values))
+    return packets
 
 
 def _open_fields(rule: Rule) -> int:

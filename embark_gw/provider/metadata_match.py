@@ -74,7 +74,9 @@ def _field_sets(document: EncryptedRules) -> Iterator[dict[str, Any]]:
     for name in FIELDS:
         for number, parts in enumerate(getattr(document.sets, name)):
             if parts:
-                ranges = [_address_range(one) if name in ADDRESS_FIELDS else _range(*one) for one in parts]
+                ranges = [
+                    _address_range(one) if name in ADDRESS_FIELDS else _range(*one) for one in parts
+                ]
                 yield {"name": f"{name}{number}", "field": _FIELDS[name], "ranges": ranges}
 
 
@@ -95,7 +97,11 @@ def _terms(rule: EncryptedRule) -> Iterator[dict[str, Any]]:
 
 
 def _can_match(document: EncryptedRules, rule: EncryptedRule) -> bool:
-    sets = (getattr(document.sets, name)[index] for name in FIELDS if (index := getattr(rule, name)) is not None)
+    sets = (
+        getattr(document.sets, name)[index]
+        for name in FIELDS
+        if (index := getattr(rule, name)) is not None
+    )
     return all(sets) and rule.protocols != []
 
 

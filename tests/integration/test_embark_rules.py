@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -23,6 +24,7 @@ from scapy.layers.l2 import Ether
 from bess_plugins._crypto import SiteKeys, write_prefix_maps
 from bess_plugins.client import Client
 from classbench import DATA
+from clear_rules import clear_config
 from embark_gw.provider.ip6tables import render_ip6tables
 from embark_gw.provider.metadata_match import config_of
 from embark_gw.provider.nft import render_nft
@@ -32,7 +34,15 @@ from embark_gw.rules.formats import Format, parse_rules
 from embark_gw.rules.model import Action, Packet, RuleSet, combine
 from forwarding_support import HOST_MAC, ROUTER_MAC, Router, needs_router, router
 from harness import new_engine, real_daemon, run_program
-from rules_support import packet_of, rules_for, trace_frames
+from rules_support import (
+    RULE_FILES,
+    frame_of,
+    packet_of,
+    packets_around,
+    rules_for,
+    rules_of_file,
+    trace_frames,
+)
 
 HEADERS = {
     *("frame", "eth", "ethertype", "ipv6", "ipv6.dstopts", "ipv6.fraghdr", "tcp", "udp", "data"),
@@ -48,15 +58,19 @@ def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
 
 
+def packets_of(frames: list[bytes]) -> list[Packet]:
+    """Without those that gateways drop."""
+    return [packet for frame in frames if (packet := packet_of(frame)) is not None]
+
+
 class World:
     """Plain packets, what rules say of them, and both encrypted."""
 
-    def __init__(self, folder: Path, frames: list[bytes], count: int, seed: int) -> None:
+    def __init__(self, folder: Path, frames: list[bytes], rules: RuleSet) -> None:
         key = write_key(folder / "site.key", SITE_KEY)
-        plain = [packet_of(frame) for frame in frames]
-        self.packets: list[Packet] = [packet for packet in plain if packet is not None]
+        self.packets: list[Packet] = packets_of(frames)
         assert len(self.packets) == len(frames)
-        self.rules: RuleSet = rules_for(self.packets, count, seed)
+        self.rules: RuleSet = rules
         made = encrypt(self.rules, SiteKeys(key))
         # As a provider gets it.
         self.document: EncryptedRules = check_model(EncryptedRules, made.document.text(), "rules")
@@ -82,7 +96,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         for frame in trace_frames()
         if (frame[22] if frame[12:14] == b"\x08\0" else frame[21]) > 1
     ]
-    return World(tmp_path_factory.mktemp("world"), frames, 60, 7)
+    return World(tmp_path_factory.mktemp("world"), frames, rules_for(packets_of(frames), 60, 7))
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +145,34 @@ def test_ip6tables(world: World, kernel: Router) -> None:
         kernel.run("nft", "flush", "ruleset")
 
 
+def decided(config: dict[str, Any], frames: list[bytes]) -> list[Action]:
+    """By MetadataMatch."""
+    engine = new_engine()
+    engine.create_module("m", "MetadataMatch", config)
+    passed = Counter(engine.run_packets("m", frames).get(0, []))
+    assert all(count == 1 for count in Counter(frames).values())
+    return [Action.ACCEPT if passed[frame] else Action.DENY for frame in frames]
+
+
 @needs_traces
 def test_metadata_match(world: World) -> None:
-    engine = new_engine()
-    engine.create_module("m", "MetadataMatch", config_of(world.document))
-    found = {frame: Action.ACCEPT for frame in engine.run_packets("m", world.frames).get(0, [])}
-    assert [found.get(frame, Action.DENY) for frame in world.frames] == world.wanted
+    assert decided(config_of(world.document), world.frames) == world.wanted
+
+
+@pytest.mark.parametrize("name", RULE_FILES)
+def test_every_rule_set_decides_alike_in_clear_and_encrypted(name: str, tmp_path: Path) -> None:
+    """One classifier, packet by packet, and no rule becomes several."""
+    rules = rules_of_file(name)
+    packets = packets_around(rules, 600, seed=3)
+    made = [frame_of(packet, n, HOST_MAC, ROUTER_MAC) for n, packet in enumerate(packets)]
+    frames = [frame for frame in made if packet_of(frame) is not None]
+    assert len(frames) > 500
+    world = World(tmp_path, frames, rules)
+    assert {*world.wanted} == {Action.ACCEPT, Action.DENY}
+    config = config_of(world.document)
+    assert len(config["rules"]) == len(world.document.rules) <= len(rules.rules)
+    assert decided(clear_config(rules), frames) == world.wanted
+    assert decided(config, world.frames) == world.wanted
 
 
 @needs_traces
@@ -160,6 +196,46 @@ def test_tshark_finds_nothing_wrong(world: World, tmp_path: Path) -> None:
     assert run_program([*command, "-Y", "tcp.checksum.status == 1"]).count("\n") > 1000
 
 
+def applied(path: Path, daemon: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """`embark-gw provider apply` with rules."""
+    command = ("provider", "apply", str(path), "--daemon", daemon, *more)
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "embark_gw.cli", *command],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def crossing_sets(count: int) -> dict[str, Any]:
+    """A document with sets of ports of which any two have one port together."""
+    rules = [{"action": "deny", "dport": n, "protocols": [[6, 6]]} for n in range(count)]
+    ports = [[[n, n], [60000, 60000]] for n in range(count)]
+    return {"default": "accept", "sets": {"dport": ports}, "rules": rules}
+
+
+@pytest.mark.parametrize("name", RULE_FILES)
+def test_a_daemon_takes_every_rule_set(name: str, tmp_path: Path) -> None:
+    """Through its own messages, and tells them as they are."""
+    key = write_key(tmp_path / "site.key", SITE_KEY)
+    document = encrypt(rules_of_file(name), SiteKeys(key)).document
+    path = tmp_path / "rules.json"
+    path.write_text(document.text())
+    with real_daemon(tmp_path) as e2d, Client(e2d.address) as client:
+        for made in (True, False):
+            done = applied(path, e2d.address, "--module", "fw", "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout) == {
+                "module": "fw",
+                "created": made,
+                "rules": len(document.rules),
+            }
+        told = client.run_module_command("fw", "get_runtime_config")
+        assert len(told["rules"]) == len(document.rules)
+        assert len(told["sets"]) == len(config_of(document)["sets"])
+
+
 @needs_traces
 def test_a_daemon_gets_rules_and_others_instead(world: World, tmp_path: Path) -> None:
     """`provider apply` makes the classifier, then replaces all that it has, or nothing."""
@@ -167,14 +243,7 @@ def test_a_daemon_gets_rules_and_others_instead(world: World, tmp_path: Path) ->
     path.write_text(world.document.text())
 
     def embark_gw(*more: str) -> subprocess.CompletedProcess[str]:
-        command = ("provider", "apply", str(path), "--daemon", e2d.address, *more)
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "embark_gw.cli", *command],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return applied(path, e2d.address, *more)
 
     def rules_of(client: Client) -> list[dict[str, Any]]:
         config = client.run_module_command("fw", "get_runtime_config")
@@ -191,9 +260,10 @@ def test_a_daemon_gets_rules_and_others_instead(world: World, tmp_path: Path) ->
         done = json.loads(embark_gw("--module", "fw", "--json").stdout)
         assert done["created"] is False
         assert len(rules_of(client)) == done["rules"] == len(config_of(small)["rules"])
-        path.write_text(world.document.text())
-        failed = embark_gw("--module", "fw", "--max-rules", "5")
-        assert failed.returncode == 1 and "more than 5" in failed.stderr
+        many = EncryptedRules.model_validate(crossing_sets(600))
+        path.write_text(many.text())
+        failed = embark_gw("--module", "fw")
+        assert failed.returncode == 1 and "sets of l4.dport: too many cross" in failed.stderr
         assert len(rules_of(client)) == done["rules"]
         client.create_module("Sink", "other")
         failed = embark_gw("--module", "other")

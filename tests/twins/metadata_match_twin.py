@@ -149,9 +149,7 @@ def holds(term: Term, packet: Seen, sets: Sequence[Set] = ()) -> bool:
     return value & mask == wanted
 
 
-def best_gate(
-    rules: Sequence[Rule], default: int, packet: Seen, sets: Sequence[Set] = ()
-) -> int:
+def best_gate(rules: Sequence[Rule], default: int, packet: Seen, sets: Sequence[Set] = ()) -> int:
     """Rules in the order of their age."""
     for rule in sorted(rules, key=lambda rule: -rule.get("priority", 0)):
         if all(holds(term, packet, sets) for term in rule.get("terms", [])):
