@@ -11,7 +11,7 @@ from typing import Any
 
 from embark_gw.provider.metadata_match import ACCEPT_GATE, DROP_GATE
 from embark_gw.rules import ranges
-from embark_gw.rules.model import ANY_ADDRESS, ANY_PROTOCOL, Action, Rule, RuleSet
+from embark_gw.rules.model import ANY_PROTOCOL, Action, Rule, RuleSet
 from embark_gw.rules.ranges import Ranges
 
 __all__ = ["clear_config"]
@@ -26,7 +26,7 @@ def clear_config(rule_set: RuleSet) -> dict[str, Any]:
     sets: dict[tuple[str, Ranges], str] = {}
     rules: dict[str, dict[str, Any]] = {}  # of equal ones the first, which decides
     for number, rule in enumerate(rule_set.rules):
-        if rule.src and rule.dst and ranges.intersect(rule.src, ranges.IPV4):
+        if all(ranges.intersect(side, ranges.IPV4) for side in (rule.src, rule.dst)):
             terms = [*_terms(rule, sets)]
             made = {"gate": GATES[rule.action], "priority": last - number, "terms": terms}
             rules.setdefault(repr(terms), made)
@@ -51,9 +51,9 @@ def _terms(rule: Rule, sets: dict[tuple[str, Ranges], str]) -> Iterator[Term]:
     yield {"field": "ip.version", "value": 4}
     base = ranges.mapped(0)
     for field, addresses in (("ip.src", rule.src), ("ip.dst", rule.dst)):
-        if addresses == ANY_ADDRESS:
-            continue
         in_ipv4 = ranges.intersect(addresses, ranges.IPV4)
+        if in_ipv4 == ranges.IPV4:
+            continue
         values = tuple((first - base, last - base) for first, last in in_ipv4)
         term = _masked(field, values, 32)
         yield term or named(field, values)
@@ -69,9 +69,9 @@ def _terms(rule: Rule, sets: dict[tuple[str, Ranges], str]) -> Iterator[Term]:
 
 
 def _masked(field: str, values: Ranges, bits: int) -> Term | None:
-    """A value and its mask; None where it takes several, or all values."""
+    """A value and its mask; None where it takes several."""
     prefixes = [one for first, last in values for one in ranges.prefixes(first, last, bits)]
-    if len(prefixes) != 1 or prefixes[0][1] == 0:
+    if len(prefixes) != 1:
         return None
     value, length = prefixes[0]
     return {"field": field, "value": value, "mask": (1 << bits) - (1 << (bits - length))}

@@ -33,7 +33,8 @@
 // Refused, all rules of the command with it: a rule that there is already, whatever its priority
 // and gate; two of one priority that differ only in ranges that overlap; a field that is not known,
 // or an attribute that the module wasn't made with; a value, mask or range beyond its field; value
-// bits outside of the mask; a range of min above max; terms that contradict each other.
+// bits outside of the mask; a range of min above max; terms that contradict each other; a set that
+// is not known or of another field, that has no ranges, or the name of another one.
 //
 // Family: matching
 // Gates: in 1, out 8192.
@@ -53,14 +54,17 @@
 //   "no match"  gate 8192 as the default
 // Limits: 1,048,576 rules; what they test fits 16 words of 8 bytes: one each for IPv4 addresses,
 // either MAC address, MPLS, 8 bytes of metadata and of the packet, two for the other fields, and
-// four for IPv6 addresses.
+// four for IPv6 addresses. Sets take one for some 64 bits of codes (set_codes.h), besides those of
+// their fields: of 10,000 rules' sets one. Up to 512 sets of a field may cross each other, so that
+// neither holds the other; all codes together take 14 words at most.
 // Method: keys of just the words that rules test; up to 16 rules are all compared, more are looked
 // up in a RuleIndex (rule_index.h). That costs a packet O(tables + rules that agree in all bits of
-// a table's mask, 8 at most when the index is built): ClassBench's sets of 10,000 rules take 9 to
+// a table's mask, 8 at most when the index is built): ClassBench's sets of 10,000 rules take 8 to
 // 14 tables where tuple space search would take 500 to 1,000. In the worst case, rules that only
-// ranges tell apart, all of them are compared. A rule added or removed costs O(tables), and
-// O(rules * tables * fields) now and then, when the index is built anew. Commands change rules
-// while packets flow (live_table.h): a batch meets one whole set of them.
+// ranges tell apart, all of them are compared. Sets are bits of a code that each value of a field
+// has, which takes a lookup for each field that has sets (match_sets.h). A rule added or removed
+// costs O(tables), and O(rules * tables * fields) now and then, when the index is built anew.
+// Commands change rules while packets flow (live_table.h): a batch meets one whole set of them.
 // Origin: original to this project, in the manner of WildcardMatch.
 #include "host/live_table.h"
 #include "modules/gate_args.h"
