@@ -81,12 +81,22 @@ def test_to_dict_gives_defaults_but_not_unset_members() -> None:
                                 "mask": 0,
                                 "value_bin": b"",
                                 "mask_bin": b"",
+                                "set": "",
                             }
                         ],
                     }
                 ],
                 "default_gate": 0,
                 "meta": {"class": 4},
+                "sets": [
+                    {
+                        "name": "one",
+                        "field": "ip6.src",
+                        "ranges": [
+                            {"min": 0, "max": 0, "min_bin": bytes(16), "max_bin": b"a" * 16}
+                        ],
+                    }
+                ],
             },
         ),
     ],
