@@ -144,13 +144,18 @@ def packets_around(rules: RuleSet, count: int, seed: int) -> list[Packet]:
     def one_of(values: ranges.Ranges) -> int:
         return draw.randint(*draw.choice(values))
 
+    def address(values: ranges.Ranges) -> int:
+        while True:
+            if part := ranges.intersect((draw.choice(values),), ranges.IPV4):
+                return one_of(part)
+
     packets = []
     for serial, rule in enumerate(draw.choices(rules.rules, k=count)):
         known = ranges.intersect(rule.protocols, ((6, 6), (17, 17), (47, 47)))
         protocol = one_of(known) if known else one_of(rule.protocols)
         values = {
-            "src": one_of(ranges.intersect(rule.src, ranges.IPV4)),
-            "dst": one_of(ranges.intersect(rule.dst, ranges.IPV4)),
+            "src": address(rule.src),
+            "dst": address(rule.dst),
             "protocol": protocol,
         }
         if protocol in (6, 17):

@@ -2,6 +2,7 @@
 #include "modules/match_sets.h"
 
 #include <algorithm>
+#include <numeric>
 #include <variant>
 
 namespace e2 {
@@ -37,9 +38,9 @@ Status read_range(const Args& range, uint32_t bits, const std::string& where, Va
     }
     read = {wide_of(min_bin), wide_of(max_bin)};
   }
-  if (read.first > read.last || read.last > low_bits(bits)) {
-    return Status::invalid(where + ": min must not be above max, nor max above " +
-                           std::to_string(bits) + " bits");
+  if (read.first > read.last) return Status::invalid(where + ": min must not be above max");
+  if (read.last > low_bits(bits)) {
+    return Status::invalid(where + ": max must fit " + std::to_string(bits) + " bits");
   }
   return {};
 }
@@ -57,8 +58,8 @@ uint32_t spare_bits(const std::vector<EncryptedPrefixes::Interval>& intervals, u
 
 std::vector<uint32_t> MatchSets::Field::sources() const {
   const uint32_t end = place.bytes ? place.bit + bits : 1;
-  std::vector<uint32_t> words;
-  for (uint32_t w = 0; w < (end + 63) / 64; ++w) words.push_back(place.word + w);
+  std::vector<uint32_t> words((end + 63) / 64);
+  std::iota(words.begin(), words.end(), place.word);
   return words;
 }
 

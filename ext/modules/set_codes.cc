@@ -215,8 +215,9 @@ SetCodes make_set_codes(const std::vector<std::vector<ValueRange>>& sets, uint32
   const Wide all = domain_bits == kMaxDomainBits ? ~Wide{0} : (Wide{1} << domain_bits) - 1;
   Classes classes(sets, all);
   if (!classes.split(sets)) {
-    made.status = Status::error(E2BIG, "their ranges overlap too often: all sets together may hold " +
-                                            std::to_string(kMaxSetMembers) + " intervals");
+    made.status =
+        Status::error(E2BIG, "their ranges overlap too often: all sets together may hold " +
+                                 std::to_string(kMaxSetMembers) + " intervals");
     return made;
   }
   std::vector<Numbers> members;

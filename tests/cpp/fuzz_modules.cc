@@ -98,6 +98,35 @@ Args list(Args item) {
   return items;
 }
 
+// Sets of fields anywhere in a packet, and a rule for each.
+constexpr const char* kSetFields[] = {"raw.61.13", "raw.3.16", "ip6.dst", "l4.sport", "mpls.label"};
+
+Args::List value_sets() {
+  Args::List sets;
+  for (const char* field : kSetFields) {
+    Args range = map({{"min", 3}, {"max", 90000 % 65536}});
+    const std::string name = field;
+    const size_t size = name == "raw.61.13"                          ? 13
+                        : name.front() == 'm' || name.front() == 'l' ? 0
+                                                                     : 16;
+    if (size > 0) {
+      range = map({{"min_bin", std::string(size, '\x02')}, {"max_bin", std::string(size, '\x60')}});
+    }
+    sets.push_back(map({{"name", name}, {"field", name}, {"ranges", list(std::move(range))}}));
+  }
+  return sets;
+}
+
+Args::List set_rules() {
+  Args::List rules;
+  for (const char* field : kSetFields) {
+    const auto gate = static_cast<int>(rules.size());
+    const Args term = map({{"field", field}, {"set", field}});
+    rules.push_back(map({{"gate", gate}, {"priority", gate}, {"terms", list(term)}}));
+  }
+  return rules;
+}
+
 // Rules that together ask for nearly everything; many of them need an index.
 Args::List named_rules(int rounds) {
   Args::List rules;
@@ -148,6 +177,7 @@ std::vector<Case> cases(const EmbarkFiles& files) {
       {"StatefulFirewall", map({{"flows", 8}})},
       {"MetadataMatch", map({{"rules", named_rules(2)}})},
       {"MetadataMatch", map({{"rules", named_rules(40)}, {"meta", map({{"tag", 16}})}})},
+      {"MetadataMatch", map({{"rules", set_rules()}, {"sets", value_sets()}})},
       {"ExactMatch", map({{"fields", list(field)}})},
       {"Qos", map({{"fields", list(field)}})},
       {"IPDefrag", map({{"num_flows", 4}})},
