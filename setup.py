@@ -105,7 +105,9 @@ setup(
         *cythonize(
             [
                 cython_extension(
-                    "bess_plugins", "arrays", *host_sources("headers", "checksum", "isa")
+                    "bess_plugins",
+                    "arrays",
+                    *host_sources("headers", "flow_hash", "checksum", "isa"),
                 ),
                 cython_extension(
                     "bess_plugins", "crypto", *sources_of("crypto"), *host_sources("isa")

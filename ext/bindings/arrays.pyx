@@ -25,11 +25,14 @@ cdef extern from "host/headers.h" namespace "e2" nogil:
         uint16_t sport
         uint16_t dport
 
+    Headers parse_headers(const uint8_t* data, uint32_t len)
+
+
+cdef extern from "host/flow_hash.h" namespace "e2" nogil:
     cdef struct FiveTuple:
         uint8_t src[16]
         uint8_t dst[16]
 
-    Headers parse_headers(const uint8_t* data, uint32_t len)
     cbool flow_key(const uint8_t* packet, const Headers& headers, FiveTuple& key)
     uint64_t flow_hash(const FiveTuple& key)
 

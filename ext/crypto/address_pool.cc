@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "crypto/address_pool.h"
 
-#include <cstring>
 #include <string>
-
-#include "host/headers.h"
 
 namespace e2 {
 namespace {
@@ -32,13 +29,10 @@ AddressPool::AddressPool(const AesKey& key) : slots_(kSlotsPerEntry, kNone) {
   mask_ = load_be32(block + sizeof mark_);
 }
 
-size_t AddressPool::slot_of(const uint8_t* address) const {
-  const uint64_t hash = flow_mix(load_be64(address) ^ flow_mix(load_be64(address + 8)));
-  return hash & (slots_.size() - 1);
-}
-
 void AddressPool::put(uint32_t entry) {
-  size_t slot = slot_of(entries_[entry].clear.data());
+  Words address;
+  std::memcpy(address.of, entries_[entry].clear.data(), sizeof address);
+  size_t slot = slot_of(address);
   while (slots_[slot] != kNone) slot = (slot + 1) & (slots_.size() - 1);
   slots_[slot] = entry;
 }
@@ -68,12 +62,11 @@ void AddressPool::set_prefixes(const PrefixMap& sources, const PrefixMap& destin
   }
 }
 
-uint32_t AddressPool::find_clear(const uint8_t* address) const {
-  if (entries_.empty()) return kNone;
-  for (size_t slot = slot_of(address);; slot = (slot + 1) & (slots_.size() - 1)) {
+uint32_t AddressPool::find_from(size_t slot, const Words& address) const {
+  for (;; slot = (slot + 1) & (slots_.size() - 1)) {
     const uint32_t entry = slots_[slot];
     if (entry == kNone) return kNone;
-    if (std::memcmp(entries_[entry].clear.data(), address, sizeof(Address)) == 0) return entry;
+    if (std::memcmp(entries_[entry].clear.data(), address.of, sizeof address) == 0) return entry;
   }
 }
 

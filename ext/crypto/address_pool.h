@@ -10,11 +10,13 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "crypto/aes.h"
 #include "crypto/prefix_match.h"
 #include "crypto/site_keys.h"
+#include "host/flow_hash.h"
 #include "host/status.h"
 
 namespace e2 {
@@ -50,17 +52,36 @@ class AddressPool {
   const Entry& operator[](uint32_t i) const { return entries_[i]; }
 
   // Which entry it is, or kNone.
-  uint32_t find_clear(const uint8_t* address) const;
+  uint32_t find_clear(const uint8_t* address) const {
+    Words words;
+    std::memcpy(words.of, address, sizeof words);
+    return find(words);
+  }
+  uint32_t find_ipv4(uint32_t address) const {
+    return find({{0, __builtin_bswap64(uint64_t{0xffff} << 32 | address)}});
+  }
   uint32_t find_encrypted(const uint8_t* address) const;
 
  private:
-  size_t slot_of(const uint8_t* address) const;
+  struct Words {
+    uint64_t of[2];  // an address as it lies in memory
+  };
+
+  // Most addresses are not of the pool: in a table that is nearly empty the first look tells.
+  uint32_t find(const Words& address) const {
+    if (entries_.empty()) return kNone;
+    const size_t slot = slot_of(address);
+    return slots_[slot] == kNone ? kNone : find_from(slot, address);
+  }
+  size_t slot_of(const Words& address) const {
+    return fold_multiply(address.of[0] ^ kFlowSeed, address.of[1] ^ mark_) & (slots_.size() - 1);
+  }
+  uint32_t find_from(size_t slot, const Words& address) const;
   void put(uint32_t entry);
 
   uint64_t mark_ = 0;  // as it lies in memory
   uint32_t mask_ = 0;
   std::vector<Entry> entries_;
-  // Most addresses are not of the pool: in a table that is nearly empty the first look tells.
   static constexpr size_t kSlotsPerEntry = 8;
   std::vector<uint32_t> slots_;  // kNone, or an entry
 };

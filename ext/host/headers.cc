@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Header parsing, Internet checksums and flow keys. See headers.h for the rules.
+// Header parsing. See headers.h for the rules.
 #include "host/headers.h"
 
-#include <algorithm>
-
 namespace e2 {
-
 namespace {
 
 constexpr uint32_t kVlanBytes = 4;
@@ -166,52 +163,10 @@ void parse_ipv6(const uint8_t* data, uint32_t len, Headers& h) {
   }
 }
 
-// Untagged IPv6 over TCP or UDP, bare or behind one Destination Options header, as encrypted
-// packets are. False, and nothing is set, for all else.
-bool parse_common_ipv6(const uint8_t* data, uint32_t len, Headers& h) {
-  constexpr uint32_t kStart = kEthernetBytes + kIpv6Bytes;
-  if (len < kStart + 8 || (load_be32(data + 12) >> 8 & 0xfffff0) != 0x86dd60) return false;
-  const uint32_t total = load_be16(data + 18) + kIpv6Bytes;
-  uint32_t end = std::min(kEthernetBytes + total, len);
-  uint32_t off = kStart;
-  uint8_t proto = data[20];
-  if (proto == kProtoDestinationOptions) {
-    proto = data[kStart];
-    off += (data[kStart + 1] + 1u) * 8;
-  }
-  uint32_t payload = off + 8;
-  if (payload > end) return false;
-  if (proto == kProtoUdp) {
-    const uint32_t claimed = std::max<uint32_t>(load_be16(data + off + 4), 8);
-    end = std::min(end, off + claimed);
-  } else if (proto == kProtoTcp) {
-    if (off + 20 > end) return false;
-    const uint32_t header = (data[off + 12] >> 4) * 4u;
-    payload = off + header;
-    if (header < 20 || payload > end) return false;
-    h.tcp_flags = data[off + 13];
-  } else {
-    return false;
-  }
-  h.l2_len = kEthernetBytes;
-  h.ether_type = kEtherIpv6;
-  h.ip_version = 6;
-  h.ip_proto = proto;
-  h.l3_off = kEthernetBytes;
-  h.l3_len = u16(off - kEthernetBytes);
-  h.ip_total_len = u16(std::min(total, kMaxFrame));
-  h.l4_off = u16(off);
-  h.sport = load_be16(data + off);
-  h.dport = load_be16(data + off + 2);
-  set_payload(h, payload, end);
-  return true;
-}
-
 }  // namespace
 
 void parse_any_headers(const uint8_t* data, uint32_t len, Headers& h) {
   if (len > kMaxFrame) len = kMaxFrame;
-  if (parse_common_ipv6(data, len, h)) return;
   if (!parse_l2(data, len, h)) return;
   if (h.ether_type == kEtherIpv4) parse_ipv4(data, len, h);
   if (h.ether_type == kEtherIpv6) parse_ipv6(data, len, h);
@@ -237,30 +192,6 @@ const uint8_t* ipv6_final_destination(const uint8_t* packet, uint32_t l3_off, ui
     header += bytes;
   }
   return ip + 24;
-}
-
-bool flow_key(const uint8_t* packet, const Headers& h, FiveTuple& key) {
-  std::memset(&key, 0, sizeof key);
-  if (h.ip_version == 0) return false;
-  const uint8_t* ip = packet + h.l3_off;
-  if (h.ip_version == 4) {
-    std::memcpy(key.src, ip + 12, 4);
-    std::memcpy(key.dst, ip + 16, 4);
-  } else {
-    std::memcpy(key.src, ip + 8, 16);
-    std::memcpy(key.dst, ip + 24, 16);
-  }
-  key.sport = h.sport;
-  key.dport = h.dport;
-  key.proto = h.ip_proto;
-  key.version = h.ip_version;
-  return true;
-}
-
-uint64_t mac_hash(const uint8_t* packet, uint32_t len) {
-  FiveTuple macs = {};
-  std::memcpy(macs.src, packet, std::min<uint32_t>(len, 12));
-  return flow_hash(macs);
 }
 
 }  // namespace e2

@@ -117,12 +117,12 @@ struct Headers {
   uint16_t dport = 0;
 };
 
-// Any frame, field by field, into a new Headers; parse_headers() calls it where its short cut does
-// not hold.
+// Any frame, field by field, into a new Headers; parse_headers() calls it where its short cuts
+// don't hold.
 void parse_any_headers(const uint8_t* data, uint32_t len, Headers& h);
 
 // The same, field by field into registers: a copy of the whole would keep the caller's fields in
-// memory on the short cut too.
+// memory on the short cuts too.
 inline void parse_uncommon_headers(const uint8_t* data, uint32_t len, Headers& h) {
   Headers any;
   parse_any_headers(data, len, any);
@@ -187,11 +187,55 @@ inline bool parse_common_headers(const uint8_t* data, uint32_t len, Headers& h) 
   return true;
 }
 
+// Untagged IPv6 over TCP or UDP, bare or behind one Destination Options header, as encrypted
+// packets are. False, and nothing is set, for all else.
+inline bool parse_common_ipv6(const uint8_t* data, uint32_t len, Headers& h) {
+  constexpr uint32_t kStart = kEthernetBytes + kIpv6Bytes;
+  if (len < kStart + 8 || len > 0xffff) return false;
+  if ((load_be32(data + 12) >> 8 & 0xfffff0) != 0x86dd60) return false;
+  const uint32_t total = load_be16(data + 18) + kIpv6Bytes;
+  uint32_t end = kEthernetBytes + total < len ? kEthernetBytes + total : len;
+  uint32_t off = kStart;
+  uint8_t proto = data[20];
+  if (proto == kProtoDestinationOptions) {
+    proto = data[kStart];
+    off += (data[kStart + 1] + 1u) * 8;
+  }
+  uint32_t payload = off + 8;
+  if (payload > end) return false;
+  if (proto == kProtoUdp) {
+    uint32_t claimed = load_be16(data + off + 4);
+    if (claimed < 8) claimed = 8;
+    if (off + claimed < end) end = off + claimed;
+  } else if (proto == kProtoTcp) {
+    if (off + 20 > end) return false;
+    const uint32_t header = (data[off + 12] >> 4) * 4u;
+    payload = off + header;
+    if (header < 20 || payload > end) return false;
+    h.tcp_flags = data[off + 13];
+  } else {
+    return false;
+  }
+  h.l2_len = kEthernetBytes;
+  h.ether_type = kEtherIpv6;
+  h.ip_version = 6;
+  h.ip_proto = proto;
+  h.l3_off = kEthernetBytes;
+  h.l3_len = static_cast<uint16_t>(off - kEthernetBytes);
+  h.ip_total_len = static_cast<uint16_t>(total < 0xffff ? total : 0xffff);
+  h.l4_off = static_cast<uint16_t>(off);
+  h.sport = load_be16(data + off);
+  h.dport = load_be16(data + off + 2);
+  h.payload_off = static_cast<uint16_t>(payload);
+  h.payload_len = static_cast<uint16_t>(end - payload);
+  return true;
+}
+
 // Inline, so that a module pays only for the fields that it reads. Keep the result in a variable
 // that is not const: g++ 12 keeps a const one in memory, every field of it.
 inline Headers parse_headers(const uint8_t* data, uint32_t len) {
   Headers h;
-  if (!parse_common_headers(data, len, h)) {
+  if (!parse_common_headers(data, len, h) && !parse_common_ipv6(data, len, h)) {
     parse_uncommon_headers(data, len, h);
   }
   return h;
@@ -206,7 +250,7 @@ inline Headers parse_ip_headers(const uint8_t* data, uint32_t len) {
     h.ip_version = 4;
     h.l3_off = 14;
     h.l3_len = 20;
-  } else {
+  } else if (!parse_common_ipv6(data, len, h)) {
     parse_uncommon_headers(data, len, h);
   }
   return h;
@@ -297,83 +341,6 @@ inline bool l4_checksum_ok(const uint8_t* packet, const Headers& h) {
     if (load_be16(packet + off) == 0) return h.ip_version == 4;
   }
   return checksum_fold(ones_fold(l4_ones_sum(packet, h, off)) + load_be16(packet + off)) == 0;
-}
-
-// A flow's identity. IPv4 addresses take the first 4 bytes, the rest is zero. No padding.
-struct FiveTuple {
-  uint8_t src[16];
-  uint8_t dst[16];
-  uint16_t sport;  // host order; 0 without ports (ICMP, fragments other than the first)
-  uint16_t dport;
-  uint8_t proto;
-  uint8_t version;
-};
-static_assert(sizeof(FiveTuple) == 38, "compared as bytes");
-
-inline bool operator==(const FiveTuple& a, const FiveTuple& b) {
-  return std::memcmp(&a, &b, sizeof a) == 0;
-}
-inline bool operator!=(const FiveTuple& a, const FiveTuple& b) { return !(a == b); }
-
-// False where the packet is not IP; the tuple is then all zero.
-bool flow_key(const uint8_t* packet, const Headers& headers, FiveTuple& key);
-
-constexpr uint64_t kFlowSeed = 0x9e3779b97f4a7c15ULL;
-inline uint64_t flow_mix(uint64_t value) {
-  value ^= value >> 32;
-  value *= 0xd6e8feb86659fd93ULL;
-  value ^= value >> 32;
-  value *= 0xd6e8feb86659fd93ULL;
-  return value ^ value >> 32;
-}
-// From the words of a tuple: 2 of each address, then ports, protocol and version.
-inline uint64_t flow_hash_ipv4(uint64_t addresses, uint64_t last) {
-  return flow_mix(flow_mix(kFlowSeed ^ addresses) ^ last);
-}
-inline uint64_t flow_hash_ipv6(const uint64_t (&addresses)[4], uint64_t last) {
-  uint64_t hash = kFlowSeed;
-  for (uint64_t word : addresses) hash = flow_mix(hash ^ word) + kFlowSeed;
-  return flow_mix(hash ^ last) + kFlowSeed;
-}
-inline uint64_t flow_hash(const FiveTuple& key) {
-  uint64_t words[5] = {};
-  std::memcpy(words, &key, sizeof key);
-  if (key.version == 4) return flow_hash_ipv4((words[0] & 0xffffffff) | words[2] << 32, words[4]);
-  return flow_hash_ipv6({words[0], words[1], words[2], words[3]}, words[4]);
-}
-inline uint64_t flow_last_word(const Headers& h) {
-  return h.sport | static_cast<uint64_t>(h.dport) << 16 | static_cast<uint64_t>(h.ip_proto) << 32 |
-         static_cast<uint64_t>(h.ip_version) << 40;
-}
-// The same straight from an IP packet, without a detour of the key through memory.
-inline uint64_t flow_hash(const uint8_t* packet, const Headers& h) {
-  const uint64_t last = flow_last_word(h);
-  if (h.ip_version == 4) {
-    uint64_t addresses;
-    std::memcpy(&addresses, packet + h.l3_off + 12, sizeof addresses);
-    return flow_hash_ipv4(addresses, last);
-  }
-  uint64_t addresses[4];
-  std::memcpy(addresses, packet + h.l3_off + 8, sizeof addresses);
-  return flow_hash_ipv6(addresses, last);
-}
-// A flow's identity as words, made without a detour through bytes; all 0 where the packet is not
-// IP.
-constexpr uint32_t kFlowWords = 5;
-inline void flow_words(const uint8_t* packet, const Headers& h, uint64_t (&words)[kFlowWords]) {
-  words[0] = words[1] = words[2] = words[3] = 0;
-  words[4] = h.ip_version == 0 ? 0 : flow_last_word(h);
-  if (h.ip_version == 4) std::memcpy(words, packet + h.l3_off + 12, 8);
-  if (h.ip_version == 6) std::memcpy(words, packet + h.l3_off + 8, 32);
-}
-
-// Of a frame that is not IP: by its MAC addresses.
-uint64_t mac_hash(const uint8_t* packet, uint32_t len);
-// Of any frame. All fragments of a datagram are one flow, so none counts with its ports.
-inline uint64_t frame_hash(const uint8_t* packet, uint32_t len, Headers h) {
-  if (h.ip_version == 0) return mac_hash(packet, len);
-  if (h.more_fragments) h.sport = h.dport = 0;
-  return flow_hash(packet, h);
 }
 
 }  // namespace e2

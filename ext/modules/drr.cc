@@ -29,7 +29,7 @@
 // packet; the code is new.
 #include <algorithm>
 
-#include "host/headers.h"
+#include "host/flow_hash.h"
 #include "modules/key_table.h"
 #include "modules/store.h"
 

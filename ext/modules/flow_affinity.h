@@ -14,7 +14,7 @@
 #include <string>
 
 #include "host/args.h"
-#include "host/headers.h"
+#include "host/flow_hash.h"
 #include "host/status.h"
 
 namespace e2 {

@@ -110,10 +110,10 @@ class FlowTable {
     const uint64_t last = words[0] ^ secrets_[0];
     uint64_t addresses = words[1] ^ secrets_[1];
     if (key.ipv6()) {
-      addresses ^= multiply(words[1] ^ secrets_[2], words[2] ^ secrets_[3]) +
-                   multiply(words[3] ^ secrets_[4], words[4] ^ secrets_[5]);
+      addresses ^= fold_multiply(words[1] ^ secrets_[2], words[2] ^ secrets_[3]) +
+                   fold_multiply(words[3] ^ secrets_[4], words[4] ^ secrets_[5]);
     }
-    return multiply(addresses, last);
+    return fold_multiply(addresses, last);
   }
   void prefetch_bucket(uint64_t place) const { __builtin_prefetch(&buckets_[bucket_of(place)]); }
   void prefetch_entry(const FlowKey& key, uint32_t at) const {
@@ -230,11 +230,6 @@ class FlowTable {
     }
   };
 
-  static uint64_t multiply(uint64_t a, uint64_t b) {
-    __extension__ using Product = unsigned __int128;
-    const Product product = static_cast<Product>(a) * b;
-    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
-  }
   static uint32_t tag_of(uint64_t place) {
     const auto tag = static_cast<uint32_t>(place >> (32 + kNumberBits));
     return tag == 0 ? 1 : tag;

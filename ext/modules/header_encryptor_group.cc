@@ -165,13 +165,8 @@ PacketMask HeaderEncryptor::use_pool(EncryptGroup& group,
   for (uint32_t way = 0; way < 2; ++way) {
     uint8_t* const encrypted = way == 0 ? group.src : group.dst;
     for (uint32_t i = 0; i < group.count; ++i) {
-      Address mapped;
-      const uint8_t* address = group.tuples[way] + i * kAesBlock;
-      if (!kIpv6) {
-        mapped = map_ipv4(group.clear4[way][i]);
-        address = mapped.data();
-      }
-      const uint32_t number = plan_.pool.find_clear(address);
+      const uint32_t number = kIpv6 ? plan_.pool.find_clear(group.tuples[way] + i * kAesBlock)
+                                    : plan_.pool.find_ipv4(group.clear4[way][i]);
       if (number == AddressPool::kNone) continue;
       pooled |= PacketMask{1} << i;
       const AddressPool::Entry& entry = plan_.pool[number];

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "host/headers.h"
+#include "host/flow_hash.h"
 #include "modules/checksum_change.h"
 
 namespace e2 {
@@ -45,7 +45,12 @@ struct Ipv4Family {
   static void store(uint8_t* to, Address address) { store_be32(to, address); }
   // What replacing one address by another adds to the complement of a checksum.
   static uint32_t change(Address before, Address after) { return change32(before, after); }
-  static uint64_t hash(const Endpoint& endpoint, uint64_t seed) { return endpoint.word_ ^ seed; }
+  // Its upper bits count. The seed is a secret, so that nobody can choose endpoints that meet.
+  static uint64_t hash(const Endpoint& endpoint, uint64_t seed) {
+    constexpr uint64_t kFactor = 0xd6e8feb86659fd93ULL;
+    const uint64_t sum = (endpoint.word_ ^ seed) * kFactor;
+    return (sum ^ sum >> 32) * kFactor;
+  }
   static uint32_t spread(Address address) {
     return static_cast<uint32_t>((address * 0x9e3779b97f4a7c15ULL) >> 32);
   }
@@ -62,23 +67,28 @@ struct Ipv6Family {
   class Endpoint {
    public:
     Endpoint() = default;
-    Endpoint(const Address& address, uint32_t port, uint8_t proto)
-        : address_(address), rest_(port << 8 | proto) {}
+    Endpoint(const Address& address, uint32_t port, uint8_t proto) : rest_(port << 8 | proto) {
+      std::memcpy(address_, &address, sizeof address_);
+    }
     bool none() const { return rest_ == 0; }  // no protocol is 0
-    const Address& address() const { return address_; }
+    Address address() const {
+      Address address;
+      std::memcpy(&address, address_, sizeof address);
+      return address;
+    }
     uint16_t port() const { return static_cast<uint16_t>(rest_ >> 8); }
     uint8_t proto() const { return static_cast<uint8_t>(rest_); }
     bool operator==(const Endpoint& other) const {
-      return rest_ == other.rest_ && address_ == other.address_;
+      return rest_ == other.rest_ && address() == other.address();
     }
     bool operator<(const Endpoint& other) const {
       if (rest_ != other.rest_) return rest_ < other.rest_;
-      return std::memcmp(&address_, &other.address_, sizeof address_) < 0;
+      return std::memcmp(address_, other.address_, sizeof address_) < 0;
     }
 
    private:
     friend struct Ipv6Family;
-    Address address_;
+    uint32_t address_[4];  // without gaps: both endpoints of a mapping share a cache line
     uint32_t rest_;
   };
 
@@ -105,8 +115,10 @@ struct Ipv6Family {
     return sum;
   }
   static uint64_t hash(const Endpoint& endpoint, uint64_t seed) {
-    const uint64_t* words = endpoint.address_.words;
-    return flow_mix(words[0] ^ seed) ^ words[1] ^ static_cast<uint64_t>(endpoint.rest_) << 32;
+    const Address address = endpoint.address();
+    const uint64_t swapped = seed << 32 | seed >> 32;
+    const uint64_t mixed = fold_multiply(address.words[0] ^ seed, address.words[1] ^ swapped);
+    return fold_multiply(mixed ^ kFlowSeed, endpoint.rest_ ^ ~seed);
   }
   static uint32_t spread(const Address& address) {
     return static_cast<uint32_t>(flow_mix(address.words[0] ^ flow_mix(address.words[1])) >> 32);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -31,17 +32,19 @@ class MappingTable {
   // and a mapping may look idle for that much longer than it was.
   static constexpr uint64_t kUseSpanNs = 500'000'000;
 
+  // What each packet needs comes first, within one cache line.
   struct alignas(64) Mapping {
     Endpoint endpoint[2];
     uint64_t used_ns;
+    // What translating to the other side adds to the complement of a checksum (RFC 1624).
+    uint16_t address_change[2];
+    uint16_t port_change[2];
     uint32_t next[2];  // in the bucket of either side; next[0] also links the free list
     uint32_t older;
     uint32_t newer;
     uint32_t address;  // index of the external address
-    // What translating to the other side adds to the complement of a checksum (RFC 1624).
-    uint16_t address_change[2];
-    uint16_t port_change[2];
   };
+  static_assert(offsetof(Mapping, older) <= 64, "one line per packet");
 
   void init(uint64_t seed) {
     seed_ = seed;
@@ -62,9 +65,7 @@ class MappingTable {
   uint32_t size() const { return size_.load(std::memory_order_relaxed); }
 
   uint32_t bucket(const Endpoint& endpoint) const {
-    uint64_t sum = Family::hash(endpoint, seed_) * 0xd6e8feb86659fd93ULL;
-    sum = (sum ^ sum >> 32) * 0xd6e8feb86659fd93ULL;
-    return static_cast<uint32_t>(sum >> (64 - kBucketBits));
+    return static_cast<uint32_t>(Family::hash(endpoint, seed_) >> (64 - kBucketBits));
   }
   void prefetch_head(Side side, uint32_t bucket) const {
     __builtin_prefetch(&heads_[side][bucket]);

@@ -25,7 +25,7 @@
 
 #include <algorithm>
 
-#include "host/headers.h"
+#include "host/flow_hash.h"
 #include "host/module.h"
 #include "modules/addresses.h"
 #include "modules/geneve.h"

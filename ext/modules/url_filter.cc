@@ -41,6 +41,7 @@
 #include <string>
 #include <string_view>
 
+#include "host/flow_hash.h"
 #include "host/live_table.h"
 #include "modules/http_text.h"
 #include "modules/key_table.h"

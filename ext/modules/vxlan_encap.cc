@@ -15,7 +15,7 @@
 //   "no headroom"      the buffer has no 16 bytes left in front of the packet
 //   "packet too long"  with the headers it would be longer than 65535 bytes
 // Origin: the module of this name in BESS, whose hash is another one; the code is new.
-#include "host/headers.h"
+#include "host/flow_hash.h"
 #include "host/module.h"
 #include "modules/field_value.h"
 

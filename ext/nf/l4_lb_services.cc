@@ -81,7 +81,7 @@ void LbIndex::add(const LbEndpoint& endpoint, uint32_t number) {
       if (slot.number != kNone) add(slot.endpoint, slot.number);
     }
   }
-  size_t at = endpoint.hash();
+  size_t at = endpoint.index_hash();
   while (slots_[at & (slots_.size() - 1)].number != kNone) ++at;
   slots_[at & (slots_.size() - 1)] = {endpoint, number};
   ++size_;
@@ -230,18 +230,18 @@ void LbServices::make_indices() {
   by_endpoint_ = {};
   by_backend_ = {};
   addresses_ = {};
-  any_port_ = any_backend_port_ = false;
+  service_ports_ = backend_ports_ = {};
   for (uint32_t i = 0; i < services_.size(); ++i) {
     const LbEndpoint& endpoint = services_[i].endpoint;
     by_endpoint_.add(endpoint, i);
     if (!has_address(address_only(endpoint))) addresses_.add(address_only(endpoint), i);
-    any_port_ |= endpoint.port() == 0;
+    (endpoint.port() == 0 ? service_ports_.any : service_ports_.own) = true;
   }
   for (uint32_t i = 0; i < kMostBackends; ++i) {
     const LbBackend& backend = backends_[i];
     if (!backend.used || backend.direct) continue;  // which answers by itself
     by_backend_.add(backend.endpoint, i);
-    any_backend_port_ |= backend.endpoint.port() == 0;
+    (backend.endpoint.port() == 0 ? backend_ports_.any : backend_ports_.own) = true;
   }
 }
 

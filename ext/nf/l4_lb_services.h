@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "host/args.h"
-#include "host/headers.h"
+#include "host/flow_hash.h"
 #include "host/status.h"
 #include "modules/flow_table.h"
 
@@ -37,7 +37,12 @@ struct LbEndpoint {
   bool operator==(const LbEndpoint& other) const {
     return rest == other.rest && address[0] == other.address[0] && address[1] == other.address[1];
   }
+  // Where its service's connections go depends on it: alike on every server.
   uint64_t hash() const { return flow_mix(address[0] ^ flow_mix(address[1] ^ rest)); }
+  // A faster one, for tables in memory: only their owner chooses what is in them.
+  uint64_t index_hash() const {
+    return fold_multiply(address[0] ^ kFlowSeed, address[1] ^ (rest * kFlowSeed));
+  }
   LbEndpoint with_port(uint16_t port) const {
     LbEndpoint other = *this;
     other.rest = make_rest(port, proto(), version());
@@ -53,7 +58,7 @@ class LbIndex {
   LbIndex() : slots_(1) {}
   void add(const LbEndpoint& endpoint, uint32_t number);
   uint32_t find(const LbEndpoint& endpoint) const {
-    for (size_t at = endpoint.hash();; ++at) {
+    for (size_t at = endpoint.index_hash();; ++at) {
       const Slot& slot = slots_[at & (slots_.size() - 1)];
       if (slot.number == kNone || slot.endpoint == endpoint) return slot.number;
     }
@@ -114,11 +119,11 @@ class LbServices {
   LbBackend& backend(uint32_t i) const { return backends_[i]; }
   // By the destination of a packet; kNone where it isn't a service's.
   uint32_t find_service(const LbEndpoint& destination) const {
-    return find(by_endpoint_, destination, any_port_);
+    return find(by_endpoint_, destination, service_ports_);
   }
   // By the source of an answer; kNone where it isn't a backend's.
   uint32_t find_backend(const LbEndpoint& source) const {
-    return find(by_backend_, source, any_backend_port_);
+    return find(by_backend_, source, backend_ports_);
   }
   // Whether any service has that address, of which `rest` is only the version.
   bool has_address(const LbEndpoint& address) const { return addresses_.find(address) != kNone; }
@@ -132,9 +137,14 @@ class LbServices {
  private:
   struct Reading;
 
-  static uint32_t find(const LbIndex& index, const LbEndpoint& endpoint, bool any_port) {
-    const uint32_t found = index.find(endpoint);
-    if (found != kNone || !any_port) return found;
+  // Which ports endpoints have: whoever has one kind only is looked up once.
+  struct Ports {
+    bool any = false;  // some have port 0
+    bool own = false;  // some have another
+  };
+  static uint32_t find(const LbIndex& index, const LbEndpoint& endpoint, Ports ports) {
+    const uint32_t found = ports.own ? index.find(endpoint) : kNone;
+    if (found != kNone || !ports.any) return found;
     return index.find(endpoint.with_port(0));
   }
   Status read_service(const Args& args, const std::string& where, Reading& reading) const;
@@ -149,8 +159,8 @@ class LbServices {
   LbIndex by_endpoint_;
   LbIndex by_backend_;
   LbIndex addresses_;
-  bool any_port_ = false;
-  bool any_backend_port_ = false;
+  Ports service_ports_;
+  Ports backend_ports_;
 };
 
 }  // namespace e2

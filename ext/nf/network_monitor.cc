@@ -21,7 +21,7 @@
 #include <atomic>
 #include <map>
 
-#include "host/headers.h"
+#include "host/flow_hash.h"
 #include "host/module.h"
 
 namespace e2 {

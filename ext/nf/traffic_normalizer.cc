@@ -28,7 +28,7 @@
 // ranges each, for 30 seconds.
 // Origin: original to this project, after "Network Intrusion Detection: Evasion, Traffic
 // Normalization, and End-to-End Protocol Semantics" (USENIX Security 2001) and RFC 5722.
-#include "host/headers.h"
+#include "host/flow_hash.h"
 #include "host/module.h"
 
 namespace e2 {

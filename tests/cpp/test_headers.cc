@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "host/headers.h"
+#include "host/flow_hash.h"
 
 namespace {
 

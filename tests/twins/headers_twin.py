@@ -15,6 +15,12 @@ TCP, UDP, SCTP = 6, 17, 132
 MIN_L4 = {TCP: 20, UDP: 8, SCTP: 12, 1: 8, 58: 8}
 MASK64 = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
+PATH_FACTORS = (
+    0xA0761D6478BD642F,
+    0xE7037ED1A0B428DB,
+    0x8EBC6AF09C88C6E3,
+    0x589965CC75374CC3,
+)
 
 
 @dataclass
@@ -141,6 +147,25 @@ def flow_hash(row: Row) -> int:
     if row.ip_version == 4:
         return mix(mix(GOLDEN ^ int.from_bytes(row.src[:4] + row.dst[:4], "little")) ^ tail)
     return _hash_words(row.src + row.dst, tail)
+
+
+def fold_multiply(left: int, right: int) -> int:
+    """Both halves of a product of two 64-bit words, added without carries."""
+    product = left * right
+    return product & MASK64 ^ product >> 64
+
+
+def path_hash(row: Row) -> int:
+    """The hash of the path of an IP packet in a tunnel: over IPv4 that of its flow."""
+    if row.ip_version != 6:
+        return flow_hash(row)
+    key = row.src + row.dst
+    words = [int.from_bytes(key[i : i + 8], "little") for i in range(0, 32, 8)]
+    a, b, c, d = (word ^ factor for word, factor in zip(words, PATH_FACTORS, strict=True))
+    ends = fold_multiply(a, b) ^ fold_multiply(c, d) ^ GOLDEN
+    ports = row.sport.to_bytes(2, "little") + row.dport.to_bytes(2, "little")
+    tail = int.from_bytes(ports + bytes([row.ip_proto, row.ip_version]), "little")
+    return fold_multiply(ends, tail ^ PATH_FACTORS[0])
 
 
 def mac_hash(frame: bytes) -> int:

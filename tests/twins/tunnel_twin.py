@@ -12,7 +12,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from twins.headers_twin import flow_hash, mac_hash, parse, u16
+from twins.headers_twin import mac_hash, parse, path_hash, u16
 
 OPTION_CLASS = 0xFFE2
 PORT = 6081
@@ -72,7 +72,7 @@ def source_port(inner: bytes) -> int:
         return mac_hash(inner) & 0xFFFF | 0xC000
     if _more_fragments(inner):
         row.sport = row.dport = 0
-    return flow_hash(row) & 0xFFFF | 0xC000
+    return path_hash(row) & 0xFFFF | 0xC000
 
 
 def _ip(inner: bytes) -> int:
