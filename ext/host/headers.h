@@ -256,6 +256,23 @@ inline Headers parse_ip_headers(const uint8_t* data, uint32_t len) {
   return h;
 }
 
+// The same for modules that want the fixed IP header alone: behind l3_off, fields may be left at
+// zero.
+inline Headers find_ip(const uint8_t* data, uint32_t len) {
+  Headers h;
+  const uint32_t type_and_version = len < 34 ? 0 : load_be32(data + 12) >> 8;
+  const bool ipv4 = type_and_version == 0x080045;
+  if (ipv4 || ((type_and_version & 0xfffff0) == 0x86dd60 && len >= kEthernetBytes + kIpv6Bytes)) {
+    h.l2_len = kEthernetBytes;
+    h.ether_type = ipv4 ? kEtherIpv4 : kEtherIpv6;
+    h.ip_version = ipv4 ? 4 : 6;
+    h.l3_off = kEthernetBytes;
+  } else {
+    parse_uncommon_headers(data, len, h);
+  }
+  return h;
+}
+
 // Whether a frame in which no IP header was found should have one: it ends too early, or its type
 // says IP.
 inline bool ipv4_is_cut(const Headers& h) { return h.l2_len == 0 || h.ether_type == kEtherIpv4; }

@@ -59,7 +59,7 @@ uint64_t hash_l2(const Packet& packet) {
 template <bool kWithPorts>
 uint64_t hash_ip(const Packet& packet) {
   const uint8_t* data = packet.data();
-  Headers h = kWithPorts ? parse_headers(data, packet.len()) : parse_ip_headers(data, packet.len());
+  Headers h = kWithPorts ? parse_headers(data, packet.len()) : find_ip(data, packet.len());
   if (h.ip_version == 0) return hash_l2(packet);
   const uint8_t* ip = data + h.l3_off;
   uint64_t l4 = 0;

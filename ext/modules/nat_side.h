@@ -116,9 +116,11 @@ class NatSide {
     uint16_t l4_off;
   };
 
-  Endpoint read_endpoint(const uint8_t* data, const Headers& headers, bool forward) const;
-  static void rewrite(uint8_t* data, Spot spot, bool forward,
-                      const typename Table::Mapping& mapping);
+  // Inline, both of them: what they need of headers and endpoints stays in registers.
+  [[gnu::always_inline]] inline Endpoint read_endpoint(const uint8_t* data, const Headers& headers,
+                                                       bool forward) const;
+  [[gnu::always_inline]] static inline void rewrite(uint8_t* data, Spot spot, bool forward,
+                                                    const typename Table::Mapping& mapping);
 
   void forget(uint32_t i) {
     const Endpoint& external = table_[i].endpoint[kExternal];

@@ -37,7 +37,7 @@ class UpdateTtl final : public Module {
 
  private:
   Gate update(Packet& packet) const {
-    Headers h = parse_ip_headers(packet.data(), packet.len());
+    Headers h = find_ip(packet.data(), packet.len());
     uint8_t* ip = packet.data() + h.l3_off;
     if (h.ip_version == 4) {
       if (ip[kTtlAt] <= 1) return drop_gate(expired_);

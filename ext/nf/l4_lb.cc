@@ -69,20 +69,45 @@ Status read_span(const Args& args, const char* name, uint64_t absent, uint64_t& 
 
 bool starts(uint8_t tcp_flags) { return (tcp_flags & (kFin | kSyn | kRst | kAck)) == kSyn; }
 
-// One end of a TCP or UDP packet that is whole; without protocol where it is none.
-LbEndpoint load_end(const uint8_t* data, const Headers& h, bool destination) {
-  LbEndpoint end;
+// What is needed of a packet's headers after they were looked at: 8 bytes that are written at once.
+struct Spot {
+  uint16_t l3_off;
+  uint16_t l4_off;
+  uint8_t ip_version;
+  uint8_t ip_proto;
+  uint8_t tcp_flags;  // of UDP none
+  uint8_t unused;
+};
+inline Spot spot_of(const Headers& h) {
+  const uint8_t flags = h.ip_proto == kProtoTcp ? h.tcp_flags : 0;
+  return {h.l3_off, h.l4_off, h.ip_version, h.ip_proto, flags, 0};
+}
+
+// One end of a TCP or UDP packet that is whole; without protocol where it is none. In registers:
+// what was written in parts could not be read as one yet.
+inline LbEndpoint load_end(const uint8_t* data, const Headers& h, bool destination) {
   const uint8_t* const ip = data + h.l3_off;
+  uint64_t words[2] = {};
   if (h.ip_version == 4) {
-    // A whole word at once: its parts, written one by one, could not be read as one yet.
     uint32_t address;
     std::memcpy(&address, ip + (destination ? 16 : 12), sizeof address);
-    end.address[0] = address;
+    words[0] = address;
   } else {
-    std::memcpy(end.address, ip + (destination ? 24 : 8), 16);
+    std::memcpy(&words[0], ip + (destination ? 24 : 8), 8);
+    std::memcpy(&words[1], ip + (destination ? 32 : 16), 8);
   }
-  end.rest = LbEndpoint::make_rest(destination ? h.dport : h.sport, h.ip_proto, h.ip_version);
-  return end;
+  return {{words[0], words[1]},
+          LbEndpoint::make_rest(destination ? h.dport : h.sport, h.ip_proto, h.ip_version)};
+}
+
+inline void load_key(const uint8_t* data, const Headers& h, FlowKey& key) {
+  key.words[0] = flow_last_word(h);
+  const uint8_t* const ip = data + h.l3_off;
+  if (h.ip_version == 4) {
+    std::memcpy(key.words + 1, ip + 12, 8);
+  } else {
+    std::memcpy(key.words + 1, ip + 8, 32);
+  }
 }
 
 bool has_ports(const Headers& h) {
@@ -91,7 +116,7 @@ bool has_ports(const Headers& h) {
 
 // Writes an end; `address_change` is what its address adds to the complement of a checksum. Port 0
 // leaves the port as it is.
-void rewrite(uint8_t* data, const Headers& h, bool destination, const LbEndpoint& end,
+void rewrite(uint8_t* data, Spot h, bool destination, const LbEndpoint& end,
              uint32_t address_change) {
   uint8_t* const ip = data + h.l3_off;
   uint8_t* const l4 = data + h.l4_off;
@@ -120,8 +145,7 @@ Status L4LB::init(Host&, const Args& args) {
   no_backend_ = add_drop_reason("no backend");
   fragment_ = add_drop_reason("fragment");
   failing_ = add_event("backend_failing", {"backend", "unanswered_syns"});
-  Status status = affinity_.init({}, false, "L4LB");
-  if (status.ok()) status = aging_.init(args, "L4LB", kDefaultTimeoutMs);
+  Status status = aging_.init(args, "L4LB", kDefaultTimeoutMs);
   if (status.ok()) status = services_.read(args["services"].as_list(), "L4LB.services");
   if (!status.ok()) return status;
   syn_failures_ = args["syn_failures"].as_uint();
@@ -144,7 +168,7 @@ void L4LB::process(Context& ctx, Batch& batch, Gate in_gate) {
 }
 
 void L4LB::to_backends(Batch& batch, uint64_t now, Gate* gates) {
-  Headers headers[kMaxBatch];
+  Spot spots[kMaxBatch];
   FlowKey keys[kMaxBatch];
   uint64_t places[kMaxBatch];
   uint32_t services[kMaxBatch];
@@ -165,8 +189,8 @@ void L4LB::to_backends(Batch& batch, uint64_t now, Gate* gates) {
     if (services[i] == LbServices::kNone) continue;
     if (h.ip_version == 6 && ipv6_goes_elsewhere(data, h.l3_off, h.l4_off)) continue;
     ours |= PacketMask{1} << i;
-    headers[i] = h;
-    affinity_.load<false>(data, h, keys[i]);
+    spots[i] = spot_of(h);
+    load_key(data, h, keys[i]);
     places[i] = table_.place(keys[i]);
     table_.prefetch_bucket(places[i]);
   }
@@ -179,7 +203,7 @@ void L4LB::to_backends(Batch& batch, uint64_t now, Gate* gates) {
   for (PacketMask left = ours; left != 0; left &= left - 1) {
     const auto i = static_cast<uint32_t>(__builtin_ctz(left));
     const uint32_t at = found[i];
-    const uint8_t flags = headers[i].ip_proto == kProtoTcp ? headers[i].tcp_flags : 0;
+    const uint8_t flags = spots[i].tcp_flags;
     uint32_t number;
     // A SYN may begin a connection anew.
     if (at != FlowTable::kNone && table_.same(keys[i], at) && aging_.alive(table_[at], now) &&
@@ -198,7 +222,7 @@ void L4LB::to_backends(Batch& batch, uint64_t now, Gate* gates) {
     if (backend.direct) {
       std::memcpy(data, backend.mac, sizeof backend.mac);
     } else {
-      rewrite(data, headers[i], true, backend.endpoint, backend.to_change);
+      rewrite(data, spots[i], true, backend.endpoint, backend.to_change);
     }
     if (starts(flags)) note_syn(number, now);
   }
@@ -275,7 +299,7 @@ void L4LB::to_clients(Batch& batch, Gate* gates) {
       backend.unanswered_syns = 0;
       backend.failing = false;
     }
-    rewrite(data, h, false, backend.virtual_end, backend.from_change);
+    rewrite(data, spot_of(h), false, backend.virtual_end, backend.from_change);
   }
 }
 

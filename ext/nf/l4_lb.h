@@ -36,7 +36,6 @@ class L4LB final : public Module {
   Status find_backend(const Args& args, const std::string& where, LbBackend*& backend) const;
 
   LbServices services_;
-  FlowAffinity affinity_;
   FlowAging aging_;
   FlowTable table_;
   Field<uint64_t> untracked_{};

@@ -76,14 +76,15 @@ void LbIndex::add(const LbEndpoint& endpoint, uint32_t number) {
   if (2 * (size_ + 1) > slots_.size()) {
     std::vector<Slot> old(2 * slots_.size());
     old.swap(slots_);
+    mask_ = slots_.size() - 1;
     size_ = 0;
     for (const Slot& slot : old) {
       if (slot.number != kNone) add(slot.endpoint, slot.number);
     }
   }
   size_t at = endpoint.index_hash();
-  while (slots_[at & (slots_.size() - 1)].number != kNone) ++at;
-  slots_[at & (slots_.size() - 1)] = {endpoint, number};
+  while (slots_[at & mask_].number != kNone) ++at;
+  slots_[at & mask_] = {endpoint, number};
   ++size_;
 }
 

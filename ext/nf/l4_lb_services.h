@@ -58,8 +58,9 @@ class LbIndex {
   LbIndex() : slots_(1) {}
   void add(const LbEndpoint& endpoint, uint32_t number);
   uint32_t find(const LbEndpoint& endpoint) const {
+    const Slot* const slots = slots_.data();
     for (size_t at = endpoint.index_hash();; ++at) {
-      const Slot& slot = slots_[at & (slots_.size() - 1)];
+      const Slot& slot = slots[at & mask_];
       if (slot.number == kNone || slot.endpoint == endpoint) return slot.number;
     }
   }
@@ -70,6 +71,7 @@ class LbIndex {
     uint32_t number = kNone;
   };
   std::vector<Slot> slots_;  // at most half of them are taken
+  size_t mask_ = 0;
   size_t size_ = 0;
 };
 

@@ -109,6 +109,11 @@ TEST_CASE("the short cuts of parse_headers say what the whole parser says") {
     REQUIRE(ip.ip_version == any.ip_version);
     REQUIRE(ip.l3_off == any.l3_off);
     REQUIRE(ip.l3_len == any.l3_len);
+    Headers found = e2::find_ip(exact.get(), len);
+    REQUIRE(found.l2_len == any.l2_len);
+    REQUIRE(found.ether_type == any.ether_type);
+    REQUIRE(found.ip_version == any.ip_version);
+    REQUIRE(found.l3_off == any.l3_off);
     if (any.ip_version != 0) {
       e2::FiveTuple key;
       e2::flow_key(exact.get(), any, key);
