@@ -31,8 +31,9 @@ A YAML file (section 4.1.1 of the dissertation)::
     workers: 1                    # cores that encrypt and decrypt
     flows: 65536                  # that the provider's NAT may have at a time
 
-Relative paths are from the file's folder. Frames that aren't IP, and neighbour discovery, pass
-between inside and outside untouched, as if the gateway were a cable.
+Relative paths are from the file's folder. A key that `rotate` has put in place of the one that is
+written here counts until the description changes. Frames that aren't IP, and neighbour discovery,
+pass between inside and outside untouched, as if the gateway were a cable.
 """
 
 from __future__ import annotations
@@ -42,19 +43,29 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from bess_plugins.sources import SourceError, read_document, read_source, validate
 
 __all__ = [
     "Gateway",
+    "InForce",
     "Key",
     "PoolPrefix",
     "Provider",
     "Side",
     "SiteError",
     "Tunnel",
+    "beside",
+    "in_force_file",
     "load",
+    "load_in_force",
     "loads",
 ]
 
@@ -158,6 +169,19 @@ class Key(BaseModel):
     epoch: int = Field(default=0, ge=0, le=255)
 
 
+class InForce(BaseModel):
+    """The key that is used ``instead`` of a description's, and older ones whose packets are taken.
+
+    In a file beside the maps, so that a daemon that is restarted does not go back to the old key.
+    """
+
+    model_config = _CONFIG
+
+    instead: Key
+    key: Key
+    accept: tuple[Key, ...] = ()
+
+
 class PoolPrefix(BaseModel):
     """Addresses that the provider may write; with ``nat``, ports beside them."""
 
@@ -224,8 +248,32 @@ def loads(text: str, file: str = "<gateway>", folder: Path = Path()) -> Gateway:
 
 
 def load(path: Path) -> Gateway:
-    """Read a description from a file."""
-    return loads(read_source(path, SiteError), str(path), path.absolute().parent)
+    """Read a description from a file, with the key that is in force."""
+    described = loads(read_source(path, SiteError), str(path), path.absolute().parent)
+    found = load_in_force(described)
+    if found is None or found.instead != described.key:
+        return described  # whoever wrote another key there knows of it
+    others = tuple(key for key in described.accept if key not in (found.key, *found.accept))
+    return described.model_copy(update={"key": found.key, "accept": (*found.accept, *others)})
+
+
+def load_in_force(gateway: Gateway) -> InForce | None:
+    """Which key is used instead of the description's, if there is such a file."""
+    path = in_force_file(gateway)
+    if not path.exists():
+        return None
+    document: Any = read_document(read_source(path, SiteError), str(path), "a key", SiteError)
+    return validate(InForce, document, str(path), SiteError)
+
+
+def beside(gateway: Gateway, ending: str) -> Path:
+    """A file that belongs to a gateway's maps."""
+    return gateway.maps.with_name(gateway.maps.name + ending)
+
+
+def in_force_file(gateway: Gateway) -> Path:
+    """Where a key is that is used instead of the description's."""
+    return beside(gateway, ".key")
 
 
 def _within(gateway: Gateway, folder: Path) -> Gateway:

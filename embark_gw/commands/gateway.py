@@ -20,19 +20,33 @@ from bess_plugins.command_line import JsonFlag, MetricsAddress
 from bess_plugins.metrics import MetricsError, serving
 from embark_gw import site
 from embark_gw.commands.common import SitePath, one_line_errors
-from embark_gw.gateway import GatewayError, Status, rotate, status_of
+from embark_gw.gateway import GatewayError, Status, status_of
 from embark_gw.journal import Swap
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
 from embark_gw.provider.expand import ExpansionError
 from embark_gw.rules.document import read_document
-from embark_gw.updates import make_swap, update_rules
+from embark_gw.updates import SwapResult, make_swap, rotate, update_rules
 
 __all__ = ["app"]
 
 app = typer.Typer()
 log = logging.getLogger("embark_gw")
 DEFAULT_MODULE = "embark_firewall"
+NatOption = Annotated[
+    list[str] | None,
+    typer.Option("--nat", metavar="MODULE", help="The provider's NATs; may be repeated."),
+]
+SettleOption = Annotated[
+    float,
+    typer.Option(
+        "--settle",
+        metavar="SECONDS",
+        min=0,
+        max=2,
+        help="The longest that a packet is on its way between gateway and provider.",
+    ),
+]
 
 
 @app.command("run", epilog="Example: embark-gw run gateway.yaml --metrics 9100")
@@ -113,17 +127,49 @@ def rotate_command(
             "--drain", metavar="SECONDS", min=0, help="Take the old key's packets so long."
         ),
     ] = 5.0,
+    provider: Annotated[
+        str,
+        typer.Option(
+            "--provider", metavar="ADDRESS", help="Of the provider's daemon, where it has a NAT."
+        ),
+    ] = "",
+    nats: NatOption = None,
+    settle: SettleOption = Swap.settle_s,
+    told: Annotated[
+        bool,
+        typer.Option(
+            "--told", help="Whoever writes addresses of the pool is told by other means, or nobody."
+        ),
+    ] = False,
 ) -> None:
-    """Go over to another key while traffic flows; then put it into the description.
+    """Go over to another key while traffic flows; it is used from now on, also after a restart.
 
-    Packets on their way with the old key are still decrypted. Addresses of the pool have other
-    encryptions under another key: tell the provider first.
+    Packets on their way with the old key are still decrypted. Addresses of the pool, and where NATs
+    have them from, change at the provider at the same time: packets wait in the gateway meanwhile.
     """
     with one_line_errors(GatewayError, BessError):
         gateway = site.load(path)
-        with Client(gateway.daemon) as client:
-            rotate(client, gateway, site.Key(file=key.absolute(), epoch=epoch), drain_s=drain)
+        done = rotate(
+            gateway,
+            site.Key(file=key.absolute(), epoch=epoch),
+            drain_s=drain,
+            provider=provider,
+            nats=nats or [],
+            settle_s=settle,
+            told=told,
+        )
     typer.echo(f"epoch {epoch} is in use; write 'key: {{file: {key}, epoch: {epoch}}}' into {path}")
+    if provider:
+        _tell_swap(done)
+
+
+def _tell_swap(done: SwapResult) -> None:
+    typer.echo(
+        f"packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} translations of NATs went "
+        "over" + (f", {done.ended} had ended" if done.ended else "")
+    )
+    for old, new in done.moved.items():
+        typer.echo(f"{old} of the pool is {new} now")
 
 
 @app.command(
@@ -146,20 +192,8 @@ def update_command(
         list[str] | None,
         typer.Option("--firewall", metavar="MODULE", help="Its MetadataMatch; may be repeated."),
     ] = None,
-    nats: Annotated[
-        list[str] | None,
-        typer.Option("--nat", metavar="MODULE", help="Its NATs; may be repeated."),
-    ] = None,
-    settle: Annotated[
-        float,
-        typer.Option(
-            "--settle",
-            metavar="SECONDS",
-            min=0,
-            max=2,
-            help="The longest that a packet is on its way between gateway and provider.",
-        ),
-    ] = Swap.settle_s,
+    nats: NatOption = None,
+    settle: SettleOption = Swap.settle_s,
 ) -> None:
     """Go over to other rules while traffic flows: rules, NATs and gateway change as one.
 
@@ -173,7 +207,5 @@ def update_command(
             provider, maps, document, firewalls or [DEFAULT_MODULE], nats or [], settle
         )
         done = update_rules(gateway, made)
-    typer.echo(
-        f"{rules}: in use; packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} "
-        f"translations of NATs went over" + (f", {done.ended} had ended" if done.ended else "")
-    )
+    typer.echo(f"{rules}: in use")
+    _tell_swap(done)

@@ -28,9 +28,9 @@
 //
 // A seal, which PayloadSeal leaves in the attribute "embark_seal" for PrefixMatchEncrypt, and
 // PrefixMatchDecrypt for PayloadOpen: 1 if there is one, epoch, how many bytes of the body are
-// clear (2), nonce (12), tag of the payload and of the 4 bytes before (16, GCM). With kFlagBound the
-// option's tag is of it, too, so that no other payload may stand behind that header. Without, a cache
-// may send a payload that it has stored on another connection.
+// clear (2), nonce (12), tag of the payload and of the 4 bytes before (16, GCM). With kFlagBound
+// the option's tag is of it, too, so that no other payload may stand behind that header. Without, a
+// cache may send a payload that it has stored on another connection.
 #pragma once
 
 #include <cstddef>

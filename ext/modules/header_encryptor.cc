@@ -221,8 +221,8 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
   uint8_t* const kept = group.seals[group.count];
   std::memcpy(kept, &seal, sizeof seal);
   item.seal = kept;
-  item.shape.flags = static_cast<uint8_t>((item.shape.flags & ~kFlagSealed) | kFlagSealedHere |
-                                          frame_.bound);
+  item.shape.flags =
+      static_cast<uint8_t>((item.shape.flags & ~kFlagSealed) | kFlagSealedHere | frame_.bound);
 }
 
 [[gnu::noinline]] Refusal HeaderEncryptor::prepare_any(Packet& packet, const uint8_t* seal,
@@ -266,9 +266,8 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
   item.shape.len = body.len;
   item.seal = seal;
   item.shape.kind = body.kind;
-  item.shape.flags =
-      static_cast<uint8_t>((sealed ? kFlagSealed | frame_.bound : 0) |
-                           (body.fragment ? kFlagFragment : 0));
+  item.shape.flags = static_cast<uint8_t>((sealed ? kFlagSealed | frame_.bound : 0) |
+                                          (body.fragment ? kFlagFragment : 0));
   item.shape.protocol = body.protocol;
   item.shape.traffic_class = ipv6 ? static_cast<uint8_t>(load_be16(ip) >> 4) : ip[1];
   item.shape.hop_limit = ipv6 ? ip[7] : ip[8];

@@ -32,7 +32,7 @@ struct EncryptPlan {
 };
 
 struct EncryptFrame {
-  uint8_t bound = 0;  // kFlagBound where seals are of their header only
+  uint8_t bound = 0;      // kFlagBound where seals are of their header only
   uint8_t macs[12] = {};  // destination first
   uint32_t mtu = 0;       // bytes of an IPv6 packet
 };

@@ -13,8 +13,8 @@
 // TCP, UDP and ICMP queries stays as it is; put a PayloadSeal before this module to seal it too.
 // All fragments of a datagram are encrypted as one flow without ports.
 //
-// With `bound_seals` a seal opens behind its own header only. Without, whoever is on the way may put
-// a sealed payload behind another header, as a cache has to.
+// With `bound_seals` a seal opens behind its own header only. Without, whoever is on the way may
+// put a sealed payload behind another header, as a cache has to.
 //
 // Packets from and to `pool`, addresses that the provider may write, get encryptions that are the
 // same in all flows; with `nat` the port on their side stays as it is.

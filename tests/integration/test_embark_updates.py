@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from bess_plugins.client import BessError, Client
-from embark_gw import updates
+from embark_gw import quiet, updates
 from embark_gw.gateway import GatewayError
 from embark_gw.journal import Journal, Phase, Swap, journal_of, owned, staged_maps, to_hex
 from embark_gw.keeper import Keeper
@@ -434,7 +434,7 @@ def test_what_is_refused_before_anything_changes(state: State, tmp_path: Path) -
 
 def test_a_provider_that_never_rests(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else's packets: it can't be known when the last of the gateway's is through."""
-    monkeypatch.setattr(updates, "_MOST_S", 0.3)
+    monkeypatch.setattr(quiet, "_MOST_S", 0.3)
     lab = state.lab
     with Client(lab.theirs.address) as theirs:
         theirs.create_module("Source", "noise")
