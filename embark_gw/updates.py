@@ -128,8 +128,8 @@ def rotate(
 
     Packets of the old key are taken back for ``drain_s`` more. A provider whose NATs write
     addresses of the pool, which have other encryptions then, is told of them and of its mappings'
-    new endpoints; ``told`` says that somebody has told it. Where two gateways share the key, `accept`
-    comes first on both.
+    new endpoints; ``told`` says that somebody has told it. Where two gateways share the key,
+    `accept` comes first on both.
     """
     if key.epoch in {known.epoch for known in gateway.keys if known != key or key == gateway.key}:
         raise GatewayError(f"epoch {key.epoch} is in use; give the new key another number")
