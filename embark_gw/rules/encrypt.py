@@ -195,6 +195,11 @@ def _value(name: FieldName, rule: Rule) -> Ranges | None:
     return None if name in ADDRESS_FIELDS and value == ANY_ADDRESS else value
 
 
+def _any_port(name: FieldName, value: Ranges) -> bool:
+    """Whether it only asks for ports, which addresses from :: to ::ffff don't."""
+    return name in PORT_FIELDS and value == ANY_PORT
+
+
 class _Domain:
     """What one map is about: the values of a field, or of two that share prefixes."""
 
@@ -209,8 +214,7 @@ class _Domain:
         self.bits = BITS[names[0]]
         found = dict.fromkeys(value for name in names for value in _values(name, rules))
         # Having ports tells nothing of them; a NAT's, which stay in clear, are among them as well.
-        found.pop(ANY_PORT, None)
-        values = list(found)
+        values = [value for value in found if not _any_port(names[0], value)]
         texts = [f"{'+'.join(names)} {ranges.text(value)}".encode() for value in values]
         numbers = keys.names_of(texts)
         pairs = [pair for value in values for pair in value]
@@ -261,12 +265,11 @@ class _Field:
         self._name = name
         self.domain = domain
         values = _values(name, rules)
-        found = sorted(
-            (value for value in values if value != ANY_PORT), key=domain.runs.__getitem__
-        )
+        found = [value for value in values if not _any_port(name, value)]
+        found.sort(key=domain.runs.__getitem__)
         self.sets = [self._texts(domain.runs[value]) for value in found]
         self._index = {value: number for number, value in enumerate(found)}
-        if ANY_PORT in values:
+        if len(found) < len(values):
             self._index[ANY_PORT] = len(self.sets)
             self.sets.append(list(ANY_PORT))
 
