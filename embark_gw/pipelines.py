@@ -174,6 +174,7 @@ class _Drawing:
                 "src_mac": provider.mac,
                 "dst_mac": provider.peer,
                 "sealed_payload": gateway.sealed,
+                "bound_seals": gateway.bound,
                 **({"returns": _returns(gateway)} if _has_nat(gateway) else {}),
             },
         )

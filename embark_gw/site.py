@@ -28,6 +28,7 @@ A YAML file (section 4.1.1 of the dissertation)::
     pool:                         # addresses that the provider writes
       - {prefix: 203.0.113.0/28, nat: true}
     sealed: true                  # whether payloads are encrypted, too
+    bound: true                   # each for its own header only, which a cache can't do with
     workers: 1                    # cores that encrypt and decrypt
     flows: 65536                  # that the provider's NAT may have at a time
 
@@ -205,6 +206,7 @@ class Gateway(BaseModel):
     maps: Path
     pool: tuple[PoolPrefix, ...] = ()
     sealed: bool = True
+    bound: bool = True
     workers: int = Field(default=1, ge=1, le=32)
     flows: int = Field(default=65536, ge=1, le=1 << 22)
 
