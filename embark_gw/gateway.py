@@ -16,7 +16,7 @@ from pathlib import Path
 from bess_plugins.client import BessError, Client
 from bess_plugins.pb import e2_counters_pb2 as counters_pb
 from embark_gw.pipelines import Graph, decrypt_args, encrypt_args
-from embark_gw.site import Gateway
+from embark_gw.site import Gateway, Way
 
 __all__ = [
     "GatewayError",
@@ -29,6 +29,7 @@ __all__ = [
     "status_of",
     "update_receiving",
     "update_sending",
+    "update_way",
 ]
 
 
@@ -126,7 +127,7 @@ def status_of(found: counters_pb.Counters) -> Status:
     return Status(
         received={port.name: port.inc.packets for port in found.ports},
         sent={port.name: port.out.packets for port in found.ports},
-        encrypted=crossed.get("encrypt", 0),
+        encrypted=crossed.get("encrypt", 0) + crossed.get("encrypt_backup", 0),
         decrypted=crossed.get("open", crossed.get("decrypt", 0)),
         drops={
             (module.name, reason): count
@@ -159,9 +160,16 @@ def update_receiving(client: Client, gateway: Gateway) -> None:
 
 def update_sending(client: Client, gateway: Gateway, maps: Path | None = None) -> None:
     """Encrypt by the description's key and pool from now on, and by its maps or others."""
+    for way in gateway.provider.ways:
+        update_way(client, gateway, way, maps)
+
+
+def update_way(client: Client, gateway: Gateway, way: Way, maps: Path | None = None) -> None:
+    """Encrypt so what goes to one of the provider's chains."""
     args = {**encrypt_args(gateway), "maps_file": str(maps or gateway.maps)}
+    seal, encrypt = "seal" + way.ending, "encrypt" + way.ending
     if gateway.sealed:
-        with refusals("seal"):
-            client.run_module_command("seal", "update", "PayloadSealArg", {"key": args["key"]})
-    with refusals("encrypt"):
-        client.run_module_command("encrypt", "update", "PrefixMatchEncryptCommandUpdateArg", args)
+        with refusals(seal):
+            client.run_module_command(seal, "update", "PayloadSealArg", {"key": args["key"]})
+    with refusals(encrypt):
+        client.run_module_command(encrypt, "update", "PrefixMatchEncryptCommandUpdateArg", args)

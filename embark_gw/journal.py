@@ -67,8 +67,8 @@ class Swap:
     that the provider writes, as rules come with them. ``settle_s`` is the longest that a packet is
     on its way between gateway and provider, in seconds. No ``maps``: they stay. No ``key``: it
     stays; else packets of the one ``instead`` of which it comes, by its epoch, are taken for
-    ``drain_s`` more. No ``provider``: it has
-    nothing that depends on either.
+    ``drain_s`` more. A ``way``: only flows that begin from now on change, and go that way. No
+    ``provider``: it has nothing that depends on either.
     """
 
     provider: str = ""
@@ -82,6 +82,7 @@ class Swap:
     key: dict[str, Any] | None = None
     instead: int = 0
     drain_s: float = 0.0
+    way: int | None = None
 
     @property
     def new_key(self) -> Key | None:

@@ -83,6 +83,11 @@ class Middleboxes:
             self._configure(name, config)
         self._translate({new: old for old, new in journal.moved.items()}, plan)
 
+    def configure_firewalls(self) -> None:
+        """Give the firewalls their new rules, and nobody else anything."""
+        for name in self._swap.firewalls:
+            self._configure(name, self._swap.config)
+
     def _refusals(self) -> AbstractContextManager[None]:
         return refusals(f"provider at {self._swap.provider}")
 

@@ -22,6 +22,10 @@ A YAML file (section 4.1.1 of the dissertation)::
         local: 192.0.2.1          # IPv4 or IPv6
         remote: 192.0.2.2
         vni: 7
+      backup:                     # other middleboxes, for flows that begin after a change of rules
+        vni: 8                    # which packets are for them; without a tunnel by `peer`
+        flows: 262144             # to remember
+        idle_s: 120               # after which a flow has ended
     key: {file: site.key, epoch: 1}
     accept: []                    # older keys whose packets may still come back
     maps: site.maps               # of `embark-gw encrypt-rules`
@@ -42,7 +46,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -55,6 +59,7 @@ from pydantic import (
 from bess_plugins.sources import SourceError, read_document, read_source, validate
 
 __all__ = [
+    "Backup",
     "Gateway",
     "InForce",
     "Key",
@@ -63,11 +68,14 @@ __all__ = [
     "Side",
     "SiteError",
     "Tunnel",
+    "Way",
     "beside",
     "in_force_file",
     "load",
     "load_in_force",
     "loads",
+    "way_file",
+    "way_of_new_flows",
 ]
 
 _CONFIG = ConfigDict(extra="forbid", frozen=True)
@@ -154,11 +162,54 @@ class Tunnel(BaseModel):
         return _GENEVE_BYTES + _IP_BYTES[self.version]
 
 
+class Way(NamedTuple):
+    """How packets get to a chain of middleboxes; modules of it have names with this ending."""
+
+    ending: str
+    peer: str
+    tunnel: Tunnel | None
+
+
+class Backup(BaseModel):
+    """The provider's second chain of middleboxes, which has other rules while flows end."""
+
+    model_config = _CONFIG
+
+    peer: Mac | None = None
+    vni: int | None = Field(default=None, ge=0, lt=1 << 24)
+    flows: int = Field(default=1 << 18, ge=1, le=1 << 21)
+    idle_s: int = Field(default=120, ge=1, le=86400)
+
+
 class Provider(Side):
     """The provider's side."""
 
     mtu: int = Field(default=1500, ge=_LEAST_MTU, le=65535)
     tunnel: Tunnel | None = None
+    backup: Backup | None = None
+
+    @model_validator(mode="after")
+    def _two_ways(self) -> Provider:
+        if self.backup is None:
+            return self
+        if self.tunnel is not None and self.backup.vni in (None, self.tunnel.vni):
+            raise ValueError(f"backup.vni must be there, and another one than {self.tunnel.vni}")
+        if self.tunnel is None and self.backup.vni is not None:
+            raise ValueError("backup.vni needs a tunnel; without one backup.peer tells the ways")
+        if self.tunnel is None and self.backup.peer in (None, self.peer):
+            raise ValueError(f"backup.peer must be there, and another one than {self.peer}")
+        return self
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """To the middleboxes, and to the backup where there is one."""
+        main = Way("", self.peer, self.tunnel)
+        if self.backup is None:
+            return (main,)
+        tunnel = self.tunnel
+        if tunnel is not None:
+            tunnel = tunnel.model_copy(update={"vni": self.backup.vni})
+        return (main, Way("_backup", self.backup.peer or self.peer, tunnel))
 
 
 class Key(BaseModel):
@@ -271,6 +322,18 @@ def load_in_force(gateway: Gateway) -> InForce | None:
 def beside(gateway: Gateway, ending: str) -> Path:
     """A file that belongs to a gateway's maps."""
     return gateway.maps.with_name(gateway.maps.name + ending)
+
+
+def way_file(gateway: Gateway) -> Path:
+    """Where it is which of `Provider.ways` new flows take, by number."""
+    return beside(gateway, ".way")
+
+
+def way_of_new_flows(gateway: Gateway) -> int:
+    """Where flows go that begin now; 0 where there is one way, or rules never changed."""
+    if gateway.provider.backup is None or not way_file(gateway).exists():
+        return 0
+    return 1 if read_source(way_file(gateway), SiteError).strip() == "1" else 0
 
 
 def in_force_file(gateway: Gateway) -> Path:

@@ -52,11 +52,12 @@ from embark_gw.journal import (
     unstage,
 )
 from embark_gw.middleboxes import Middleboxes, pool_of
+from embark_gw.per_flow import PerFlowUpdate, check_free
 from embark_gw.pipelines import encrypt_args
 from embark_gw.provider.metadata_match import config_of
 from embark_gw.quiet import until_quiet
 from embark_gw.rules.document import EncryptedRules
-from embark_gw.site import Gateway, Key
+from embark_gw.site import Gateway, Key, way_of_new_flows
 
 __all__ = ["SwapResult", "finish_swap", "make_swap", "release", "rotate", "update_rules"]
 
@@ -69,6 +70,7 @@ class SwapResult:
 
     ``moved`` are addresses of the pool that have other encryptions now, the old ones first.
     ``taken_back``: what was before is in force, as an update that was under way had failed.
+    ``kept`` flows stay with the old rules until they end, where the provider has a backup.
     """
 
     held_s: float
@@ -76,6 +78,7 @@ class SwapResult:
     ended: int
     moved: dict[str, str]
     taken_back: bool = False
+    kept: int = 0
 
 
 def make_swap(
@@ -85,6 +88,7 @@ def make_swap(
     firewalls: Sequence[str],
     nats: Sequence[str],
     settle_s: float = Swap.settle_s,
+    way: int | None = None,
 ) -> Swap:
     """To encrypted rules and their maps; `ExpansionError` where a classifier can't have them."""
     config = to_hex(config_of(document, _MOST_RULES))
@@ -98,6 +102,7 @@ def make_swap(
         firewalls=[*firewalls],
         nats=[*nats],
         settle_s=settle_s,
+        way=way,
     )
 
 
@@ -157,7 +162,7 @@ def finish_swap(gateway: Gateway) -> SwapResult | None:
         return None
     with owned(gateway) as mine:
         left = _read(gateway) if mine else None
-        return None if left is None else _Update(gateway, left).go_on()
+        return None if left is None else _finish(gateway, left)
 
 
 def release(gateway: Gateway) -> bool:
@@ -178,7 +183,7 @@ def _alone(gateway: Gateway) -> Iterator[None]:
         if not mine:
             raise GatewayError("another change of the rules or the key is under way")
         if (left := _read(gateway)) is not None:
-            _Update(gateway, left).go_on()
+            _finish(gateway, left)
             if left.swap.key is not None:
                 raise GatewayError(
                     "an earlier change of the key was left over, and is finished now; try again"
@@ -187,9 +192,17 @@ def _alone(gateway: Gateway) -> Iterator[None]:
 
 
 def _start(gateway: Gateway, swap: Swap) -> SwapResult:
-    journal = _Update(gateway, Journal(swap, Phase.HOLD)).prepare()
+    journal = Journal(swap, Phase.HOLD)
+    per_flow = swap.way is not None
+    journal = (PerFlowUpdate if per_flow else _Update)(gateway, journal).prepare()
     journal.write(gateway)
-    return _Update(gateway, journal).go_on()
+    return _finish(gateway, journal)
+
+
+def _finish(gateway: Gateway, journal: Journal) -> SwapResult:
+    if journal.swap.way is None:
+        return _Update(gateway, journal).go_on()
+    return SwapResult(0.0, 0, 0, {}, kept=PerFlowUpdate(gateway, journal).go_on())
 
 
 def _read(gateway: Gateway) -> Journal | None:
@@ -246,6 +259,8 @@ class _Update:
     def prepare(self) -> Journal:
         """What is to be done; `GatewayError` for what would be refused."""
         with self._daemons() as (ours, theirs):
+            if self._old.provider.backup is not None:
+                check_free(ours, way_of_new_flows(self._old))
             moved = self._moved(ours)
             if theirs is None:
                 return self._journal

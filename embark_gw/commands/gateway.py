@@ -24,6 +24,7 @@ from embark_gw.gateway import GatewayError, Status, status_of
 from embark_gw.journal import Swap
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
+from embark_gw.per_flow import flows_of
 from embark_gw.provider.expand import ExpansionError
 from embark_gw.rules.document import read_document
 from embark_gw.updates import SwapResult, make_swap, rotate, update_rules
@@ -78,8 +79,10 @@ def status_command(path: SitePath, as_json: JsonFlag = False) -> None:
         gateway = site.load(path)
         with Client(gateway.daemon) as client:
             status = status_of(client.counters())
+            flows = None if gateway.provider.backup is None else flows_of(client)
     if as_json:
-        typer.echo(json.dumps(_plain(status), indent=2))
+        more = {} if flows is None else {"flows": {"all": flows.flows, "old_rules": flows.left}}
+        typer.echo(json.dumps(_plain(status) | more, indent=2))
         return
     console = Console()
     table = Table(title="Sides", title_justify="left", header_style="bold")
@@ -90,6 +93,8 @@ def status_command(path: SitePath, as_json: JsonFlag = False) -> None:
         table.add_row(side, f"{count:,}", f"{status.sent[side]:,}")
     console.print(table)
     console.print(f"{status.encrypted:,} encrypted, {status.decrypted:,} decrypted")
+    if flows is not None:
+        console.print(f"{flows.flows:,} flows, {flows.left:,} of them under the rules before")
     if status.drops:
         drops = Table(title="Drops", title_justify="left", header_style="bold")
         drops.add_column("at")
@@ -194,18 +199,49 @@ def update_command(
     ] = None,
     nats: NatOption = None,
     settle: SettleOption = Swap.settle_s,
+    backup_firewalls: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backup-firewall",
+            metavar="MODULE",
+            help="The MetadataMatch of the provider's backup; may be repeated.",
+        ),
+    ] = None,
+    backup_provider: Annotated[
+        str,
+        typer.Option(
+            "--backup-provider", metavar="ADDRESS", help="Of the backup's daemon, if it is another."
+        ),
+    ] = "",
 ) -> None:
     """Go over to other rules while traffic flows: rules, NATs and gateway change as one.
 
     Packets wait in the gateway meanwhile; none is classified by new rules with an old encryption.
+    Where the description has a backup, none waits: flows keep the rules that they began under, and
+    those that begin get the new ones, by turns in the provider's middleboxes and in its backup.
     The maps then take the place of those that the description names.
     """
     with one_line_errors(GatewayError, BessError, ExpansionError, OSError):
         gateway = site.load(path)
         document = read_document(rules)
-        made = make_swap(
-            provider, maps, document, firewalls or [DEFAULT_MODULE], nats or [], settle
-        )
+        if gateway.provider.backup is None:
+            if backup_firewalls or backup_provider:
+                raise GatewayError(f"{path}: has no provider.backup")
+            made = make_swap(
+                provider, maps, document, firewalls or [DEFAULT_MODULE], nats or [], settle
+            )
+        else:
+            if not backup_firewalls:
+                raise GatewayError("the provider has a backup; name its --backup-firewall")
+            if nats:
+                raise GatewayError("with a backup flows keep their encryption; leave --nat out")
+            way = 1 - site.way_of_new_flows(gateway)
+            where = (provider, backup_provider or provider)[way]
+            names = (firewalls or [DEFAULT_MODULE], backup_firewalls)[way]
+            made = make_swap(where, maps, document, names, [], settle, way)
         done = update_rules(gateway, made)
     typer.echo(f"{rules}: in use")
-    _tell_swap(done)
+    if made.way is None:
+        _tell_swap(done)
+    else:
+        typer.echo(f"{done.kept} flows keep the rules before until they end; no packet waited")

@@ -320,7 +320,9 @@ UPDATE = "update-rules gateway.yaml --provider 127.0.0.1:1 --maps {} --rules {}"
         ("run gateway.yaml", "no daemon at 127.0.0.1:1"),
         ("rotate gateway.yaml none.key --epoch 2", "none.key: No such file"),
         ("rotate gateway.yaml site.key --epoch 1", "epoch 1 is in use"),
-        ("rotate gateway.yaml site.key --epoch 2", "no daemon at 127.0.0.1:1"),
+        ("rotate gateway.yaml site.key --epoch 2", "name its daemon by --provider"),
+        ("rotate gateway.yaml site.key --epoch 2 --told", "no daemon at 127.0.0.1:1"),
+        (UPDATE.format("site.maps", "site.json") + " --backup-firewall b", "no provider.backup"),
         (UPDATE.format("none", "site.json"), "none: No such file"),
         (UPDATE.format("site.maps", "none"), "none"),
         (UPDATE.format("site.maps", "site.json"), "no daemon at 127.0.0.1:1"),
@@ -341,13 +343,14 @@ def test_commands_say_what_is_wrong_in_a_line(
 
 def test_a_key_is_not_changed_during_an_update(folder: Path, client: Client) -> None:
     gateway = load(folder / "gateway.yaml")
+    words = ("rotate", folder / "gateway.yaml", folder / "site.key", "--epoch", 2, "--told")
     with owned(gateway) as mine:
         assert mine
-        done = invoke("rotate", folder / "gateway.yaml", folder / "site.key", "--epoch", 2)
-    assert done.exit_code == 1 and "an update of the rules is under way" in done.output
+        done = invoke(*words)
+    assert done.exit_code == 1 and "another change of the rules or the key" in done.output
     journal_of(gateway).touch()
-    done = invoke("rotate", folder / "gateway.yaml", folder / "site.key", "--epoch", 2)
-    assert done.exit_code == 1 and "an update of the rules is under way" in done.output
+    done = invoke(*words)
+    assert done.exit_code == 1 and ".swap can't be read" in done.output
 
 
 def test_a_description_that_is_wrong_is_told_with_its_line(folder: Path) -> None:
