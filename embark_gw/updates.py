@@ -188,6 +188,7 @@ def _alone(gateway: Gateway) -> Iterator[None]:
                 raise GatewayError(
                     "an earlier change of the key was left over, and is finished now; try again"
                 )
+        unstage(gateway)  # of an update that was killed before it began
         yield
 
 
@@ -348,7 +349,8 @@ class _Update:
         if self._journal.swap.key is not None:
             update_receiving(ours, self._new)
         update_sending(ours, self._new, self._maps)
-        put_in_place(self._old)
+        if self._journal.swap.maps:
+            put_in_place(self._old)
         if self._journal.swap.key is None:
             self._let_go(ours)
             return

@@ -17,7 +17,7 @@ import pytest
 from bess_plugins.client import Client
 from embark_gw import updates
 from embark_gw.gateway import GatewayError
-from embark_gw.journal import Journal, Phase, journal_of
+from embark_gw.journal import Journal, Phase, journal_of, stage
 from embark_gw.keeper import Keeper
 from embark_gw.middleboxes import pool_of
 from embark_gw.site import Key
@@ -187,14 +187,23 @@ def test_a_daemon_that_is_restarted_has_the_key_in_force(
         got = lab.pass_through(packet(1))
         assert got is not None and read(got)[0] == EXTERNAL
         assert lab.cable.seen[-1][59] == key.epoch
-        agree_pool = lab.gateway.key
-        assert agree_pool == key
+        assert lab.gateway.key == key
         # Once the description has it, nothing else says so.
         text = lab.site.read_text(encoding="utf-8")
         other = new_key(lab)
         written = text.replace("site.key, epoch: 1", f"{other.file}, epoch: {other.epoch}")
         lab.site.write_text(written, encoding="utf-8")
         assert lab.gateway.key == other
+
+
+def test_maps_that_a_killed_update_left(lab: Lab) -> None:
+    """Before it began: they are nobody's."""
+    maps = lab.gateway.maps.read_bytes()
+    stage(lab.gateway, lab.encrypt("other", OPEN).maps)
+    change(lab, new_key(lab))
+    agree(lab)
+    assert lab.gateway.maps.read_bytes() == maps
+    assert lab.pass_through(packet(1)) is not None
 
 
 def test_what_is_refused_before_anything_changes(lab: Lab) -> None:
