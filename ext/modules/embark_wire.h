@@ -220,9 +220,9 @@ static_assert(sizeof(Seal) == kSealBytes, "as it is sent");
 // protocol, and as much of a seal's tag as has room there.
 constexpr size_t kNamedBytes = 3;
 constexpr size_t kBoundTagBytes = kCcmMaxAad - kNamedBytes;
-inline void set_named(CcmBatch& batch, size_t i, uint64_t named, const uint8_t* bound_seal) {
+inline void set_named(CcmBatch& batch, size_t i, uint64_t bytes, const uint8_t* bound_seal) {
   if (bound_seal == nullptr) {
-    batch.set_aad(i, named, kNamedBytes);
+    batch.set_aad(i, bytes, kNamedBytes);
     return;
   }
   const uint8_t* const tag = bound_seal + offsetof(Seal, tag);
@@ -230,7 +230,7 @@ inline void set_named(CcmBatch& batch, size_t i, uint64_t named, const uint8_t* 
   uint64_t rest;
   std::memcpy(&first, tag, kBoundTagBytes - sizeof rest);
   std::memcpy(&rest, tag + kBoundTagBytes - sizeof rest, sizeof rest);
-  batch.set_aad(i, named | first << 8 * kNamedBytes, kCcmMaxAad, rest);
+  batch.set_aad(i, bytes | first << 8 * kNamedBytes, kCcmMaxAad, rest);
 }
 
 }  // namespace e2
