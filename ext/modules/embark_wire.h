@@ -226,9 +226,9 @@ inline void set_named(CcmBatch& batch, size_t i, uint64_t bytes, const uint8_t* 
     return;
   }
   const uint8_t* const tag = bound_seal + offsetof(Seal, tag);
-  uint64_t first = 0;
+  uint64_t first;  // of it, the 3 bytes before `rest`
   uint64_t rest;
-  std::memcpy(&first, tag, kBoundTagBytes - sizeof rest);
+  std::memcpy(&first, tag, sizeof first);
   std::memcpy(&rest, tag + kBoundTagBytes - sizeof rest, sizeof rest);
   batch.set_aad(i, bytes | first << 8 * kNamedBytes, kCcmMaxAad, rest);
 }
