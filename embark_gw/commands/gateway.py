@@ -163,15 +163,15 @@ def rotate_command(
             settle_s=settle,
             told=told,
         )
-    typer.echo(f"epoch {epoch} is in use; write 'key: {{file: {key}, epoch: {epoch}}}' into {path}")
     if provider:
-        _tell_swap(done)
+        _tell_swap(f"epoch {epoch}: in use", done)
+    typer.echo(f"epoch {epoch} is in use; write 'key: {{file: {key}, epoch: {epoch}}}' into {path}")
 
 
-def _tell_swap(done: SwapResult) -> None:
+def _tell_swap(what: str, done: SwapResult) -> None:
     typer.echo(
-        f"packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} translations of NATs went "
-        "over" + (f", {done.ended} had ended" if done.ended else "")
+        f"{what}; packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} translations of "
+        "NATs went over" + (f", {done.ended} had ended" if done.ended else "")
     )
     for old, new in done.moved.items():
         typer.echo(f"{old} of the pool is {new} now")
@@ -240,8 +240,9 @@ def update_command(
             names = (firewalls or [DEFAULT_MODULE], backup_firewalls)[way]
             made = make_swap(where, maps, document, names, [], settle, way)
         done = update_rules(gateway, made)
-    typer.echo(f"{rules}: in use")
     if made.way is None:
-        _tell_swap(done)
+        _tell_swap(f"{rules}: in use", done)
     else:
-        typer.echo(f"{done.kept} flows keep the rules before until they end; no packet waited")
+        typer.echo(
+            f"{rules}: in use for new flows; {done.kept} have the rules before until they end"
+        )
