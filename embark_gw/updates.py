@@ -139,6 +139,10 @@ def rotate(
     if key.epoch in {known.epoch for known in gateway.keys if known != key or key == gateway.key}:
         raise GatewayError(f"epoch {key.epoch} is in use; give the new key another number")
     check_private(key.file)
+    if provider and told:
+        raise GatewayError("whoever is told already needs no --provider; leave one of both out")
+    if nats and not provider:
+        raise GatewayError("NATs are of a provider; name its daemon by --provider")
     if gateway.pool and not provider and not told:
         raise GatewayError(
             "addresses of the pool have other encryptions under another key, and the provider "

@@ -243,6 +243,4 @@ def update_command(
     if made.way is None:
         _tell_swap(f"{rules}: in use", done)
     else:
-        typer.echo(
-            f"{rules}: in use for new flows; {done.kept} have the rules before until they end"
-        )
+        typer.echo(f"{rules}: in use for new flows; {done.kept} keep the rules before them")

@@ -192,7 +192,7 @@ def test_what_is_refused_and_leaves_everything(lab: Lab) -> None:
         app, [str(word) for word in (*words, "--backup-firewall", "firewall_backup")]
     )
     assert done.exit_code == 0, done.output
-    assert "in use for new flows; 0 have the rules before" in done.output
+    assert "in use for new flows; 0 keep the rules before" in done.output
     assert flows(lab).way == 1
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from bess_plugins.client import Client
 from embark_gw import updates
+from embark_gw.cli import app
 from embark_gw.gateway import GatewayError
 from embark_gw.journal import Journal, Phase, journal_of, stage
 from embark_gw.keeper import Keeper
@@ -181,7 +183,13 @@ def test_a_daemon_that_is_restarted_has_the_key_in_force(
     with new_lab(tmp_path, STRICT) as lab, kept(lab, monkeypatch) as (keeper, _):
         assert lab.pass_through(packet(1)) is not None
         key = new_key(lab)
-        change(lab, key)
+        words = ["rotate", lab.site, key.file, "--epoch", key.epoch, "--drain", 0]
+        words += ["--provider", lab.theirs.address, "--nat", "nat", "--settle", 0.2]
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+        told, moved, _ = done.output.splitlines()
+        assert told.startswith(f"epoch {key.epoch}: in use; packets waited for ")
+        assert told.endswith("1 translations of NATs went over") and "of the pool is" in moved
         lab.kill_ours()
         wait_until(lambda: keeper.rebuilt == 1)
         lab.plug_in()
@@ -233,6 +241,8 @@ def test_what_is_refused_before_anything_changes(lab: Lab) -> None:
     assert lab.pass_through(packet(1)) is not None
     for more, message in (
         ({"provider": "", "nats": []}, "name its daemon by --provider"),
+        ({"provider": ""}, "name its daemon by --provider"),
+        ({"told": True}, "leave one of both out"),
         ({"nats": []}, r"203\.0\.113\.1 of the pool would have another encryption"),
         ({"nats": ["firewall"]}, "has no NAT 'firewall'"),
         ({"provider": "127.0.0.1:1"}, "no daemon at 127.0.0.1:1"),
