@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A gateway on a daemon: built from its description, looked after, and given new keys.
+"""A gateway on a daemon: built from its description, looked at, and given new keys and maps.
 
 Nothing is ever in clear on the provider's side: a daemon that was restarted has no pipelines until
 all of them are there again, and what can't be encrypted is dropped and counted by the modules.
@@ -8,7 +8,6 @@ all of them are there again, and what can't be encrypted is dropped and counted 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,9 +15,8 @@ from pathlib import Path
 
 from bess_plugins.client import BessError, Client
 from bess_plugins.pb import e2_counters_pb2 as counters_pb
-from embark_gw.journal import journal_of, owned
 from embark_gw.pipelines import Graph, decrypt_args, encrypt_args
-from embark_gw.site import Gateway, Key
+from embark_gw.site import Gateway, Way
 
 __all__ = [
     "GatewayError",
@@ -28,8 +26,10 @@ __all__ = [
     "check_private",
     "is_built",
     "refusals",
-    "rotate",
     "status_of",
+    "update_receiving",
+    "update_sending",
+    "update_way",
 ]
 
 
@@ -127,7 +127,7 @@ def status_of(found: counters_pb.Counters) -> Status:
     return Status(
         received={port.name: port.inc.packets for port in found.ports},
         sent={port.name: port.out.packets for port in found.ports},
-        encrypted=crossed.get("encrypt", 0),
+        encrypted=crossed.get("encrypt", 0) + crossed.get("encrypt_backup", 0),
         decrypted=crossed.get("open", crossed.get("decrypt", 0)),
         drops={
             (module.name, reason): count
@@ -148,29 +148,6 @@ def status_of(found: counters_pb.Counters) -> Status:
     )
 
 
-def rotate(client: Client, gateway: Gateway, key: Key, *, drain_s: float) -> Gateway:
-    """Encrypt by another key from now on, with no packet lost; returns the new description.
-
-    Packets of the old key are taken back for ``drain_s`` more. A provider that writes addresses of
-    the pool needs their new encryptions before. Where two gateways share the key, `accept` comes
-    first on both.
-    """
-    if key.epoch in {known.epoch for known in gateway.keys}:
-        raise GatewayError(f"epoch {key.epoch} is in use; give the new key another number")
-    check_private(key.file)
-    both = gateway.model_copy(update={"accept": (*gateway.accept, key)})
-    new = gateway.model_copy(update={"key": key, "accept": (gateway.key, *gateway.accept)})
-    only = gateway.model_copy(update={"key": key, "accept": ()})
-    with owned(gateway) as mine:
-        if not mine or journal_of(gateway).exists():
-            raise GatewayError("an update of the rules is under way; wait until it is done")
-        update_receiving(client, both)
-        update_sending(client, new)
-        time.sleep(drain_s)
-        update_receiving(client, only)
-    return only
-
-
 def update_receiving(client: Client, gateway: Gateway) -> None:
     """Take packets of the description's keys from now on."""
     args = decrypt_args(gateway)
@@ -181,11 +158,18 @@ def update_receiving(client: Client, gateway: Gateway) -> None:
             client.run_module_command("open", "update", "PayloadOpenArg", {"keys": args["keys"]})
 
 
-def update_sending(client: Client, gateway: Gateway) -> None:
-    """Encrypt by the description's key, maps and pool from now on."""
-    args = encrypt_args(gateway)
+def update_sending(client: Client, gateway: Gateway, maps: Path | None = None) -> None:
+    """Encrypt by the description's key and pool from now on, and by its maps or others."""
+    for way in gateway.provider.ways:
+        update_way(client, gateway, way, maps)
+
+
+def update_way(client: Client, gateway: Gateway, way: Way, maps: Path | None = None) -> None:
+    """Encrypt so what goes to one of the provider's chains."""
+    args = {**encrypt_args(gateway), "maps_file": str(maps or gateway.maps)}
+    seal, encrypt = "seal" + way.ending, "encrypt" + way.ending
     if gateway.sealed:
-        with refusals("seal"):
-            client.run_module_command("seal", "update", "PayloadSealArg", {"key": args["key"]})
-    with refusals("encrypt"):
-        client.run_module_command("encrypt", "update", "PrefixMatchEncryptCommandUpdateArg", args)
+        with refusals(seal):
+            client.run_module_command(seal, "update", "PayloadSealArg", {"key": args["key"]})
+    with refusals(encrypt):
+        client.run_module_command(encrypt, "update", "PrefixMatchEncryptCommandUpdateArg", args)

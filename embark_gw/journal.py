@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is written down about an update of the rules while it is under way.
+"""What is written down about an update of rules or key while it is under way.
 
 Beside a gateway's maps are its lock, whose owner is the only one to change keys, maps or pipelines;
 the journal; and the new maps, until they take the place of the old ones. A journal that nobody owns
-is an update whose process was killed.
+is an update whose process was killed. A new key stays where it is: a file says that it counts
+(`embark_gw.site.InForce`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -19,8 +21,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from embark_gw.files import replaced
 from embark_gw.rules.kept import kept_file
-from embark_gw.site import Gateway
+from embark_gw.site import Gateway, InForce, Key, beside, in_force_file, load_in_force
 
 __all__ = [
     "Journal",
@@ -29,6 +32,7 @@ __all__ = [
     "Swap",
     "from_hex",
     "journal_of",
+    "note_in_force",
     "owned",
     "put_in_place",
     "stage",
@@ -50,34 +54,52 @@ class Phase(StrEnum):
     HOLD = "hold"  # nothing is changed yet
     FORWARD = "forward"  # the provider may have old rules, new ones, or some of each
     BACK = "back"  # the same, on the way to the old ones
-    DONE = "done"  # all have the new rules, only files are left
+    DONE = "done"  # all have the new rules or the new key, only files are left
+    DRAIN = "drain"  # packets of the old key are still taken, for a while
 
 
 @dataclass(frozen=True)
 class Swap:
-    """What is to change: maps, and the middleboxes of the provider's daemon.
+    """What is to change: maps or the key, and the middleboxes of the provider's daemon.
 
     ``config`` is what each of the MetadataMatch modules named ``firewalls`` gets, in hexadecimal
-    where it has bytes. ``pool`` has the encrypted addresses that the provider writes. ``settle_s``
-    is the longest that a packet is on its way between gateway and provider, in seconds.
+    where it has bytes. ``pool`` has the encrypted addresses that the provider writes, as rules come
+    with them. ``settle_s`` is the longest that a packet is on its way between gateway and provider,
+    in seconds. No ``maps``: they stay. No ``key``: it stays; else packets of the one ``instead`` of
+    which it comes, by its epoch, are taken for ``drain_s`` more. A ``way``: only flows that begin
+    from now on change, and go that way. No ``provider``: it has nothing that depends on either.
     """
 
-    provider: str
-    maps: str
-    config: dict[str, Any]
+    provider: str = ""
+    maps: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
     pool: list[str] = field(default_factory=list)
-    firewalls: list[str] = field(default_factory=lambda: ["firewall"])
+    firewalls: list[str] = field(default_factory=list)
     nats: list[str] = field(default_factory=list)
     settle_s: float = 0.02
+    key: dict[str, Any] | None = None
+    instead: int = 0
+    drain_s: float = 0.0
+    way: int | None = None
+
+    @property
+    def new_key(self) -> Key | None:
+        """The key, if another one is to be used."""
+        return None if self.key is None else Key.model_validate(self.key)
 
 
 @dataclass(frozen=True)
 class Journal:
-    """An update under way; ``before`` is what the provider's firewalls had, in hexadecimal."""
+    """An update under way.
+
+    ``before`` is what the provider's MetadataMatches had that change, in hexadecimal. ``moved`` are
+    old encryptions of the pool's addresses with the new ones.
+    """
 
     swap: Swap
     phase: Phase
-    before: dict[str, dict[str, Any]]
+    before: dict[str, dict[str, Any]] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
 
     def write(self, gateway: Gateway) -> None:
         """As a whole, for the gateway's owner only."""
@@ -95,7 +117,8 @@ class Journal:
         path = journal_of(gateway)
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(Swap(**found["swap"]), Phase(found["phase"]), found["before"])
+            phase = Phase(found["phase"])
+            return cls(Swap(**found["swap"]), phase, found["before"], found["moved"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -103,25 +126,26 @@ class Journal:
                 f"{path} can't be read ({error}); remove it, and update the rules again"
             ) from None
 
-
-def _beside(gateway: Gateway, ending: str) -> Path:
-    return gateway.maps.with_name(gateway.maps.name + ending)
+    def drain_left_s(self, gateway: Gateway) -> float:
+        """How much longer packets of the old key are to be taken, since that was noted."""
+        since = time.time() - journal_of(gateway).stat().st_mtime
+        return min(max(self.swap.drain_s - since, 0.0), self.swap.drain_s)
 
 
 def journal_of(gateway: Gateway) -> Path:
     """Where it is written that an update is under way."""
-    return _beside(gateway, ".swap")
+    return beside(gateway, ".swap")
 
 
 def staged_maps(gateway: Gateway) -> Path:
     """The new maps until they are in use."""
-    return _beside(gateway, ".next")
+    return beside(gateway, ".next")
 
 
 @contextmanager
 def owned(gateway: Gateway) -> Iterator[bool]:
     """Be the only one who changes a gateway; false where another process is."""
-    lock = os.open(_beside(gateway, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(beside(gateway, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,6 +155,17 @@ def owned(gateway: Gateway) -> Iterator[bool]:
         yield True
     finally:
         os.close(lock)
+
+
+def note_in_force(gateway: Gateway, key: Key, accept: Sequence[Key]) -> None:
+    """Have this key count instead of the description's, until that changes."""
+    path = in_force_file(gateway)
+    known = load_in_force(gateway)
+    again = known is not None and known.key in (gateway.key, key)
+    instead = known.instead if known is not None and again else gateway.key
+    text = InForce(instead=instead, key=key, accept=tuple(accept)).model_dump_json()
+    with replaced([path]) as (fresh,):
+        fresh.write_text(text, encoding="utf-8")
 
 
 def stage(gateway: Gateway, maps: Path) -> None:

@@ -82,10 +82,12 @@ class Keeper:
                 self._lost = False
                 self.rebuilt += 1
                 self.status = None
+            if journal_of(self.gateway).exists():
+                self.gateway = self._load()  # with the key that is in force by now
             if (done := finish_swap(self.gateway)) is not None:
                 self._held = False
                 what = "took back" if done.taken_back else "finished"
-                self._tell(f"{what} an update of the rules; packets waited {done.held_s:.1f} s")
+                self._tell(f"{what} an update of rules or key; packets waited {done.held_s:.1f} s")
             if self._held:
                 self._held = not release(self.gateway)
             return status_of(client.counters())

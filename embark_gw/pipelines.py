@@ -4,10 +4,13 @@
 ::
 
     inside  -> pass_inside  -> mtu_inside  -.
-    outside -> pass_outside -> mtu_outside -+-> spread_out -> queue:out.N -> seal -> encrypt
-                                                          -> [tunnel_out] -> provider
+    outside -> pass_outside -> mtu_outside -+-> [steer] -> spread_out -> queue:out.N -> seal
+                                                        -> encrypt -> [tunnel_out] -> provider
     provider -> [tunnel_in] -> spread_in -> queue:in.N -> decrypt -> open -> side -> inside
                                                                                   -> outside
+
+With a backup at the provider, `steer` keeps flows with the rules that they began under. What
+follows it, up to the provider, is there twice; of the second chain all names end in `_backup`.
 
 What the gateway has to tell a host (that a packet is too long) goes back to where it came from;
 what is not for the provider (ARP, neighbour discovery) goes to the other side.
@@ -21,15 +24,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from embark_gw.site import Gateway, Side
+from embark_gw.site import Gateway, Side, Way, way_of_new_flows
 
-__all__ = ["Graph", "Link", "Module", "Port", "decrypt_args", "draw", "encrypt_args"]
+__all__ = ["FLOW_IDS", "Graph", "Link", "Module", "Port", "decrypt_args", "draw", "encrypt_args"]
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _ICMPV6 = 58
 # Of the link: multicast listeners, routers and neighbours (RFC 2710, RFC 3810, RFC 4861).
 _LINK_TYPES = (130, 131, 132, 133, 134, 135, 136, 137, 143)
 _QUEUE_PACKETS = 4096
+FLOW_IDS = 1 << 32  # of a FlowSteer
 _RETURNS = "returns"
 
 
@@ -153,50 +157,63 @@ class _Drawing:
     def to_provider(self) -> None:
         """From inside and outside to the provider."""
         gateway = self.gateway
-        spread = self.spread("out")
+        ways = gateway.provider.ways
+        spreads = [self.spread("out" + way.ending) for way in ways]
+        first = spreads[0]
+        if gateway.provider.backup is not None:
+            first = self.add("steer", "FlowSteer", _steer_args(gateway))
+            for number, spread in enumerate(spreads):
+                self.link(first, spread, number)
         for name in ("inside", "outside")[: 1 if gateway.outside is None else 2]:
             other = {"inside": "outside", "outside": "inside"}[name]
             passes = self.add(f"pass_{name}", "MetadataMatch", _link_rules())
             guard = self.add(f"mtu_{name}", "PathMtu", {"mtu": gateway.mtu})
-            self.chain(f"{name}_in", passes, guard, spread)
+            self.chain(f"{name}_in", passes, guard, first)
             self.link(guard, f"{name}_out", 1)
             if gateway.outside is not None:
                 self.link(passes, f"{other}_out", 1)
             else:
                 self.link(passes, self.add(f"no_other_{name}", "Sink"), 1)
-        provider = gateway.provider
+        for way in ways:
+            self.encrypting(way)
+
+    def encrypting(self, way: Way) -> None:
+        """From workers' queues to one of the provider's chains."""
+        gateway, provider = self.gateway, self.gateway.provider
         encrypt = self.add(
-            "encrypt",
+            "encrypt" + way.ending,
             "PrefixMatchEncrypt",
             {
                 **encrypt_args(gateway),
                 "mtu": gateway.encrypted_mtu,
                 "src_mac": provider.mac,
-                "dst_mac": provider.peer,
+                "dst_mac": way.peer,
                 "sealed_payload": gateway.sealed,
+                "bound_seals": gateway.bound,
                 **({"returns": _returns(gateway)} if _has_nat(gateway) else {}),
             },
         )
         first = encrypt
         if gateway.sealed:
-            first = self.add("seal", "PayloadSeal", {"key": encrypt_args(gateway)["key"]})
+            key = {"key": encrypt_args(gateway)["key"]}
+            first = self.add("seal" + way.ending, "PayloadSeal", key)
             self.link(first, encrypt)
-        self.work("out", first)
-        if provider.tunnel is None:
+        self.work("out" + way.ending, first)
+        if way.tunnel is None:
             self.link(encrypt, "provider_out")
             return
         tunnel = self.add(
-            "tunnel_out",
+            "tunnel_out" + way.ending,
             "TunnelEncap",
             {
                 "src_mac": provider.mac,
-                "dst_mac": provider.peer,
-                "src_ip": provider.tunnel.local,
-                "dst_ip": provider.tunnel.remote,
-                "vni": provider.tunnel.vni,
+                "dst_mac": way.peer,
+                "src_ip": way.tunnel.local,
+                "dst_ip": way.tunnel.remote,
+                "vni": way.tunnel.vni,
                 "mtu": provider.mtu,
                 # What is inside has checksums of its own; IPv6's has to be there (RFC 8200).
-                "zero_checksum": provider.tunnel.version == 4,
+                "zero_checksum": way.tunnel.version == 4,
             },
         )
         self.chain(encrypt, tunnel, "provider_out")
@@ -208,7 +225,7 @@ class _Drawing:
         if provider.tunnel is None:
             self.link("provider_in", spread)
         else:
-            edges = {provider.tunnel.vni: 0}
+            edges = {way.tunnel.vni: 0 for way in provider.ways if way.tunnel is not None}
             self.chain(
                 "provider_in", self.add("tunnel_in", "TunnelDecap", {"edges": edges}), spread
             )
@@ -250,6 +267,20 @@ class _Drawing:
         """What workers do with what their queues have."""
         for worker in range(1, self.gateway.workers + 1):
             self.link(f"queue:{way}.{worker}", first)
+
+
+def _steer_args(gateway: Gateway) -> dict[str, Any]:
+    """Both directions of a connection go the same way, and keep to it until it ends."""
+    backup = gateway.provider.backup
+    assert backup is not None
+    whole = {"start": 0, "end": FLOW_IDS, "gate": way_of_new_flows(gateway)}
+    return {
+        "symmetric": True,
+        "ranges": [whole],
+        "max_flows": backup.flows,
+        "timeout_ms": 1000 * backup.idle_s,
+        "other_gate": 0,
+    }
 
 
 def _link_rules() -> dict[str, Any]:

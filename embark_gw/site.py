@@ -22,17 +22,23 @@ A YAML file (section 4.1.1 of the dissertation)::
         local: 192.0.2.1          # IPv4 or IPv6
         remote: 192.0.2.2
         vni: 7
+      backup:                     # other middleboxes, for flows that begin after a change of rules
+        vni: 8                    # which packets are for them; without a tunnel by `peer`
+        flows: 262144             # to remember
+        idle_s: 120               # after which a flow has ended
     key: {file: site.key, epoch: 1}
     accept: []                    # older keys whose packets may still come back
     maps: site.maps               # of `embark-gw encrypt-rules`
     pool:                         # addresses that the provider writes
       - {prefix: 203.0.113.0/28, nat: true}
     sealed: true                  # whether payloads are encrypted, too
+    bound: true                   # each for its own header only, which a cache can't do with
     workers: 1                    # cores that encrypt and decrypt
     flows: 65536                  # that the provider's NAT may have at a time
 
-Relative paths are from the file's folder. Frames that aren't IP, and neighbour discovery, pass
-between inside and outside untouched, as if the gateway were a cable.
+Relative paths are from the file's folder. A key that `rotate` has put in place of the one that is
+written here counts until the description changes. Frames that aren't IP, and neighbour discovery,
+pass between inside and outside untouched, as if the gateway were a cable.
 """
 
 from __future__ import annotations
@@ -40,22 +46,36 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from bess_plugins.sources import SourceError, read_document, read_source, validate
 
 __all__ = [
+    "Backup",
     "Gateway",
+    "InForce",
     "Key",
     "PoolPrefix",
     "Provider",
     "Side",
     "SiteError",
     "Tunnel",
+    "Way",
+    "beside",
+    "in_force_file",
     "load",
+    "load_in_force",
     "loads",
+    "way_file",
+    "way_of_new_flows",
 ]
 
 _CONFIG = ConfigDict(extra="forbid", frozen=True)
@@ -142,11 +162,54 @@ class Tunnel(BaseModel):
         return _GENEVE_BYTES + _IP_BYTES[self.version]
 
 
+class Way(NamedTuple):
+    """How packets get to a chain of middleboxes; modules of it have names with this ending."""
+
+    ending: str
+    peer: str
+    tunnel: Tunnel | None
+
+
+class Backup(BaseModel):
+    """The provider's second chain of middleboxes, which has other rules while flows end."""
+
+    model_config = _CONFIG
+
+    peer: Mac | None = None
+    vni: int | None = Field(default=None, ge=0, lt=1 << 24)
+    flows: int = Field(default=1 << 18, ge=1, le=1 << 21)
+    idle_s: int = Field(default=120, ge=1, le=86400)
+
+
 class Provider(Side):
     """The provider's side."""
 
     mtu: int = Field(default=1500, ge=_LEAST_MTU, le=65535)
     tunnel: Tunnel | None = None
+    backup: Backup | None = None
+
+    @model_validator(mode="after")
+    def _two_ways(self) -> Provider:
+        if self.backup is None:
+            return self
+        if self.tunnel is not None and self.backup.vni in (None, self.tunnel.vni):
+            raise ValueError(f"backup.vni must be there, and another one than {self.tunnel.vni}")
+        if self.tunnel is None and self.backup.vni is not None:
+            raise ValueError("backup.vni needs a tunnel; without one backup.peer tells the ways")
+        if self.tunnel is None and self.backup.peer in (None, self.peer):
+            raise ValueError(f"backup.peer must be there, and another one than {self.peer}")
+        return self
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """To the middleboxes, and to the backup where there is one."""
+        main = Way("", self.peer, self.tunnel)
+        if self.backup is None:
+            return (main,)
+        tunnel = self.tunnel
+        if tunnel is not None:
+            tunnel = tunnel.model_copy(update={"vni": self.backup.vni})
+        return (main, Way("_backup", self.backup.peer or self.peer, tunnel))
 
 
 class Key(BaseModel):
@@ -156,6 +219,19 @@ class Key(BaseModel):
 
     file: Path
     epoch: int = Field(default=0, ge=0, le=255)
+
+
+class InForce(BaseModel):
+    """The key that is used ``instead`` of a description's, and older ones whose packets are taken.
+
+    In a file beside the maps, so that a daemon that is restarted does not go back to the old key.
+    """
+
+    model_config = _CONFIG
+
+    instead: Key
+    key: Key
+    accept: tuple[Key, ...] = ()
 
 
 class PoolPrefix(BaseModel):
@@ -181,6 +257,7 @@ class Gateway(BaseModel):
     maps: Path
     pool: tuple[PoolPrefix, ...] = ()
     sealed: bool = True
+    bound: bool = True
     workers: int = Field(default=1, ge=1, le=32)
     flows: int = Field(default=65536, ge=1, le=1 << 22)
 
@@ -224,8 +301,44 @@ def loads(text: str, file: str = "<gateway>", folder: Path = Path()) -> Gateway:
 
 
 def load(path: Path) -> Gateway:
-    """Read a description from a file."""
-    return loads(read_source(path, SiteError), str(path), path.absolute().parent)
+    """Read a description from a file, with the key that is in force."""
+    described = loads(read_source(path, SiteError), str(path), path.absolute().parent)
+    found = load_in_force(described)
+    if found is None or found.instead != described.key:
+        return described  # whoever wrote another key there knows of it
+    others = tuple(key for key in described.accept if key not in (found.key, *found.accept))
+    return described.model_copy(update={"key": found.key, "accept": (*found.accept, *others)})
+
+
+def load_in_force(gateway: Gateway) -> InForce | None:
+    """Which key is used instead of the description's, if there is such a file."""
+    path = in_force_file(gateway)
+    if not path.exists():
+        return None
+    document: Any = read_document(read_source(path, SiteError), str(path), "a key", SiteError)
+    return validate(InForce, document, str(path), SiteError)
+
+
+def beside(gateway: Gateway, ending: str) -> Path:
+    """A file that belongs to a gateway's maps."""
+    return gateway.maps.with_name(gateway.maps.name + ending)
+
+
+def way_file(gateway: Gateway) -> Path:
+    """Where it is which of `Provider.ways` new flows take, by number."""
+    return beside(gateway, ".way")
+
+
+def way_of_new_flows(gateway: Gateway) -> int:
+    """Where flows go that begin now; 0 where there is one way, or rules never changed."""
+    if gateway.provider.backup is None or not way_file(gateway).exists():
+        return 0
+    return 1 if read_source(way_file(gateway), SiteError).strip() == "1" else 0
+
+
+def in_force_file(gateway: Gateway) -> Path:
+    """Where a key is that is used instead of the description's."""
+    return beside(gateway, ".key")
 
 
 def _within(gateway: Gateway, folder: Path) -> Gateway:

@@ -1,43 +1,49 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Another rule set while traffic flows: no packet meets new rules with an old encryption.
+"""Other rules or another key while traffic flows: no packet meets what isn't its own.
 
-Rules that change may change how every address is encrypted, so rules, the state of NATs and what
-the gateway encrypts by have to change as one (section 4.3.2 of the dissertation):
+Rules that change may change how every address is encrypted, and a key does, so rules, the state of
+NATs and what the gateway encrypts by have to change as one (section 4.3.2 of the dissertation):
 
 1. *prepare*: the new maps are copied and tried, and what the provider lacks is found out. Nothing
    changes.
-2. *hold*: the gateway's workers stop, and packets wait in its queues; what is on its way at the
-   provider passes under the old rules.
-3. *swap*: rules and the mappings of NATs, whose internal endpoints the gateway can tell in the new
-   encryption, change at the provider; then the gateway's maps. What fails is taken back.
-4. *resume*.
+2. *hold*: the gateway takes packets of both keys. Its workers stop, and packets wait in its queues;
+   what is on its way at the provider passes under the old rules.
+3. *swap*: rules, the mappings of NATs, whose internal endpoints the gateway can tell in the new
+   encryption, and the pool's addresses change at the provider; then the gateway's maps or key. What
+   fails is taken back.
+4. *resume*; after a while, packets of the old key are not taken any more.
 
 A journal (`embark_gw.journal`) says how far that is. Whoever finds it without an owner (another
-`update-rules`, or the gateway that runs) goes on from there. Where neither the new rules nor the
-old ones can be had, as the provider doesn't answer, packets stay in the gateway, which tries again:
-the provider never waits for a gateway, and no packet meets rules that aren't its own.
+`update-rules` or `rotate`, or the gateway that runs) goes on from there. Where neither the new
+rules nor the old ones can be had, as the provider doesn't answer, packets stay in the gateway,
+which tries again: the provider never waits for a gateway, and no packet meets rules that aren't
+its own.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from bess_plugins.client import BessError, Client
-from bess_plugins.pb import e2_counters_pb2 as counters_pb
-from embark_gw.gateway import GatewayError, check_private, refusals
+from embark_gw.gateway import (
+    GatewayError,
+    check_private,
+    refusals,
+    update_receiving,
+    update_sending,
+)
 from embark_gw.journal import (
     Journal,
     JournalError,
     Phase,
     Swap,
-    from_hex,
     journal_of,
+    note_in_force,
     owned,
     put_in_place,
     stage,
@@ -45,30 +51,32 @@ from embark_gw.journal import (
     to_hex,
     unstage,
 )
+from embark_gw.middleboxes import Middleboxes, pool_of
+from embark_gw.per_flow import PerFlowUpdate, check_free
 from embark_gw.pipelines import encrypt_args
 from embark_gw.provider.metadata_match import config_of
+from embark_gw.quiet import until_quiet
 from embark_gw.rules.document import EncryptedRules
-from embark_gw.site import Gateway
+from embark_gw.site import Gateway, Key, way_of_new_flows
 
-__all__ = ["SwapResult", "finish_swap", "make_swap", "release", "update_rules"]
-
-_LOOK_S = 0.01
-_MOST_S = 5.0  # that packets may need to leave the provider
-_CONFIG = "MetadataMatchConfig"
-Config = Mapping[str, Any]
+__all__ = ["SwapResult", "finish_swap", "make_swap", "release", "rotate", "update_rules"]
 
 
 @dataclass(frozen=True)
 class SwapResult:
     """How it went: how long packets waited, and how many mappings of NATs went over.
 
-    ``taken_back``: the old rules are in force, as an update that was under way had failed.
+    ``moved`` are addresses of the pool that have other encryptions now, the old ones first.
+    ``taken_back``: what was before is in force, as an update that was under way had failed.
+    ``kept`` flows stay with the old rules until they end, where the provider has a backup.
     """
 
     held_s: float
     mappings: int
     ended: int
+    moved: dict[str, str]
     taken_back: bool = False
+    kept: int = 0
 
 
 def make_swap(
@@ -78,6 +86,7 @@ def make_swap(
     firewalls: Sequence[str],
     nats: Sequence[str],
     settle_s: float = Swap.settle_s,
+    way: int | None = None,
 ) -> Swap:
     """To encrypted rules and their maps."""
     pool = [one.encrypted for one in document.pool]
@@ -89,26 +98,62 @@ def make_swap(
         firewalls=[*firewalls],
         nats=[*nats],
         settle_s=settle_s,
+        way=way,
     )
 
 
 def update_rules(gateway: Gateway, swap: Swap) -> SwapResult:
     """Have a gateway and its provider use another rule set; a `GatewayError` changes nothing."""
-    with owned(gateway) as mine:
-        if not mine:
-            raise GatewayError("another change of the rules or the key is under way")
-        if (left := _read(gateway)) is not None:
-            _Update(gateway, left).go_on()
+    with _alone(gateway):
         check_private(Path(swap.maps))
         stage(gateway, Path(swap.maps))
         try:
-            before = _Update(gateway, Journal(swap, Phase.HOLD, {})).prepare()
-            journal = Journal(swap, Phase.HOLD, before)
-            journal.write(gateway)
+            return _start(gateway, swap)
         except BaseException:
-            unstage(gateway)
+            if not journal_of(gateway).exists():
+                unstage(gateway)
             raise
-        return _Update(gateway, journal).go_on()
+
+
+def rotate(
+    gateway: Gateway,
+    key: Key,
+    *,
+    drain_s: float,
+    provider: str = "",
+    nats: Sequence[str] = (),
+    settle_s: float = Swap.settle_s,
+    told: bool = False,
+) -> SwapResult:
+    """Encrypt by another key from now on, with no packet lost; a `GatewayError` changes nothing.
+
+    Packets of the old key are taken back for ``drain_s`` more. A provider whose NATs write
+    addresses of the pool, which have other encryptions then, is told of them and of its mappings'
+    new endpoints; ``told`` says that somebody has told it. Where two gateways share the key,
+    `accept` comes first on both.
+    """
+    if key.epoch in {known.epoch for known in gateway.keys if known != key or key == gateway.key}:
+        raise GatewayError(f"epoch {key.epoch} is in use; give the new key another number")
+    check_private(key.file)
+    if provider and told:
+        raise GatewayError("whoever is told already needs no --provider; leave one of both out")
+    if nats and not provider:
+        raise GatewayError("NATs are of a provider; name its daemon by --provider")
+    if gateway.pool and not provider and not told:
+        raise GatewayError(
+            "addresses of the pool have other encryptions under another key, and the provider "
+            "writes them; name its daemon by --provider, and its NATs by --nat"
+        )
+    swap = Swap(
+        provider=provider,
+        nats=[*nats],
+        settle_s=settle_s,
+        key={"file": str(key.file), "epoch": key.epoch},
+        instead=gateway.key.epoch,
+        drain_s=drain_s,
+    )
+    with _alone(gateway):
+        return _start(gateway, swap)
 
 
 def finish_swap(gateway: Gateway) -> SwapResult | None:
@@ -117,7 +162,7 @@ def finish_swap(gateway: Gateway) -> SwapResult | None:
         return None
     with owned(gateway) as mine:
         left = _read(gateway) if mine else None
-        return None if left is None else _Update(gateway, left).go_on()
+        return None if left is None else _finish(gateway, left)
 
 
 def release(gateway: Gateway) -> bool:
@@ -131,6 +176,36 @@ def release(gateway: Gateway) -> bool:
         return True
 
 
+@contextmanager
+def _alone(gateway: Gateway) -> Iterator[None]:
+    """As the one who changes the gateway; with nothing left of an earlier update."""
+    with owned(gateway) as mine:
+        if not mine:
+            raise GatewayError("another change of the rules or the key is under way")
+        if (left := _read(gateway)) is not None:
+            _finish(gateway, left)
+            if left.swap.key is not None:
+                raise GatewayError(
+                    "an earlier change of the key was left over, and is finished now; try again"
+                )
+        unstage(gateway)  # of an update that was killed before it began
+        yield
+
+
+def _start(gateway: Gateway, swap: Swap) -> SwapResult:
+    journal = Journal(swap, Phase.HOLD)
+    per_flow = swap.way is not None
+    journal = (PerFlowUpdate if per_flow else _Update)(gateway, journal).prepare()
+    journal.write(gateway)
+    return _finish(gateway, journal)
+
+
+def _finish(gateway: Gateway, journal: Journal) -> SwapResult:
+    if journal.swap.way is None:
+        return _Update(gateway, journal).go_on()
+    return SwapResult(0.0, 0, 0, {}, kept=PerFlowUpdate(gateway, journal).go_on())
+
+
 def _read(gateway: Gateway) -> Journal | None:
     try:
         return Journal.read(gateway)
@@ -142,92 +217,109 @@ def _workers(gateway: Gateway) -> range:
     return range(1, 1 + gateway.workers)
 
 
+def _with_key(gateway: Gateway, key: Key | None) -> Gateway:
+    """A gateway that encrypts by this key and takes packets of the one before as well."""
+    if key is None or key == gateway.key:
+        return gateway
+    others = (known for known in gateway.keys if known != key)
+    return gateway.model_copy(update={"key": key, "accept": tuple(others)})
+
+
 class _Update:
     """An update of a gateway, from wherever its journal says that it is."""
 
     def __init__(self, gateway: Gateway, journal: Journal) -> None:
-        self._gateway = gateway
+        self._old = gateway
+        self._new = _with_key(gateway, journal.swap.new_key)
         self._journal = journal
 
     @contextmanager
-    def _daemons(self) -> Iterator[tuple[Client, Client]]:
-        with Client(self._gateway.daemon) as ours, Client(self._journal.swap.provider) as theirs:
+    def _daemons(self) -> Iterator[tuple[Client, Middleboxes | None]]:
+        swap = self._journal.swap
+        with ExitStack() as stack:
+            ours = stack.enter_context(Client(self._old.daemon))
+            theirs = None
+            if swap.provider:
+                theirs = Middleboxes(stack.enter_context(Client(swap.provider)), ours, swap)
             yield ours, theirs
 
-    def _at_provider(self) -> Any:
-        return refusals(f"provider at {self._journal.swap.provider}")
+    @property
+    def _maps(self) -> Path:
+        """The new maps, wherever they are by now."""
+        staged = staged_maps(self._old)
+        return staged if self._journal.swap.maps and staged.exists() else self._old.maps
 
-    def _plan(self, maps: Path) -> dict[str, Any]:
-        return {**encrypt_args(self._gateway), "maps_file": str(maps)}
+    @property
+    def _plan(self) -> dict[str, Any]:
+        return {**encrypt_args(self._new), "maps_file": str(self._maps)}
 
     def _note(self, phase: Phase) -> None:
         self._journal = replace(self._journal, phase=phase)
-        self._journal.write(self._gateway)
+        self._journal.write(self._old)
 
-    def prepare(self) -> dict[str, dict[str, Any]]:
-        """What the firewalls have; `GatewayError` for what would be refused."""
-        swap = self._journal.swap
+    def prepare(self) -> Journal:
+        """What is to be done; `GatewayError` for what would be refused."""
         with self._daemons() as (ours, theirs):
-            self._reencrypted(ours, [], staged_maps(self._gateway))
-            self._check_pool(ours)
-            with self._at_provider():
-                there = {module["name"]: module["mclass"] for module in theirs.list_modules()}
-            wanted = dict.fromkeys(swap.firewalls, "MetadataMatch") | dict.fromkeys(
-                swap.nats, "NAT"
-            )
-            for name, mclass in wanted.items():
-                if there.get(name) != mclass:
-                    known = ", ".join(n for n, kind in there.items() if kind == mclass) or "none"
-                    raise GatewayError(f"the provider has no {mclass} '{name}'; it has {known}")
-            with self._at_provider():
-                return {
-                    name: to_hex(theirs.run_module_command(name, "get_runtime_config", "EmptyArg"))
-                    for name in swap.firewalls
-                }
+            if self._old.provider.backup is not None:
+                check_free(ours, way_of_new_flows(self._old))
+            moved = self._moved(ours)
+            if theirs is None:
+                return self._journal
+            return replace(self._journal, before=theirs.look(moved), moved=moved)
 
-    def _check_pool(self, ours: Client) -> None:
-        """The provider's NATs and load balancers know the addresses that they write."""
-        with refusals("encrypt"):
-            arg_type = "PrefixMatchEncryptCommandGetPoolArg"
-            told = ours.run_module_command("encrypt", "get_pool", arg_type)["addresses"]
-        pool = [ip_address(text) for text in self._journal.swap.pool]
-        if len(told) != len(pool):
+    def _moved(self, ours: Client) -> dict[str, str]:
+        """Addresses of the pool, as they are encrypted now, with what they are to be."""
+        swap = self._journal.swap
+        now, then = pool_of(ours), pool_of(ours, self._plan)
+        if swap.maps and len(swap.pool) != len(now):
             raise GatewayError(
-                f"the rules are for a pool of {len(pool)} addresses, the gateway has {len(told)}; "
-                "encrypt them with the same --pool"
+                f"the rules are for a pool of {len(swap.pool)} addresses, the gateway has "
+                f"{len(now)}; encrypt them with the same --pool"
             )
-        for one, new in zip(told, pool, strict=True):
-            if ip_address(one["encrypted"]) != new:
-                raise GatewayError(
-                    f"{one['address']} of the pool would have another encryption, which the "
-                    f"provider does not know; encrypt the rules with --previous "
-                    f"{self._gateway.maps}; where they are about that address, make the provider's "
-                    "NAT anew"
-                )
+        if swap.maps and swap.pool != [one.encrypted for one in then]:
+            raise GatewayError(
+                "the rules' pool is encrypted in another way than the gateway would; give the maps "
+                "that were written with these rules, and the key that is in use"
+            )
+        changed = [
+            (old.clear, old.encrypted, new.encrypted)
+            for old, new in zip(now, then, strict=True)
+            if old.encrypted != new.encrypted
+        ]
+        if changed and not swap.nats and swap.provider:
+            raise GatewayError(
+                f"{changed[0][0]} of the pool would have another encryption, which the provider "
+                "does not know; name its NATs by --nat, or encrypt the rules with --previous "
+                f"{self._old.maps}"
+            )
+        return {old: new for _, old, new in changed}
 
     def go_on(self) -> SwapResult:
         """To the end."""
         began = time.monotonic()
-        moved = ended = 0
+        done = (0, 0)
         with self._daemons() as (ours, theirs):
             if self._journal.phase is Phase.BACK:
                 self._back(ours, theirs)
-                return SwapResult(time.monotonic() - began, 0, 0, taken_back=True)
-            if self._journal.phase is not Phase.DONE:
-                moved, ended = self._forward(ours, theirs)
+                return SwapResult(time.monotonic() - began, 0, 0, {}, taken_back=True)
+            if self._journal.phase in (Phase.HOLD, Phase.FORWARD):
+                done = self._forward(ours, theirs)
             self._finish(ours)
-        return SwapResult(time.monotonic() - began, moved, ended)
+            held_s = time.monotonic() - began
+            self._drain(ours)
+        return SwapResult(held_s, *done, self._journal.moved)
 
-    def _forward(self, ours: Client, theirs: Client) -> tuple[int, int]:
-        swap = self._journal.swap
+    def _forward(self, ours: Client, theirs: Middleboxes | None) -> tuple[int, int]:
+        done = (0, 0)
         try:
-            self._hold(ours)
-            with refusals("waiting for packets to pass"):
-                _until_quiet(ours, theirs, swap.settle_s)
+            self._hold(ours, theirs)
+            if theirs is not None:
+                with refusals("waiting for packets to pass"):
+                    until_quiet(ours, theirs.client, self._journal.swap.settle_s)
             self._note(Phase.FORWARD)
-            wanted = dict.fromkeys(swap.firewalls, swap.config)
-            done = self._provide(ours, theirs, wanted, staged_maps(self._gateway))
-            self._encrypt_by(ours, staged_maps(self._gateway))
+            if theirs is not None:
+                done = theirs.give_new(self._journal, self._plan)
+            update_sending(ours, self._new, self._maps)
             self._note(Phase.DONE)
         except BaseException as error:
             if self._journal.phase is Phase.HOLD:
@@ -244,114 +336,60 @@ class _Update:
             raise
         return done
 
-    def _back(self, ours: Client, theirs: Client) -> None:
-        """To the old rules."""
-        self._hold(ours)
-        self._provide(ours, theirs, self._journal.before, self._gateway.maps)
-        self._encrypt_by(ours, self._gateway.maps)
+    def _back(self, ours: Client, theirs: Middleboxes | None) -> None:
+        """To what was before."""
+        self._hold(ours, theirs)
+        if theirs is not None:
+            theirs.give_old(self._journal, encrypt_args(self._old))
+        update_sending(ours, self._old)
         self._let_go(ours)
 
     def _finish(self, ours: Client) -> None:
-        """All have the new rules; again where a daemon was restarted since."""
-        staged = staged_maps(self._gateway)
-        self._encrypt_by(ours, staged if staged.exists() else self._gateway.maps)
-        put_in_place(self._gateway)
-        self._let_go(ours)
+        """All have what is new; again where a daemon was restarted since."""
+        if self._journal.swap.key is not None:
+            update_receiving(ours, self._new)
+        update_sending(ours, self._new, self._maps)
+        if self._journal.swap.maps:
+            put_in_place(self._old)
+        if self._journal.swap.key is None:
+            self._let_go(ours)
+            return
+        note_in_force(self._old, self._new.key, self._new.accept)
+        self._resume(ours)
+        if self._journal.phase is not Phase.DRAIN:
+            self._note(Phase.DRAIN)
 
-    def _hold(self, ours: Client) -> None:
-        with refusals(self._gateway.daemon):
-            for wid in _workers(self._gateway):
+    def _drain(self, ours: Client) -> None:
+        """Once nothing of the old key can be on its way any more, it opens nothing."""
+        if self._journal.swap.key is None:
+            return
+        time.sleep(self._journal.drain_left_s(self._old))
+        instead = self._journal.swap.instead
+        accept = tuple(known for known in self._new.accept if known.epoch != instead)
+        update_receiving(ours, self._new.model_copy(update={"accept": accept}))
+        note_in_force(self._old, self._new.key, accept)
+        journal_of(self._old).unlink()
+
+    def _hold(self, ours: Client, theirs: Middleboxes | None) -> None:
+        """Before packets of another key can come; packets wait where the provider has to change."""
+        if self._journal.swap.key is not None:
+            update_receiving(ours, self._new)
+        if theirs is None:
+            return
+        with refusals(self._old.daemon):
+            for wid in _workers(self._old):
                 ours.pause(wid)
+
+    def _resume(self, ours: Client) -> None:
+        with suppress(BessError):  # a daemon without workers gets its pipelines again
+            for wid in _workers(self._old):
+                ours.resume(wid)
 
     def _let_go(self, ours: Client) -> None:
         """Workers first: who is killed before the journal goes leaves them to others."""
-        with suppress(BessError):  # a daemon without workers gets its pipelines again
-            for wid in _workers(self._gateway):
-                ours.resume(wid)
-        journal_of(self._gateway).unlink(missing_ok=True)
-        unstage(self._gateway)
-
-    def _encrypt_by(self, ours: Client, maps: Path) -> None:
-        arg_type = "PrefixMatchEncryptCommandUpdateArg"
-        with refusals("encrypt"):
-            ours.run_module_command("encrypt", "update", arg_type, self._plan(maps))
-
-    def _provide(
-        self, ours: Client, theirs: Client, firewalls: Mapping[str, Config], maps: Path
-    ) -> tuple[int, int]:
-        """Give the provider rules and mappings; whatever it has of them already, too."""
-        moved = ended = 0
-        for name, config in firewalls.items():
-            with self._at_provider():
-                theirs.run_module_command(name, "set_runtime_config", _CONFIG, from_hex(config))
-        for name in self._journal.swap.nats:
-            with self._at_provider():
-                told = theirs.run_module_command(name, "get_mappings", "NATCommandGetMappingsArg")
-            found = self._reencrypted(ours, told["mappings"], maps)
-            arg_type = "NATCommandReplaceMappingsArg"
-            with self._at_provider():
-                done = theirs.run_module_command(
-                    name, "replace_mappings", arg_type, {"mappings": found}
-                )
-            moved += int(done["replaced"])
-            ended += int(done["ended"])
-        return moved, ended
-
-    def _reencrypted(
-        self, ours: Client, mappings: Sequence[Config], maps: Path
-    ) -> list[dict[str, Any]]:
-        """Internal endpoints as they are encrypted by maps; those that hosts still use."""
-        sources = [{"protocol": one["protocol"], "source": one["internal"]} for one in mappings]
-        with refusals("reencrypt"):
-            found = ours.run_module_command(
-                "encrypt",
-                "reencrypt",
-                "PrefixMatchEncryptCommandReencryptArg",
-                {"sources": sources, "plan": self._plan(maps)},
-            )
-        return [dict(one) for one in found["mappings"]]
-
-
-def _until_quiet(ours: Client, theirs: Client, settle_s: float) -> None:
-    """Wait until nothing moves to the provider, nor there, for so long.
-
-    A worker that gets no CPU moves nothing either: all must have run meanwhile.
-    """
-    deadline = time.monotonic() + _MOST_S
-    before, ran, since = None, None, time.monotonic()
-    while True:
-        found = (ours.counters(), theirs.counters())
-        now = _moved(*found)
-        if now != before:
-            before, ran, since = now, _ran(*found), time.monotonic()
-        elif time.monotonic() - since >= settle_s and _all_ran(ran, _ran(*found)):
-            return
-        if time.monotonic() > deadline:
-            raise GatewayError(f"packets still move at the provider after {_MOST_S:.0f} s")
-        time.sleep(_LOOK_S)
-
-
-def _moved(ours: counters_pb.Counters, theirs: counters_pb.Counters) -> tuple[int, ...]:
-    ports = [count for port in theirs.ports for count in (port.inc.packets, port.out.packets)]
-    queues = [module.waiting for module in theirs.modules if module.HasField("waiting")]
-    sent = [port.out.packets for port in ours.ports if port.name == "provider"]
-    left = [module.waiting for module in ours.modules if module.name == "provider_out"]
-    return (*ports, *queues, *sent, *left)
-
-
-Runs = dict[tuple[str, str, int], int]
-
-
-def _ran(ours: counters_pb.Counters, theirs: counters_pb.Counters) -> Runs:
-    """How long each task that runs has run: of the provider, and of who sends there."""
-    return {
-        (whose, task.module, task.number): task.busy_ns
-        for whose, found in (("ours", ours), ("theirs", theirs))
-        for task in found.tasks
-        if task.wid in {worker.wid for worker in found.workers if worker.running}
-        and (whose == "theirs" or task.module == "provider_out")
-    }
-
-
-def _all_ran(before: Runs | None, now: Runs) -> bool:
-    return before is not None and all(spent > before.get(task, 0) for task, spent in now.items())
+        self._resume(ours)
+        if self._journal.swap.key is not None:
+            with suppress(GatewayError):  # a daemon that is gone has the old keys when it is built
+                update_receiving(ours, self._old)
+        journal_of(self._old).unlink(missing_ok=True)
+        unstage(self._old)

@@ -55,6 +55,7 @@ class Site:
     ranges: tuple[list[tuple[int, int]], ...] = RANGES
     mtu: int = 0
     map_seed: bytes = MAP_SEED
+    bound: bool = False
     made: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +91,7 @@ class Site:
 
     def encrypts(self, sealed: bool = False) -> Chain:
         args = self.plan | MAC_ARGS | {"sealed_payload": sealed, "mtu": self.mtu}
+        args["bound_seals"] = self.bound
         seals: Chain = [("PayloadSeal", {"key": self.key})] if sealed else []
         return [*seals, ("PrefixMatchEncrypt", args)]
 
@@ -108,7 +110,13 @@ class Site:
             keys = twin.SiteKeys(self.site_key)
             maps = twin.make_maps(keys, self.ranges, self.map_seed)
             self.made["gateway"] = twin.Gateway(
-                keys, maps, self.epoch, MAC_BYTES, self.mtu or 65535, twin.Pool(self.pool)
+                keys,
+                maps,
+                self.epoch,
+                MAC_BYTES,
+                self.mtu or 65535,
+                twin.Pool(self.pool),
+                self.bound,
             )
         gateway: twin.Gateway = self.made["gateway"]
         return gateway

@@ -237,8 +237,8 @@ class Lab:
     def gateway(self) -> Gateway:
         return load(self.site)
 
-    def encrypt(self, name: str, rules: str, *more: str) -> Rules:
-        return encrypt_rules(self.folder, name, rules, *more, nat=self.nat)
+    def encrypt(self, name: str, rules: str, *more: str, key: Path | None = None) -> Rules:
+        return encrypt_rules(self.folder, name, rules, *more, nat=self.nat, key=key)
 
     def swap(self, rules: Rules, settle_s: float = 0.2) -> Swap:
         """From these rules to others; packets may be in the cable for a while."""
@@ -332,14 +332,16 @@ def over_sockets(gateway: Gateway, number: int) -> pipelines.Graph:
     return replace(graph, ports=ports)
 
 
-def encrypt_rules(folder: Path, name: str, rules: str, *more: str, nat: bool) -> Rules:
+def encrypt_rules(
+    folder: Path, name: str, rules: str, *more: str, nat: bool, key: Path | None = None
+) -> Rules:
     """Rules of a chain FORWARD, one a line, the policy first."""
     policy, *lines = rules.strip().splitlines()
     text = f"*filter\n:FORWARD {policy} [0:0]\n"
     text += "".join(f"-A FORWARD {line.strip()}\n" for line in lines) + "COMMIT\n"
     saved, maps, out = (folder / f"{name}{ending}" for ending in (".v4", ".maps", ".json"))
     saved.write_text(text, encoding="utf-8")
-    words = ["encrypt-rules", saved, "--format", "iptables", "--key", folder / "site.key"]
+    words = ["encrypt-rules", saved, "--format", "iptables", "--key", key or folder / "site.key"]
     words += ["--maps", maps, "--out", out, *more]
     words += ["--pool", f"{EXTERNAL}/32:nat"] if nat else []
     done = CliRunner().invoke(app, [str(word) for word in words])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embark_support import MAC_ARGS, Site
+from embark_support import MAC_ARGS, Site, restored
 from scapy.all import RawPcapReader
 
 from harness import Engine, new_engine
@@ -20,6 +20,9 @@ from twins.nat_twin import Endpoint, ends
 
 DATA = Path(os.environ.get("E2_DATA", Path(__file__).parents[2] / "shared" / "data"))
 MOST_PACKETS = 1000
+NAT4, NAT6 = "203.0.113.9", "2001:db8:5::9"
+POOL = ((NAT4, True), (NAT6, True))
+RETURNS = {"name": "site", "max_flows": 16384}
 
 
 def captures() -> list[Any]:
@@ -91,4 +94,65 @@ class Gateways:
         return {k: v for k, v in self.engine.module_info(module)["drops"].items() if v}
 
 
-__all__ = ["MAC_ARGS", "Gateways", "Seen", "captures", "packets_of"]
+class Nats:
+    """One NAT of both families in clear, and one for each family between gateways, as nobody but
+    the gateway can tell them apart."""
+
+    def __init__(self, site: Site) -> None:
+        self.clear: Engine = new_engine()
+        addresses = [{"ext_addr": NAT4}, {"ext_addr": NAT6}]
+        self.clear.create_module("nat", "NAT", {"ext_addrs": addresses, "encrypted_ports": True})
+        self.gateways = Gateways(site, RETURNS)
+        pool = self.gateways.pool()
+        for name, address in (("nat4", NAT4), ("nat6", NAT6)):
+            args = {"ext_addrs": [{"ext_addr": pool[address]}], "encrypted_ports": True}
+            self.gateways.engine.create_module(name, "NAT", args)
+
+    def run(self, frame: bytes, ipv6: bool, reverse: bool) -> tuple[bytes | None, bytes | None]:
+        """What comes out in clear, as gateways leave packets, and out of the second gateway."""
+        return self.in_clear(frame, reverse), self.between(frame, ipv6, reverse)
+
+    def in_clear(self, frame: bytes, reverse: bool) -> bytes | None:
+        gate, out_gate = (1, 0) if reverse else (0, 1)
+        clear = self.clear.run_packets("nat", [frame], gate).get(out_gate, [])
+        return restored(clear[0]) if clear else None
+
+    def between(self, frame: bytes, ipv6: bool, reverse: bool) -> bytes | None:
+        through = self.translated(self.gateways.encrypt(frame), ipv6, reverse)
+        return None if through is None else self.gateways.decrypt(through)
+
+    def translated(self, encrypted: bytes, ipv6: bool, reverse: bool) -> bytes | None:
+        """By the NAT that encrypted packets of the family meet."""
+        gate, out_gate = (1, 0) if reverse else (0, 1)
+        name = "nat6" if ipv6 else "nat4"
+        through = self.gateways.engine.run_packets(name, [encrypted], gate).get(out_gate, [])
+        return through[0] if through else None
+
+
+def first_flows(packets: list[Seen]) -> list[Seen]:
+    """Without flows whose internal endpoint has talked to another one before: a NAT that cannot
+    see that they share an endpoint gives them ports of their own."""
+    owner: dict[tuple[object, ...], tuple[object, ...]] = {}
+    internal: dict[tuple[object, ...], Endpoint] = {}
+    kept = []
+    for seen in packets:
+        if seen.ends is not None:
+            end = internal.setdefault(seen.flow, seen.ends[0])
+            if owner.setdefault((seen.parts.protocol, end), seen.flow) != seen.flow:
+                continue
+        kept.append(seen)
+    return kept
+
+
+__all__ = [
+    "MAC_ARGS",
+    "NAT4",
+    "NAT6",
+    "POOL",
+    "Gateways",
+    "Nats",
+    "Seen",
+    "captures",
+    "first_flows",
+    "packets_of",
+]

@@ -20,18 +20,33 @@ from bess_plugins.command_line import JsonFlag, MetricsAddress
 from bess_plugins.metrics import MetricsError, serving
 from embark_gw import site
 from embark_gw.commands.common import SitePath, one_line_errors
-from embark_gw.gateway import GatewayError, Status, rotate, status_of
+from embark_gw.gateway import GatewayError, Status, status_of
 from embark_gw.journal import Swap
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
+from embark_gw.per_flow import flows_of
 from embark_gw.rules.document import read_document
-from embark_gw.updates import make_swap, update_rules
+from embark_gw.updates import SwapResult, make_swap, rotate, update_rules
 
 __all__ = ["app"]
 
 app = typer.Typer()
 log = logging.getLogger("embark_gw")
 DEFAULT_MODULE = "embark_firewall"
+NatOption = Annotated[
+    list[str] | None,
+    typer.Option("--nat", metavar="MODULE", help="The provider's NATs; may be repeated."),
+]
+SettleOption = Annotated[
+    float,
+    typer.Option(
+        "--settle",
+        metavar="SECONDS",
+        min=0,
+        max=2,
+        help="The longest that a packet is on its way between gateway and provider.",
+    ),
+]
 
 
 @app.command("run", epilog="Example: embark-gw run gateway.yaml --metrics 9100")
@@ -63,8 +78,10 @@ def status_command(path: SitePath, as_json: JsonFlag = False) -> None:
         gateway = site.load(path)
         with Client(gateway.daemon) as client:
             status = status_of(client.counters())
+            flows = None if gateway.provider.backup is None else flows_of(client)
     if as_json:
-        typer.echo(json.dumps(_plain(status), indent=2))
+        more = {} if flows is None else {"flows": {"all": flows.flows, "old_rules": flows.left}}
+        typer.echo(json.dumps(_plain(status) | more, indent=2))
         return
     console = Console()
     table = Table(title="Sides", title_justify="left", header_style="bold")
@@ -75,6 +92,8 @@ def status_command(path: SitePath, as_json: JsonFlag = False) -> None:
         table.add_row(side, f"{count:,}", f"{status.sent[side]:,}")
     console.print(table)
     console.print(f"{status.encrypted:,} encrypted, {status.decrypted:,} decrypted")
+    if flows is not None:
+        console.print(f"{flows.flows:,} flows, {flows.left:,} of them under the rules before")
     if status.drops:
         drops = Table(title="Drops", title_justify="left", header_style="bold")
         drops.add_column("at")
@@ -112,17 +131,49 @@ def rotate_command(
             "--drain", metavar="SECONDS", min=0, help="Take the old key's packets so long."
         ),
     ] = 5.0,
+    provider: Annotated[
+        str,
+        typer.Option(
+            "--provider", metavar="ADDRESS", help="Of the provider's daemon, where it has a NAT."
+        ),
+    ] = "",
+    nats: NatOption = None,
+    settle: SettleOption = Swap.settle_s,
+    told: Annotated[
+        bool,
+        typer.Option(
+            "--told", help="Whoever writes addresses of the pool is told by other means, or nobody."
+        ),
+    ] = False,
 ) -> None:
-    """Go over to another key while traffic flows; then put it into the description.
+    """Go over to another key while traffic flows; it is used from now on, also after a restart.
 
-    Packets on their way with the old key are still decrypted. Addresses of the pool have other
-    encryptions under another key: tell the provider first.
+    Packets on their way with the old key are still decrypted. Addresses of the pool, and where NATs
+    have them from, change at the provider at the same time: packets wait in the gateway meanwhile.
     """
     with one_line_errors(GatewayError, BessError):
         gateway = site.load(path)
-        with Client(gateway.daemon) as client:
-            rotate(client, gateway, site.Key(file=key.absolute(), epoch=epoch), drain_s=drain)
+        done = rotate(
+            gateway,
+            site.Key(file=key.absolute(), epoch=epoch),
+            drain_s=drain,
+            provider=provider,
+            nats=nats or [],
+            settle_s=settle,
+            told=told,
+        )
+    if provider:
+        _tell_swap(f"epoch {epoch}: in use", done)
     typer.echo(f"epoch {epoch} is in use; write 'key: {{file: {key}, epoch: {epoch}}}' into {path}")
+
+
+def _tell_swap(what: str, done: SwapResult) -> None:
+    typer.echo(
+        f"{what}; packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} translations of "
+        "NATs went over" + (f", {done.ended} had ended" if done.ended else "")
+    )
+    for old, new in done.moved.items():
+        typer.echo(f"{old} of the pool is {new} now")
 
 
 @app.command(
@@ -145,34 +196,50 @@ def update_command(
         list[str] | None,
         typer.Option("--firewall", metavar="MODULE", help="Its MetadataMatch; may be repeated."),
     ] = None,
-    nats: Annotated[
+    nats: NatOption = None,
+    settle: SettleOption = Swap.settle_s,
+    backup_firewalls: Annotated[
         list[str] | None,
-        typer.Option("--nat", metavar="MODULE", help="Its NATs; may be repeated."),
-    ] = None,
-    settle: Annotated[
-        float,
         typer.Option(
-            "--settle",
-            metavar="SECONDS",
-            min=0,
-            max=2,
-            help="The longest that a packet is on its way between gateway and provider.",
+            "--backup-firewall",
+            metavar="MODULE",
+            help="The MetadataMatch of the provider's backup; may be repeated.",
         ),
-    ] = Swap.settle_s,
+    ] = None,
+    backup_provider: Annotated[
+        str,
+        typer.Option(
+            "--backup-provider", metavar="ADDRESS", help="Of the backup's daemon, if it is another."
+        ),
+    ] = "",
 ) -> None:
     """Go over to other rules while traffic flows: rules, NATs and gateway change as one.
 
     Packets wait in the gateway meanwhile; none is classified by new rules with an old encryption.
+    Where the description has a backup, none waits: flows keep the rules that they began under, and
+    those that begin get the new ones, by turns in the provider's middleboxes and in its backup.
     The maps then take the place of those that the description names.
     """
     with one_line_errors(GatewayError, BessError, OSError):
         gateway = site.load(path)
         document = read_document(rules)
-        made = make_swap(
-            provider, maps, document, firewalls or [DEFAULT_MODULE], nats or [], settle
-        )
+        if gateway.provider.backup is None:
+            if backup_firewalls or backup_provider:
+                raise GatewayError(f"{path}: has no provider.backup")
+            made = make_swap(
+                provider, maps, document, firewalls or [DEFAULT_MODULE], nats or [], settle
+            )
+        else:
+            if not backup_firewalls:
+                raise GatewayError("the provider has a backup; name its --backup-firewall")
+            if nats:
+                raise GatewayError("with a backup flows keep their encryption; leave --nat out")
+            way = 1 - site.way_of_new_flows(gateway)
+            where = (provider, backup_provider or provider)[way]
+            names = (firewalls or [DEFAULT_MODULE], backup_firewalls)[way]
+            made = make_swap(where, maps, document, names, [], settle, way)
         done = update_rules(gateway, made)
-    typer.echo(
-        f"{rules}: in use; packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} "
-        f"translations of NATs went over" + (f", {done.ended} had ended" if done.ended else "")
-    )
+    if made.way is None:
+        _tell_swap(f"{rules}: in use", done)
+    else:
+        typer.echo(f"{rules}: in use for new flows; {done.kept} keep the rules before them")

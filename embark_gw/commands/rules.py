@@ -96,6 +96,14 @@ def encrypt_command(
             help="Addresses that the provider writes, in the order that gateways have them.",
         ),
     ] = None,
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared-maps",
+            help="Source and destination share prefixes: for a firewall behind the provider's NAT. "
+            "Tells more of each address and port.",
+        ),
+    ] = False,
     chain: Annotated[
         str,
         typer.Option(
@@ -128,7 +136,7 @@ def encrypt_command(
         if not skip:
             rule_set.check_refused()
         annotate = model is Model.BOTH
-        made = encrypt(rule_set, keys, before, annotate=annotate, pool=addresses)
+        made = encrypt(rule_set, keys, before, annotate=annotate, pool=addresses, shared=shared)
         with replaced(outputs) as (new_maps, new_kept, new_out):
             write_prefix_maps(new_maps, *(made.maps[name] for name in FIELDS))
             new_kept.write_text(made.kept.text(), encoding="utf-8")

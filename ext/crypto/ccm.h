@@ -41,10 +41,9 @@ struct alignas(64) CcmBatch {
   void get_nonce(size_t i, uint8_t* nonce) const {
     std::memcpy(nonce, heads + i * kAesBlock + 1, kCcmNonceBytes);
   }
-  // Up to 6 bytes, the first one lowest.
-  void set_aad(size_t i, uint64_t bytes, uint64_t len) {
+  // Up to 6 bytes, the first one lowest; 8 more in `high`.
+  void set_aad(size_t i, uint64_t bytes, uint64_t len, uint64_t high = 0) {
     const uint64_t low = len << 8 | bytes << 16;
-    const uint64_t high = 0;
     std::memcpy(aads + i * kAesBlock, &low, sizeof low);
     std::memcpy(aads + i * kAesBlock + 8, &high, sizeof high);
   }

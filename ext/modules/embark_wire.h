@@ -9,7 +9,8 @@
 //   version 1, flags  1 byte   4 bits each
 //   epoch             1        which site key
 //   nonce             12
-//   tag               8        of the text and of version, flags, epoch and protocol (CCM)
+//   tag               8        of the text and of version, flags, epoch and protocol (CCM), and
+//                              with kFlagBound of the first 11 bytes of the seal's tag
 //   text              n        original header fields, encrypted; n = 6 modulo 8
 //   seal              32       with kFlagSealed or kFlagSealedHere: how to open the payload
 //
@@ -27,10 +28,12 @@
 //
 // A seal, which PayloadSeal leaves in the attribute "embark_seal" for PrefixMatchEncrypt, and
 // PrefixMatchDecrypt for PayloadOpen: 1 if there is one, epoch, how many bytes of the body are
-// clear (2), nonce (12), tag of the payload and of the 4 bytes before (16, GCM). It isn't bound to
-// the packet, so that a cache may send a payload that it has stored on another connection.
+// clear (2), nonce (12), tag of the payload and of the 4 bytes before (16, GCM). With kFlagBound
+// the option's tag is of it, too, so that no other payload may stand behind that header. Without, a
+// cache may send a payload that it has stored on another connection.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -46,6 +49,7 @@ constexpr uint8_t kWireVersion = 1;
 constexpr uint8_t kFlagSealed = 1;      // by PayloadSeal
 constexpr uint8_t kFlagSealedHere = 2;  // by PrefixMatchEncrypt, because it must not be clear
 constexpr uint8_t kFlagFragment = 4;    // a Fragment header follows
+constexpr uint8_t kFlagBound = 8;       // the seal is of this header and no other
 
 // From the start of the Destination Options header.
 constexpr uint32_t kOptionAt = 4;  // what the option holds
@@ -211,5 +215,22 @@ struct Seal {
   static constexpr size_t kAuthenticated = 4;  // bytes of it that the tag is of
 };
 static_assert(sizeof(Seal) == kSealBytes, "as it is sent");
+
+// What is authenticated with a text, in the one block that CCM has for it: flags, epoch and
+// protocol, and as much of a seal's tag as has room there.
+constexpr size_t kNamedBytes = 3;
+constexpr size_t kBoundTagBytes = kCcmMaxAad - kNamedBytes;
+inline void set_named(CcmBatch& batch, size_t i, uint64_t bytes, const uint8_t* bound_seal) {
+  if (bound_seal == nullptr) {
+    batch.set_aad(i, bytes, kNamedBytes);
+    return;
+  }
+  const uint8_t* const tag = bound_seal + offsetof(Seal, tag);
+  uint64_t first;  // of it, the 3 bytes before `rest`
+  uint64_t rest;
+  std::memcpy(&first, tag, sizeof first);
+  std::memcpy(&rest, tag + kBoundTagBytes - sizeof rest, sizeof rest);
+  batch.set_aad(i, bytes | first << 8 * kNamedBytes, kCcmMaxAad, rest);
+}
 
 }  // namespace e2

@@ -138,6 +138,8 @@ DecryptResult HeaderDecryptor::prepare(Packet& packet, Item& item) const {
   const uint32_t seal = (item.flags & (kFlagSealed | kFlagSealedHere)) != 0 ? kSealBytes : 0;
   const uint32_t piece = (item.flags & kFlagFragment) != 0 ? kFragmentBytes : 0;
   if (payload < option + piece || head[3] + kOptionAt != option) return DecryptResult::kCut;
+  // What isn't there can't be bound.
+  if ((item.flags & kFlagBound) != 0 && seal == 0) return DecryptResult::kCut;
   if (option < kTextAt + seal + kText4.bytes || option > kTextAt + seal + kMaxText) {
     return DecryptResult::kCut;
   }
@@ -172,8 +174,10 @@ void HeaderDecryptor::open(uint32_t count, DecryptResult* results) {
       std::memcpy(&start, head + kNonceAt, sizeof start);
       std::memcpy(&end, head + kNonceAt + sizeof start, sizeof end);
       batch_.set_nonce(number, start, end, static_cast<uint8_t>(item.text_len));
-      batch_.set_aad(
-          number, head[kOptionAt] | uint64_t{item.epoch} << 8 | uint64_t{item.protocol} << 16, 3);
+      const uint8_t* const seal = head + kTextAt + item.text_len;
+      set_named(batch_, number,
+                head[kOptionAt] | uint64_t{item.epoch} << 8 | uint64_t{item.protocol} << 16,
+                (item.flags & kFlagBound) != 0 ? seal : nullptr);
       std::memcpy(batch_.tag(number), head + kTagAt, kCcmTagBytes);
       if (item.text_len == kText4.bytes) {
         batch_.put_text(number, head + kTextAt, kText4.bytes);

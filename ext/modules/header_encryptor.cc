@@ -71,11 +71,14 @@ inline EncryptGroup& HeaderEncryptor::room_for(bool ipv6, uint32_t text_len) {
 }
 
 // A text's nonce, and what is authenticated with it.
-inline void HeaderEncryptor::name(EncryptGroup& group, uint32_t i, uint64_t flags,
-                                  uint64_t protocol, Nonce nonce) const {
+inline void HeaderEncryptor::name(EncryptGroup& group, uint32_t i, Nonce nonce) const {
+  const EncryptItem& item = group.items[i];
+  const uint64_t flags = item.shape.flags;
   group.texts.set_nonce(i, nonce.start, nonce.end, static_cast<uint8_t>(group.text_len));
-  group.texts.set_aad(
-      i, uint64_t{kWireVersion << 4} | flags | uint64_t{plan_.epoch} << 8 | protocol << 16, 3);
+  set_named(group.texts, i,
+            uint64_t{kWireVersion << 4} | flags | uint64_t{plan_.epoch} << 8 |
+                uint64_t{item.shape.protocol} << 16,
+            (flags & kFlagBound) != 0 ? item.seal : nullptr);
 }
 
 // TCP or UDP in a whole packet without options, extensions and tags: most of all packets.
@@ -106,7 +109,7 @@ inline bool HeaderEncryptor::prepare_common(Packet& packet, const uint8_t* seal,
   const uint64_t ports = word32(body);
   const uint16_t checksum = word16(body + (tcp ? 16 : 6));
   const auto kind = static_cast<uint64_t>(tcp ? BodyKind::kTcp : BodyKind::kUdp);
-  const uint64_t flags = sealed ? kFlagSealed : 0;
+  const uint64_t flags = sealed ? kFlagSealed | uint64_t{frame_.bound} : 0;
   const uint64_t protocol = found.protocol;
   const uint32_t first = load_be32(ip);
   const uint64_t traffic_class = (kIpv6 ? first >> 20 : first >> 16) & 0xff;
@@ -156,7 +159,7 @@ inline bool HeaderEncryptor::prepare_common(Packet& packet, const uint8_t* seal,
   const uint32_t both = __builtin_bswap32(static_cast<uint32_t>(ports));
   group.ports[0][i] = both >> 16;
   group.ports[1][i] = both & 0xffff;
-  name(group, i, flags, protocol, nonce);
+  name(group, i, nonce);
   return true;
 }
 
@@ -218,7 +221,8 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
   uint8_t* const kept = group.seals[group.count];
   std::memcpy(kept, &seal, sizeof seal);
   item.seal = kept;
-  item.shape.flags = static_cast<uint8_t>((item.shape.flags & ~kFlagSealed) | kFlagSealedHere);
+  item.shape.flags =
+      static_cast<uint8_t>((item.shape.flags & ~kFlagSealed) | kFlagSealedHere | frame_.bound);
 }
 
 [[gnu::noinline]] Refusal HeaderEncryptor::prepare_any(Packet& packet, const uint8_t* seal,
@@ -262,8 +266,8 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
   item.shape.len = body.len;
   item.seal = seal;
   item.shape.kind = body.kind;
-  item.shape.flags =
-      static_cast<uint8_t>((sealed ? kFlagSealed : 0) | (body.fragment ? kFlagFragment : 0));
+  item.shape.flags = static_cast<uint8_t>((sealed ? kFlagSealed | frame_.bound : 0) |
+                                          (body.fragment ? kFlagFragment : 0));
   item.shape.protocol = body.protocol;
   item.shape.traffic_class = ipv6 ? static_cast<uint8_t>(load_be16(ip) >> 4) : ip[1];
   item.shape.hop_limit = ipv6 ? ip[7] : ip[8];
@@ -313,7 +317,7 @@ void HeaderEncryptor::seal_body(EncryptGroup& group, EncryptItem& item, const Bo
     item.fragment_id = load_be16(ip + 4);
   }
   group.texts.put_text(i, text, text_len);
-  name(group, i, item.shape.flags, item.shape.protocol, nonce);
+  name(group, i, nonce);
   ++group.count;
   return Refusal::kNone;
 }

@@ -32,6 +32,7 @@ struct EncryptPlan {
 };
 
 struct EncryptFrame {
+  uint8_t bound = 0;      // kFlagBound where seals are of their header only
   uint8_t macs[12] = {};  // destination first
   uint32_t mtu = 0;       // bytes of an IPv6 packet
 };
@@ -114,7 +115,7 @@ class HeaderEncryptor {
   bool add_extras(const uint8_t* frame, const Headers& h, const Body& body, uint8_t* text,
                   uint32_t at, uint32_t& end) const;
   EncryptGroup& room_for(bool ipv6, uint32_t text_len);
-  void name(EncryptGroup& group, uint32_t i, uint64_t flags, uint64_t protocol, Nonce nonce) const;
+  void name(EncryptGroup& group, uint32_t i, Nonce nonce) const;
 
   template <bool kIpv6>
   void encrypt(EncryptGroup& group) const;

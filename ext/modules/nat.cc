@@ -27,7 +27,7 @@
 //   get_initial_arg     the arguments as they were given
 //   get_runtime_config  nothing: get_mappings has the mappings
 //   set_runtime_config  takes nothing and changes nothing
-//   get_mappings        all mappings, those idle for longest first
+//   get_mappings        all mappings, those idle for longest first, and the external addresses
 //   set_mappings        these mappings and no others, all or none: what another NAT told
 //   replace_mappings    other internal endpoints for mappings, and other external addresses, all or
 //                       none; external ports and ages stay. Mappings that have ended are counted,

@@ -71,13 +71,25 @@ Status read_pair(const Args& args, const char* first_name, const char* second_na
 }
 
 template <typename Family>
-Args describe(const typename Family::Endpoint& endpoint) {
+std::string text_of(const typename Family::Address& address) {
   uint8_t bytes[Family::kAddressBytes];
-  Family::store(bytes, endpoint.address());
+  Family::store(bytes, address);
   char text[INET6_ADDRSTRLEN] = "";
   inet_ntop(Family::kVersion == 4 ? AF_INET : AF_INET6, bytes, text, sizeof text);
+  return text;
+}
+
+template <typename Family>
+void list_externals(const NatSide<Family>& side, Args::List& list) {
+  for (uint32_t i = 0; i < side.externals(); ++i) {
+    list.emplace_back(text_of<Family>(side.external(i)));
+  }
+}
+
+template <typename Family>
+Args describe(const typename Family::Endpoint& endpoint) {
   Args args;
-  args.set("address", text);
+  args.set("address", text_of<Family>(endpoint.address()));
   args.set("port", static_cast<uint64_t>(endpoint.port()));
   return args;
 }
@@ -229,6 +241,10 @@ Status NAT::get_mappings(const Args&, Args& response) {
   if (ipv4_.used()) list_mappings(ipv4_, now, list);
   if (ipv6_.used()) list_mappings(ipv6_, now, list);
   response.set("mappings", std::move(list));
+  Args::List externals;
+  list_externals(ipv4_, externals);
+  list_externals(ipv6_, externals);
+  response.set("external_addresses", std::move(externals));
   return {};
 }
 

@@ -61,6 +61,7 @@ class NatSide {
     return i;
   }
   uint32_t externals() const { return static_cast<uint32_t>(addresses_.size()); }
+  const Address& external(uint32_t i) const { return addresses_[i].address; }
 
   // Gates of all packets of the family, and of those that nobody can translate; where `mixed`, the
   // others' are left alone.

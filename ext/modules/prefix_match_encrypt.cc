@@ -13,6 +13,9 @@
 // TCP, UDP and ICMP queries stays as it is; put a PayloadSeal before this module to seal it too.
 // All fragments of a datagram are encrypted as one flow without ports.
 //
+// With `bound_seals` a seal opens behind its own header only. Without, whoever is on the way may
+// put a sealed payload behind another header, as a cache has to.
+//
 // Packets from and to `pool`, addresses that the provider may write, get encryptions that are the
 // same in all flows; with `nat` the port on their side stays as it is.
 //
@@ -25,7 +28,8 @@
 // Arguments: PrefixMatchEncryptArg
 // Commands:
 //   update       replaces keys, maps and pool as one, while packets flow; or nothing, on an error
-//   get_pool     the pool with its encryptions, which the provider's NAT and load balancer write
+//   get_pool     the pool with its encryptions, which the provider's NAT and load balancer write;
+//                those under other keys and maps, if they are given
 //   get_returns  how full the table of `returns` is; 0 of 0 without one
 //   reencrypt    encrypted sources of flows, as a NAT tells them, under other keys and maps; the
 //                answer is for NAT's replace_mappings. Both encryptions lead back from then on.
@@ -108,12 +112,8 @@ class PrefixMatchEncrypt final : public Module {
 
   Status reencrypt(const Args& args, Args& response) {
     SharedPlan plan;
-    if (args.has("plan")) {
-      Status status = read_plan(args["plan"], "reencrypt: plan", plan);
-      if (!status.ok()) return status;
-    } else {
-      plan = *live_.look();
-    }
+    Status status = plan_of(args, "reencrypt", plan);
+    if (!status.ok()) return status;
     if (returns_.table != nullptr) {
       return reencrypt_sources(*plan, *returns_.table, clock_ns(), args, response);
     }
@@ -129,10 +129,12 @@ class PrefixMatchEncrypt final : public Module {
     return {};
   }
 
-  Status get_pool(const Args&, Args& response) {
-    const auto plan = live_.look();
+  Status get_pool(const Args& args, Args& response) {
+    SharedPlan plan;
+    Status status = plan_of(args, "get_pool", plan);
+    if (!status.ok()) return status;
     Args::List list;
-    for (const AddressPool::Entry& entry : (*plan)->pool.entries()) {
+    for (const AddressPool::Entry& entry : plan->pool.entries()) {
       Args one;
       one.set("address", address_text(entry.clear));
       one.set("encrypted", address_text(entry.encrypted));
@@ -155,7 +157,15 @@ class PrefixMatchEncrypt final : public Module {
     gates_of_results(refusals, batch.size, first_refusal_, gates);
   }
 
+  // A command's plan; what packets are encrypted by now where it has none.
+  Status plan_of(const Args& args, const std::string& where, SharedPlan& plan) {
+    if (args.has("plan")) return read_plan(args["plan"], where + ": plan", plan);
+    plan = *live_.look();
+    return {};
+  }
+
   Status read_frame(const Args& args) {
+    frame_.bound = args["bound_seals"].as_bool() ? kFlagBound : 0;
     const uint64_t mtu = args["mtu"].as_uint();
     if (mtu != 0 && (mtu < kMinMtu || mtu > kMaxMtu)) {
       return Status::invalid("PrefixMatchEncrypt.mtu is " + std::to_string(mtu) +

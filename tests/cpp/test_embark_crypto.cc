@@ -100,6 +100,7 @@ constexpr CcmVector kCcmVectors[] = {
     {15, 3, "cbf89ec134df0aea059175c0a84cea", "43e3d8951095adce"},
     {16, 3, "cbf89ec134df0aea059175c0a84cea20", "0efb71770601971e"},
     {22, 3, "cbf89ec134df0aea059175c0a84cea20f88e5820e6a0", "5509ff1a64fec32a"},
+    {22, 14, "cbf89ec134df0aea059175c0a84cea20f88e5820e6a0", "b6cbf4cb58a0768a"},
     {46, 3, "cbf89ec134df0aea059175c0a84cea20f88e5820e6a08c3268db1951a1237177", "6826cab54daef23e"},
     {100, 6, "cbf89ec134df0aea059175c0a84cea20f88e5820e6a08c3268db1951a1237177",
      "819f3cda9829b898"},
@@ -117,9 +118,11 @@ void fill(CcmBatch& batch, size_t count, size_t len, size_t aad_len, uint32_t sa
     std::memcpy(&start, nonce, sizeof start);
     std::memcpy(&end, nonce + sizeof start, sizeof end);
     batch.set_nonce(i, start, end, static_cast<uint8_t>(len));
-    uint64_t aad = 0;
-    for (size_t at = 0; at < aad_len; ++at) aad |= uint64_t{pattern(at, 7)} << 8 * at;
-    batch.set_aad(i, aad, aad_len);
+    uint64_t aad[2] = {};  // 6 bytes and 8
+    for (size_t at = 0; at < aad_len; ++at) {
+      aad[at < 6 ? 0 : 1] |= uint64_t{pattern(at, 7)} << 8 * (at < 6 ? at : at - 6);
+    }
+    batch.set_aad(i, aad[0], aad_len, aad[1]);
     Bytes text(len);
     for (size_t at = 0; at < len; ++at) text[at] = pattern(at, salt + static_cast<uint32_t>(i));
     batch.put_text(i, text.data(), len);

@@ -1,101 +1,43 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Rules that change under traffic, or don't: no packet meets rules that aren't its own.
 
-Two rule sets show a mix of them. Both let a good host through and not a bad one; `STRICT` denies
-what it doesn't know, `OPEN` accepts it. Each knows only one of the hosts, whose encryption under
-the other set, or under the same set encrypted anew, it can't know: a good host's packet is denied,
-or a bad one's passes, as soon as one set's encryption meets the other's rules.
+Two rule sets show a mix of them (`update_support`).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bess_plugins.client import BessError, Client
-from embark_gw import updates
+from bess_plugins.client import Client
+from embark_gw import quiet, updates
 from embark_gw.gateway import GatewayError
-from embark_gw.journal import Journal, Phase, Swap, journal_of, owned, staged_maps, to_hex
+from embark_gw.journal import Journal, Phase, Swap, journal_of, owned, staged_maps
 from embark_gw.keeper import Keeper
 from embark_gw.updates import finish_swap, update_rules
-from gateway_support import Lab, Rules, Traffic, frame, kept, new_lab, read
+from gateway_support import Lab, Rules, Traffic, kept, new_lab, read
 from harness import wait_until
+from update_support import (
+    GOOD,
+    HOSTS,
+    OPEN,
+    STRICT,
+    Answering,
+    check,
+    killer,
+    packet,
+    refusing,
+    signature,
+)
 
-STRICT = "DROP\n-s 10.0.0.0/24 -p udp -m udp --dport 80 -j ACCEPT"
-OPEN = "ACCEPT\n-s 10.0.1.0/24 -j DROP"
-SERVER = "198.51.100.7"
-GOOD, BAD = b"good", b"bad!"
-HOSTS = 8
 SECONDS = 20
-
-
-def packet(number: int) -> bytes:
-    """Of good hosts and bad ones in turn."""
-    kind, which = (GOOD, 0) if number % 2 else (BAD, 1)
-    host = number // 2 % HOSTS
-    return frame(f"10.0.{which}.{2 + host}", SERVER, payload=b"%s%8d" % (kind, number))
-
-
-class Answering(threading.Thread):
-    """A server that answers whatever it gets, and all that came there and back."""
-
-    def __init__(self, lab: Lab) -> None:
-        super().__init__(name="answering")
-        self.got: list[tuple[str, int, str, int, bytes]] = []
-        self.back: list[tuple[str, int, str, int, bytes]] = []
-        self.stopped = threading.Event()
-        self._lab = lab
-
-    def run(self) -> None:
-        host = threading.Thread(target=self._listen)
-        host.start()
-        while not self.stopped.is_set():
-            if (one := self._lab.server.receive(0.1)) is not None:
-                seen = read(one)
-                self.got.append(seen)
-                src, sport, dst, dport, payload = seen
-                answer = frame(dst, src, sport=dport, dport=sport, payload=payload)
-                self._lab.server.send(answer)
-        host.join()
-
-    def _listen(self) -> None:
-        while not self.stopped.is_set():
-            if (one := self._lab.host.receive(0.1)) is not None:
-                self.back.append(read(one))
-
-    def __enter__(self) -> Answering:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stopped.set()
-        self.join()
-
-
-def check(answering: Answering, sent: int) -> None:
-    """Every good packet came there and back once, and no bad one; each host has one translation."""
-    good = [number for number in range(sent) if number % 2]
-    payloads = [b"%s%8d" % (GOOD, number) for number in good]
-    assert Counter(one[4] for one in answering.got) == Counter(payloads)
-    assert Counter(one[4] for one in answering.back) == Counter(payloads)
-    external: dict[int, set[tuple[str, int]]] = {}
-    for src, sport, _, _, payload in answering.got:
-        external.setdefault(int(payload[4:]) // 2 % HOSTS, set()).add((src, sport))
-    assert [len(found) for found in external.values()] == [1] * HOSTS
-    for _, _, dst, dport, payload in answering.back:
-        assert (dst, dport) == (f"10.0.0.{2 + int(payload[4:]) // 2 % HOSTS}", 1000)
 
 
 def test_rules_that_change_every_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,15 +129,6 @@ class State:
         assert self.probe() == self.translation
 
 
-def signature(config: Any) -> set[str]:
-    """Rules, however fields that are not there are told."""
-    plain = to_hex(config)
-    return {
-        json.dumps([rule["gate"], sorted(term.get("value_bin") or "" for term in rule["terms"])])
-        for rule in plain["rules"]
-    } | {str(int(plain["default_gate"]))}
-
-
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
     """A gateway that was built, and that nobody looks after."""
@@ -206,65 +139,12 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[State]:
         yield State(lab)
 
 
-# Reads a step and an update; runs the update in a child that is killed at that step: before or
-# after a function of the modules below, a call of a daemon, or a change of a file.
-DYING = """
-import json, os, pathlib, signal, sys
-from itertools import count
-from bess_plugins.client import _base
-from embark_gw import journal, site, updates
-OWN = {updates.__file__, journal.__file__}
-LOOKS = {"_until_quiet", "_moved", "_ran", "_all_ran", "_workers", "_at_provider", "_plan"}
-def counts(code):
-    if code.co_filename in OWN:
-        return code.co_name not in LOOKS and not code.co_name.startswith("<")
-    return (code.co_filename == _base.__file__ and code.co_name == "call") or (
-        code.co_filename == pathlib.__file__ and code.co_name in ("rename", "unlink"))
-def run(path, step, swap):
-    numbers = count()
-    def look(frame, event, _):
-        if event in ("call", "return") and counts(frame.f_code) and next(numbers) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-    gateway = site.load(pathlib.Path(path))
-    sys.setprofile(look)
-    updates.update_rules(gateway, swap)
-    sys.setprofile(None)
-for line in sys.stdin:
-    path, step, swap = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        run(path, step, journal.Swap(**swap))
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@contextmanager
-def killer(site: Path) -> Iterator[Callable[[int, Swap], int]]:
-    """What runs an update that is killed at a step, and tells how that ended."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-P", "-c", DYING]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        to, back = process.stdin, process.stdout
-
-        def run(step: int, swap: Swap) -> int:
-            to.write(json.dumps([str(site), step, asdict(swap)]) + "\n")
-            to.flush()
-            return int(back.readline())
-
-        yield run
-        to.close()
-
-
 def test_an_update_that_is_killed_at_every_step(state: State) -> None:
     """Who looks after the gateway then finishes it, or nothing was done yet."""
     phases: Counter[str] = Counter()
     with killer(state.lab.site) as run:
         for step in range(1000):
-            if (ended := run(step, state.other)) == 0:
+            if (ended := run(step, "update", asdict(state.other))) == 0:
                 break
             assert ended == -9
             left = Journal.read(state.lab.gateway)
@@ -275,20 +155,6 @@ def test_an_update_that_is_killed_at_every_step(state: State) -> None:
         state.agree()
     print(f"killed at {step} steps: {dict(phases)}")
     assert {*phases} == {"none", Phase.HOLD, Phase.FORWARD, Phase.DONE}
-
-
-def refusing(
-    patch: pytest.MonkeyPatch, refused: Callable[[str, str], bool], code: int = 22
-) -> None:
-    """Have daemons refuse commands, by module and command, of whoever updates rules from now on."""
-
-    class Refusing(Client):
-        def run_module_command(self, name: str, command: str, *args: Any, **more: Any) -> Any:
-            if refused(name, command):
-                raise BessError(code, "no, thank you")
-            return super().run_module_command(name, command, *args, **more)
-
-    patch.setattr(updates, "Client", Refusing)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +205,7 @@ def kill_forward(state: State) -> None:
     """An update that ends when the provider's firewall has the new rules, and nothing else has."""
     with killer(state.lab.site) as run:
         for step in range(1000):
-            assert run(step, state.other) == -9
+            assert run(step, "update", asdict(state.other)) == -9
             left = Journal.read(state.lab.gateway)
             with Client(state.lab.theirs.address) as theirs:
                 told = theirs.run_module_command("firewall", "get_runtime_config", "EmptyArg")
@@ -396,6 +262,20 @@ def test_the_gateways_daemon_dies_in_an_update(
         assert state.now == 1
 
 
+def test_rules_without_anything_of_the_old_ones(state: State) -> None:
+    """The NAT's own address is encrypted anew, too, and where it is known."""
+    lab = state.lab
+    state.rules[1] = lab.encrypt("fresh", OPEN)
+    assert state.rules[1].document.pool != state.rules[0].document.pool
+    done = update_rules(lab.gateway, state.other)
+    assert len(done.moved) == 1 and done.mappings >= 1
+    state.agree()
+    assert state.now == 1
+    update_rules(lab.gateway, state.other)
+    state.agree()
+    assert state.now == 0
+
+
 def test_only_one_changes_a_gateway(state: State) -> None:
     with owned(state.lab.gateway) as mine:
         assert mine
@@ -407,9 +287,9 @@ def test_only_one_changes_a_gateway(state: State) -> None:
 
 def test_what_is_refused_before_anything_changes(state: State, tmp_path: Path) -> None:
     lab = state.lab
-    fresh = lab.encrypt("fresh", OPEN)
+    fresh = lab.swap(lab.encrypt("fresh", OPEN))
     with pytest.raises(GatewayError, match=r"203\.0\.113\.1 of the pool .* --previous"):
-        update_rules(lab.gateway, lab.swap(fresh))
+        update_rules(lab.gateway, replace(fresh, nats=[]))
     spoiled = tmp_path / "spoiled.maps"
     spoiled.touch(0o600)
     spoiled.write_bytes(state.rules[1].maps.read_bytes()[:-1])
@@ -420,6 +300,7 @@ def test_what_is_refused_before_anything_changes(state: State, tmp_path: Path) -
         (Swap(**{**asdict(state.other), "nats": ["firewall"]}), "has no NAT 'firewall'"),
         (Swap(**{**asdict(state.other), "pool": []}), "a pool of 0 addresses, the gateway has 1"),
         (Swap(**{**asdict(state.other), "provider": "127.0.0.1:1"}), "no daemon at 127.0.0.1:1"),
+        (replace(state.other, pool=fresh.pool), "pool is encrypted in another way"),
     ):
         with pytest.raises(GatewayError, match=message):
             update_rules(lab.gateway, swap)
@@ -434,7 +315,7 @@ def test_what_is_refused_before_anything_changes(state: State, tmp_path: Path) -
 
 def test_a_provider_that_never_rests(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else's packets: it can't be known when the last of the gateway's is through."""
-    monkeypatch.setattr(updates, "_MOST_S", 0.3)
+    monkeypatch.setattr(quiet, "_MOST_S", 0.3)
     lab = state.lab
     with Client(lab.theirs.address) as theirs:
         theirs.create_module("Source", "noise")

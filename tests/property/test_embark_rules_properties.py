@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from embark_support import write_key
@@ -16,7 +18,7 @@ from bess_plugins._crypto import SiteKeys
 from crypto_support import encrypt as encrypt_values
 from embark_gw.rules import ranges
 from embark_gw.rules.document import FIELDS, EncryptedRules, check_model
-from embark_gw.rules.encrypt import encrypt
+from embark_gw.rules.encrypt import encrypt as encrypt_rules
 from embark_gw.rules.formats import Format, parse_rules
 from embark_gw.rules.model import RulesError, RuleSet
 from rules_support import decide_encrypted, random_packet, rules_for
@@ -144,15 +146,20 @@ def test_a_document_of_anything_has_an_error_of_its_own(text: str) -> None:
     assert error is not None and error.where.file == "f"
 
 
-@given(st.integers(0, 2**32), st.integers(1, 25))
+@given(st.integers(0, 2**32), st.integers(1, 25), st.booleans())
 @settings(max_examples=60)
-def test_decisions_are_the_same(site_keys: SiteKeys, seed: int, count: int) -> None:
-    """(4.3): a packet matches a rule if and only if the encrypted one matches the encrypted one."""
+def test_decisions_are_the_same(site_keys: SiteKeys, seed: int, count: int, shared: bool) -> None:
+    """(4.3): a packet matches a rule if and only if the encrypted one matches the encrypted one.
+
+    With shared maps that is so wherever a NAT puts what was encrypted.
+    """
     draw = random.Random(seed)
     packets = [random_packet(draw, draw.choice([4, 6])) for _ in range(60)]
     packets += [packet._replace(sport=None, dport=None) for packet in packets[:10]]
     rules = rules_for(packets, count, seed)
-    made = encrypt(rules, site_keys, seed=SEED)
+    low = replace(rules.rules[0], src=((0, 65535),)) if rules.rules else None  # no set of ports
+    rules = replace(rules, rules=(*rules.rules, *([low] if low else [])))
+    made = encrypt_rules(rules, site_keys, seed=SEED, shared=shared)
     document = check_model(EncryptedRules, made.document.text(), "f")
     for packet in packets:
         flow = draw.randbytes(16)
@@ -163,12 +170,24 @@ def test_decisions_are_the_same(site_keys: SiteKeys, seed: int, count: int) -> N
                 None if value is None else encrypt_values(made.maps[name], [value], [flow])[0]
             )
         assert decide_encrypted(document, encrypted) is rules.decide(packet)
+        if shared:
+            turned = packet._replace(
+                src=packet.dst, dst=packet.src, sport=packet.dport, dport=packet.sport
+            )
+            swapped = encrypted | {
+                name: encrypted[other]
+                for one, two in (("src", "dst"), ("sport", "dport"))
+                for name, other in ((one, two), (two, one))
+            }
+            assert decide_encrypted(document, swapped) is rules.decide(turned)
 
 
 @given(st.integers(0, 2**32))
 @settings(max_examples=30)
 def test_only_what_changed_changes(site_keys: SiteKeys, seed: int) -> None:
+    """Also where source and destination share maps."""
     draw = random.Random(seed)
+    encrypt = partial(encrypt_rules, shared=draw.random() < 0.5)
     packets = [random_packet(draw) for _ in range(40)]
     rules = rules_for(packets, 20, seed)
     first = encrypt(rules, site_keys)
@@ -188,8 +207,8 @@ def test_only_what_changed_changes(site_keys: SiteKeys, seed: int) -> None:
 def test_order_tells_nothing_of_neighbours(site_keys: SiteKeys, seed: int) -> None:
     draw = random.Random(seed)
     rules = rules_for([random_packet(draw) for _ in range(9)], 12, seed)
-    plain = encrypt(rules, site_keys, annotate=True, seed=SEED).document.rules
-    shuffled = encrypt(rules, site_keys, seed=SEED).document.rules
+    plain = encrypt_rules(rules, site_keys, annotate=True, seed=SEED).document.rules
+    shuffled = encrypt_rules(rules, site_keys, seed=SEED).document.rules
     assert [rule.action for rule in plain] == [rule.action for rule in shuffled]
     bare = [rule.model_copy(update={"text": None, "line": None}) for rule in plain]
     assert sorted(map(repr, bare)) == sorted(map(repr, shuffled))

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from Crypto.Cipher import AES
 
 from twins.embark_twin import (
+    BOUND,
+    BOUND_TAG,
     CHECKSUM_AT,
     DESTINATION_OPTIONS,
     HEAD_BYTES,
@@ -55,13 +57,15 @@ def decrypt(frame: bytes, ring: Ring, macs: bytes, pool: Pool | None = None) -> 
         raise RefusedError("unknown epoch")
     keys = ring[epoch]
     sealed, fragment = flags & (SEALED | SEALED_HERE), flags & IN_FRAGMENT
+    if flags & BOUND and not sealed:
+        raise RefusedError("cut")
     seal = rest[option - SEAL_BYTES : option] if sealed else b""
     text = rest[HEAD_BYTES : option - len(seal)]
     piece = rest[option : option + 8] if fragment else b""
     body = rest[option + len(piece) :]
     protocol = piece[0] if piece else rest[0]
     ccm = AES.new(keys.header, AES.MODE_CCM, nonce=rest[6:18], mac_len=8)
-    ccm.update(rest[4:6] + bytes([protocol]))
+    ccm.update(rest[4:6] + bytes([protocol]) + (seal[BOUND_TAG] if flags & BOUND else b""))
     try:
         text = ccm.decrypt_and_verify(text, rest[18:HEAD_BYTES])
     except ValueError:

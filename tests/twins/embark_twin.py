@@ -33,6 +33,8 @@ from twins.embark_parts_twin import (
 from twins.prefix_match_twin import PrefixMap
 
 __all__ = [
+    "BOUND",
+    "BOUND_TAG",
     "CHECKSUM_AT",
     "DESTINATION_OPTIONS",
     "HEAD_BYTES",
@@ -71,7 +73,8 @@ __all__ = [
     "words",
 ]
 
-SEALED, SEALED_HERE, IN_FRAGMENT = 1, 2, 4
+SEALED, SEALED_HERE, IN_FRAGMENT, BOUND = 1, 2, 4, 8
+BOUND_TAG = slice(16, 27)  # what of a seal is authenticated with a bound header
 TEXT_IPV6, TEXT_EXTRAS, TEXT_DF = 8, 4, 2
 VLAN_TAGS, IPV4_OPTIONS, IPV6_EXTENSIONS, IPV4_CHECKSUM, IPV4_FRAGMENT = 1, 2, 3, 4, 5
 HEAD_BYTES, SEAL_BYTES, MAX_TEXT = 26, 32, 198
@@ -168,6 +171,7 @@ class Gateway:
     macs: bytes = bytes(12)  # destination first
     mtu: int = 65535
     pool: Pool = field(default_factory=Pool)
+    bound: bool = False
 
 
 def make_seal(
@@ -265,6 +269,8 @@ def encrypt(
         body, flags = body[: parts.clear] + text, SEALED_HERE
     if parts.fragment:
         flags |= IN_FRAGMENT
+    if seal and gateway.bound:
+        flags |= BOUND
 
     has_ports = kind in ("tcp", "udp")
     ports = body[:4] if has_ports else body[4:6] + bytes(2) if kind == "query" else bytes(4)
@@ -306,7 +312,7 @@ def encrypt(
     plain += b"".join(check.to_bytes(2, "big") for check in checks) + extras
     first = bytes([0x10 | flags, gateway.epoch])
     ccm = AES.new(keys.header, AES.MODE_CCM, nonce=nonce, mac_len=8)
-    ccm.update(first + bytes([parts.protocol]))
+    ccm.update(first + bytes([parts.protocol]) + (seal[BOUND_TAG] if flags & BOUND else b""))
     text, tag = ccm.encrypt_and_digest(plain)
 
     next_header = FRAGMENT if parts.fragment else parts.protocol

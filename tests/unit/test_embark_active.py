@@ -41,8 +41,13 @@ def with_payload_of(header: bytes, other: bytes, l4_bytes: int) -> bytes:
     return changed
 
 
-def test_a_payload_in_another_packet(site: Site) -> None:
-    """As a cache must be able to. So an accomplice to whom packets go can be sent any payload."""
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_payload_in_another_packet(tmp_path: Path, bound: bool) -> None:
+    """As a cache must be able to; then an accomplice to whom packets go can be sent any payload.
+
+    Where seals are bound no payload opens behind another header, nor without saying that it is.
+    """
+    site = Site(tmp_path / "bound", bound=bound)
     accomplice, victim = site.encrypt(
         [
             build(IP(src="10.1.1.1", dst="198.51.100.66"), TCP(sport=5, dport=80), b"hello"),
@@ -50,13 +55,20 @@ def test_a_payload_in_another_packet(site: Site) -> None:
         ],
         sealed=True,
     )
-    (out,), drops = site.decrypt([with_payload_of(accomplice, victim, 20)], opened=True)
+    moved = with_payload_of(accomplice, victim, 20)
+    if bound:
+        assert site.drops(moved, opened=True) == "bad tag"
+        unbound = bytes([moved[58] & ~twin.BOUND])
+        assert site.drops(change(moved, 58, unbound), opened=True) == "bad tag"
+        assert len(site.decrypt([accomplice, victim], opened=True)[0]) == 2
+        return
+    (out,), drops = site.decrypt([moved], opened=True)
     assert drops == {}
     assert Ether(out)[IP].dst == "198.51.100.66" and out.endswith(PAYLOAD)
 
 
 def test_a_payload_as_often_as_there_are_headers(site: Site) -> None:
-    """A header is accepted once, a payload isn't counted."""
+    """A header is accepted once, a payload that isn't bound to one isn't counted."""
     packets = [build(IP(**V4), UDP(sport=1000 + i, dport=9), b"x" * i) for i in range(1, 5)]
     encrypted = site.encrypt([*packets, build(IP(**V4), UDP(), PAYLOAD)], sealed=True)
     copies = [with_payload_of(one, encrypted[-1], 8) for one in encrypted[:-1]]

@@ -26,9 +26,10 @@ SEALED = pytest.mark.parametrize("sealed", [False, True], ids=["payload clear", 
 HOP_LIMIT = 14 + 7
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "site")
+@pytest.fixture(params=[False, True], ids=["for any header", "bound"])
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Site:
+    """With seals that open behind any header, as a cache needs, and behind their own only."""
+    return Site(tmp_path / "site", bound=request.param)
 
 
 def there_and_back(site: Site, sealed: bool) -> Chain:

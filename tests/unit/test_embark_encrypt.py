@@ -24,9 +24,10 @@ SEALED = pytest.mark.parametrize("sealed", [False, True], ids=["payload clear", 
 POOL = (("198.51.100.7", True), ("10.1.2.3", False), ("2001:db8::1:2", True))
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path / "site")
+@pytest.fixture(params=[False, True], ids=["for any header", "bound"])
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Site:
+    """With seals that open behind any header, as a cache needs, and behind their own only."""
+    return Site(tmp_path / "site", bound=request.param)
 
 
 @SEALED

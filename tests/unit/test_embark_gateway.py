@@ -21,8 +21,9 @@ from embark_gw.gateway import GatewayError, Status, build, check_files, is_built
 from embark_gw.journal import journal_of, owned
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
+from embark_gw.per_flow import flows_of
 from embark_gw.pipelines import Graph, Module, draw
-from embark_gw.site import Gateway, SiteError, load
+from embark_gw.site import Gateway, SiteError, load, way_file
 from gateway_support import encrypt_rules, over_sockets
 
 TEXT = """\
@@ -147,6 +148,39 @@ def test_every_gateway_can_be_built(
     inputs = {f"{side}_in" for side in sides}
     everything = {name for start in inputs for name in reached(graph, start, "")}
     assert everything == {module.name for module in graph.modules}
+
+
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_a_gateway_with_a_backup(
+    folder: Path, server: Server, client: Client, tunnel: bool
+) -> None:
+    """Two ways, of which neither leads around encryption; new flows take the one that is noted."""
+    describe(folder, server.address, tunnel=tunnel)
+    path = folder / "gateway.yaml"
+    backup = "{vni: 8}" if tunnel else '{peer: "02:00:00:00:03:03"}'
+    text = path.read_text(encoding="utf-8").replace(
+        "  mtu: 1700\n", f"  mtu: 1700\n  backup: {backup}\n"
+    )
+    path.write_text(text, encoding="utf-8")
+    gateway = load(path)
+    for way in (0, 1):
+        way_file(gateway).write_text(f"{way}\n", encoding="ascii")
+        graph = over_sockets(gateway, server.port)
+        build(client, graph)
+        assert is_built(client.counters(), graph) and flows_of(client).way == way
+    modules = {module.name: module for module in graph.modules}
+    ends = [modules[name].args for name in ("encrypt", "encrypt_backup")]
+    peers = ["02:00:00:00:03:02", "02:00:00:00:03:02" if tunnel else "02:00:00:00:03:03"]
+    assert [args["dst_mac"] for args in ends] == peers
+    if tunnel:
+        outs = [modules[name].args["vni"] for name in ("tunnel_out", "tunnel_out_backup")]
+        assert outs == [7, 8] and modules["tunnel_in"].args["edges"] == {7: 0, 8: 0}
+    assert {"encrypt", "encrypt_backup"} <= reached(graph, "inside_in", "")
+    for kind in ("seal", "encrypt"):
+        both = {kind, f"{kind}_backup"}
+        open_links = tuple(link for link in graph.links if link.target not in both)
+        without = replace(graph, links=open_links)
+        assert "provider_out" not in reached(without, "inside_in", "")
 
 
 def test_what_is_refused_leaves_nothing(folder: Path, server: Server, client: Client) -> None:
@@ -320,7 +354,9 @@ UPDATE = "update-rules gateway.yaml --provider 127.0.0.1:1 --maps {} --rules {}"
         ("run gateway.yaml", "no daemon at 127.0.0.1:1"),
         ("rotate gateway.yaml none.key --epoch 2", "none.key: No such file"),
         ("rotate gateway.yaml site.key --epoch 1", "epoch 1 is in use"),
-        ("rotate gateway.yaml site.key --epoch 2", "no daemon at 127.0.0.1:1"),
+        ("rotate gateway.yaml site.key --epoch 2", "name its daemon by --provider"),
+        ("rotate gateway.yaml site.key --epoch 2 --told", "no daemon at 127.0.0.1:1"),
+        (UPDATE.format("site.maps", "site.json") + " --backup-firewall b", "no provider.backup"),
         (UPDATE.format("none", "site.json"), "none: No such file"),
         (UPDATE.format("site.maps", "none"), "none"),
         (UPDATE.format("site.maps", "site.json"), "no daemon at 127.0.0.1:1"),
@@ -341,13 +377,14 @@ def test_commands_say_what_is_wrong_in_a_line(
 
 def test_a_key_is_not_changed_during_an_update(folder: Path, client: Client) -> None:
     gateway = load(folder / "gateway.yaml")
+    words = ("rotate", folder / "gateway.yaml", folder / "site.key", "--epoch", 2, "--told")
     with owned(gateway) as mine:
         assert mine
-        done = invoke("rotate", folder / "gateway.yaml", folder / "site.key", "--epoch", 2)
-    assert done.exit_code == 1 and "an update of the rules is under way" in done.output
+        done = invoke(*words)
+    assert done.exit_code == 1 and "another change of the rules or the key" in done.output
     journal_of(gateway).touch()
-    done = invoke("rotate", folder / "gateway.yaml", folder / "site.key", "--epoch", 2)
-    assert done.exit_code == 1 and "an update of the rules is under way" in done.output
+    done = invoke(*words)
+    assert done.exit_code == 1 and ".swap can't be read" in done.output
 
 
 def test_a_description_that_is_wrong_is_told_with_its_line(folder: Path) -> None:

@@ -140,6 +140,32 @@ def test_sets_for_thousands_of_ports(folder: Path) -> None:
     assert (report["prefix_bits"], report["kept"], report["prefixes"]) == (16, 4097, 4205)
 
 
+def test_shared_maps(folder: Path) -> None:
+    """One for source and destination each; whoever goes over to them, or back, changes all."""
+
+    def fields(*more: str | Path) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(encrypt(folder, "--json", *more).stdout)["fields"]
+        return found
+
+    def prefixes() -> dict[str, Any]:
+        kept: dict[str, Any] = json.loads((folder / "site.maps.sets").read_text())["fields"]
+        return kept
+
+    apart, previous = fields(), ("--previous", folder / "site.maps")
+    both = fields("--shared-maps", *previous)
+    first = prefixes()
+    for one, other in (("src", "dst"), ("sport", "dport")):
+        assert apart[one]["prefixes"] != apart[other]["prefixes"]
+        assert both[one]["prefixes"] == both[other]["prefixes"] >= apart[one]["prefixes"]
+        assert both[one]["kept"] <= 1  # of no set at all
+        assert first[one] == first[other]
+    document = read_document(folder / "rules.json")
+    assert (len(document.sets.src), len(document.sets.dst)) == (2, 1)  # of its own rules only
+    again = fields("--shared-maps", *previous)
+    assert prefixes() == first and again["dst"]["kept"] == again["dst"]["prefixes"]
+    assert all(field["kept"] <= 1 for field in fields(*previous).values())
+
+
 def test_another_key_changes_everything(folder: Path) -> None:
     encrypt(folder)
     embark_gw("keygen", folder / "other.key")

@@ -9,63 +9,16 @@ from pathlib import Path
 
 import pytest
 from embark_support import Site, restored
-from middlebox_support import Gateways, Seen, captures, packets_of
+from middlebox_support import POOL, Gateways, Nats, Seen, captures, first_flows, packets_of
 
-from harness import Engine, new_engine
+from harness import new_engine
 from twins.embark_parts_twin import parse
 from twins.nat_twin import Endpoint, ends, translate
-
-NAT4, NAT6 = "203.0.113.9", "2001:db8:5::9"
-POOL = ((NAT4, True), (NAT6, True))
-RETURNS = {"name": "site", "max_flows": 16384}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(tmp_path_factory.mktemp("site"), pool=POOL)
-
-
-class Nats:
-    """One NAT of both families in clear, and one for each family between gateways, as nobody but
-    the gateway can tell them apart."""
-
-    def __init__(self, site: Site) -> None:
-        self.clear: Engine = new_engine()
-        addresses = [{"ext_addr": NAT4}, {"ext_addr": NAT6}]
-        self.clear.create_module("nat", "NAT", {"ext_addrs": addresses, "encrypted_ports": True})
-        self.gateways = Gateways(site, RETURNS)
-        pool = self.gateways.pool()
-        for name, address in (("nat4", NAT4), ("nat6", NAT6)):
-            args = {"ext_addrs": [{"ext_addr": pool[address]}], "encrypted_ports": True}
-            self.gateways.engine.create_module(name, "NAT", args)
-
-    def run(self, frame: bytes, ipv6: bool, reverse: bool) -> tuple[bytes | None, bytes | None]:
-        """What comes out in clear, as gateways leave packets, and out of the second gateway."""
-        gate, out_gate = (1, 0) if reverse else (0, 1)
-        clear = self.clear.run_packets("nat", [frame], gate).get(out_gate, [])
-        return (restored(clear[0]) if clear else None), self.between(frame, ipv6, reverse)
-
-    def between(self, frame: bytes, ipv6: bool, reverse: bool) -> bytes | None:
-        gate, out_gate = (1, 0) if reverse else (0, 1)
-        encrypted = self.gateways.encrypt(frame)
-        name = "nat6" if ipv6 else "nat4"
-        through = self.gateways.engine.run_packets(name, [encrypted], gate).get(out_gate, [])
-        return self.gateways.decrypt(through[0]) if through else None
-
-
-def first_flows(packets: list[Seen]) -> list[Seen]:
-    """Without flows whose internal endpoint has talked to another one before: a NAT that cannot
-    see that they share an endpoint gives them ports of their own."""
-    owner: dict[tuple[object, ...], tuple[object, ...]] = {}
-    internal: dict[tuple[object, ...], Endpoint] = {}
-    kept = []
-    for seen in packets:
-        if seen.ends is not None:
-            end = internal.setdefault(seen.flow, seen.ends[0])
-            if owner.setdefault((seen.parts.protocol, end), seen.flow) != seen.flow:
-                continue
-        kept.append(seen)
-    return kept
 
 
 @pytest.mark.parametrize("path", captures())

@@ -190,7 +190,10 @@ def test_new_keys_behind_a_nat(site: Site, tmp_path: Path) -> None:
     assert [through(packet, 1) for packet in answers] == back
     assert gateways.drops("decrypt") == {}
     # Then the pool's address changes, too, and all goes on in new keys as it did before.
+    told = engine.module_command("encrypt", "get_pool", {"plan": plan})["addresses"]
+    assert gateways.pool()[NAT] == encrypted_nat
     engine.module_command("encrypt", "update", plan)
+    assert {one["address"]: one["encrypted"] for one in told} == gateways.pool()
     moved = [{"old": encrypted_nat, "new": gateways.pool()[NAT]}]
     engine.module_command("nat", "replace_mappings", {"external_addresses": moved})
     assert [through(packet, 1) for packet in answers] == back
@@ -279,5 +282,6 @@ def test_reencrypt_needs_a_table(site: Site, tmp_path: Path) -> None:
     assert engine.module_command("encrypt", "get_returns", {}) == {}
     assert engine.module_command("encrypt", "reencrypt", {"plan": site.plan}) == {}
     missing = site.plan | {"maps_file": str(tmp_path / "none")}
-    with pytest.raises(EngineError, match="maps_file"):
-        engine.module_command("encrypt", "reencrypt", {"plan": missing})
+    for command in ("reencrypt", "get_pool"):
+        with pytest.raises(EngineError, match=f"{command}: plan.maps_file"):
+            engine.module_command("encrypt", command, {"plan": missing})

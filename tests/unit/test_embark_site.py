@@ -85,6 +85,13 @@ def test_paths_are_from_the_files_folder(tmp_path: Path) -> None:
             (11, 3),
             "from 192.0.2.1 to ::1 mixes IPv4 and IPv6",
         ),
+        (described(mtu="mtu: 1700\n  backup: {vni: 8}"), (6, 1), "needs a tunnel"),
+        (described(mtu="mtu: 1700\n  backup: {flows: 9}"), (6, 1), "another one than 02:00:00:00"),
+        (
+            with_tunnel(4, mtu="mtu: 1700\n  backup: {vni: 7}"),
+            (6, 1),
+            "backup.vni must be there, and another one than 7",
+        ),
         (
             with_tunnel(4, mtu="mtu: 1449"),
             (1, 1),

@@ -242,13 +242,26 @@ def test_internal_endpoints_are_replaced() -> None:
     ]
 
 
+def externals(engine: Engine) -> list[str]:
+    told = engine.module_command("nat", "get_mappings", {})["external_addresses"]
+    return [str(address) for address in told]
+
+
+def test_external_addresses_are_told() -> None:
+    """Those of IPv4 first."""
+    listed = [{"ext_addr": address} for address in (EXTERNAL, "203.0.113.7", "203.0.113.5")]
+    assert externals(nat({"ext_addrs": listed})) == ["203.0.113.7", "203.0.113.5", EXTERNAL]
+
+
 def test_external_addresses_are_replaced() -> None:
     second = "2001:db8:ffff::2"
     engine = nat({"ext_addrs": [{"ext_addr": EXTERNAL}, {"ext_addr": second}]})
     packets = [udp(2000, f"2001:db8:1::{n:x}") for n in range(1, 30)]
     before = [source(packet) for packet in send(engine, packets)]
     moves = [{"old": EXTERNAL, "new": second}, {"old": second, "new": "2001:db8:ffff::3"}]
+    assert externals(engine) == [EXTERNAL, second]
     engine.module_command("nat", "replace_mappings", {"external_addresses": moves})
+    assert externals(engine) == [one["new"] for one in moves]
     new_of = {
         Endpoint.of({"address": one["old"], "port": 0}).address: Endpoint.of(
             {"address": one["new"], "port": 0}
