@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from bess_plugins.client import BessError, Client, DaemonUnavailableError
+from bess_plugins.command_line import MetricsAddress
 from bess_plugins.daemon._base import DEFAULT_HOST, DEFAULT_POOL_PACKETS, DEFAULT_PORT
+from bess_plugins.interrupt import Ending
 
 app = typer.Typer(help="Control daemon of the bess-e2 dataplane.")
 
@@ -33,10 +34,6 @@ SocketOption = Annotated[
 ]
 PoolOption = Annotated[
     int, typer.Option("--pool-packets", min=64, help="Number of packet buffers.")
-]
-MetricsOption = Annotated[
-    int | None,
-    typer.Option("--metrics-port", min=1, max=65535, help="Loopback port for Prometheus."),
 ]
 
 
@@ -120,7 +117,7 @@ def _answers(port: int) -> bool:
     return True
 
 
-def run(port: int, unix_socket: Path | None, pool_packets: int, metrics_port: int | None) -> None:
+def run(port: int, unix_socket: Path | None, pool_packets: int, metrics: str | None) -> None:
     """Serve in this process until a signal or a client asks to stop."""
     # Only the process that serves needs these, and they are half of the time to start.
     from bess_plugins.daemon.server import Server, ServerError, make_engine
@@ -136,11 +133,9 @@ def run(port: int, unix_socket: Path | None, pool_packets: int, metrics_port: in
             make_engine(pool_packets),
             port=port,
             unix_socket=unix_socket,
-            metrics_port=metrics_port,
+            metrics=metrics,
         )
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # Stopping blocks, which a signal handler must not do.
-            signal.signal(number, lambda *_: threading.Thread(target=server.stop).start())
+        Ending(signal.SIGINT, signal.SIGTERM).then(server.stop)
         server.start()
         server.wait()
     except ServerError as error:
@@ -158,7 +153,7 @@ def entry(
     port: PortOption = DEFAULT_PORT,
     unix_socket: SocketOption = None,
     pool_packets: PoolOption = DEFAULT_POOL_PACKETS,
-    metrics_port: MetricsOption = None,
+    metrics: MetricsAddress = None,
 ) -> None:
     """Control daemon of the bess-e2 dataplane."""
     if context.invoked_subcommand is not None:
@@ -168,7 +163,7 @@ def entry(
     if not foreground:
         typer.echo(context.get_help())
         raise typer.Exit(2)
-    run(port, unix_socket, pool_packets, metrics_port)
+    run(port, unix_socket, pool_packets, metrics)
 
 
 @app.command()
@@ -176,7 +171,7 @@ def start(
     port: PortOption = DEFAULT_PORT,
     unix_socket: SocketOption = None,
     pool_packets: PoolOption = DEFAULT_POOL_PACKETS,
-    metrics_port: MetricsOption = None,
+    metrics: MetricsAddress = None,
 ) -> None:
     """Start in the background and wait until the daemon answers."""
     pidfile = PidFile(port)
@@ -194,8 +189,8 @@ def start(
     ]
     if unix_socket is not None:
         command.append(f"--unix-socket={unix_socket.absolute()}")
-    if metrics_port is not None:
-        command.append(f"--metrics-port={metrics_port}")
+    if metrics is not None:
+        command.append(f"--metrics={metrics}")
     with pidfile.log.open("wb") as output:
         process = subprocess.Popen(
             command,

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Prometheus metrics of a daemon, in a registry of their own."""
+"""Prometheus metrics of a daemon: what its engine has, and the calls that it served."""
 
 from __future__ import annotations
 
 import errno
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from bess_plugins.daemon._base import EngineApi
+from bess_plugins.metrics import serving
 
 log = logging.getLogger(__name__)
-
-_LOOPBACK = "127.0.0.1"
 
 
 class EngineCollector(Collector):
@@ -114,34 +114,28 @@ def _attempt(read: Any, name: str) -> dict[str, Any]:
 
 
 class Metrics:
-    """Registry with the state of an engine and the calls it served."""
+    """The state of an engine and the calls it served."""
 
     def __init__(self, engine: EngineApi) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(EngineCollector(engine))
-        self._calls = Counter("e2d_rpc", "Calls served", ["method", "code"], registry=self.registry)
+        self._engine = EngineCollector(engine)
+        self._calls = Counter("e2d_rpc", "Calls served", ["method", "code"], registry=None)
         self._duration = Histogram(
-            "e2d_rpc_duration_seconds", "Time taken by calls", ["method"], registry=self.registry
+            "e2d_rpc_duration_seconds", "Time taken by calls", ["method"], registry=None
         )
-        self._http: Any = None
-
-    @property
-    def port(self) -> int:
-        """Port on which metrics are served, 0 when they are not."""
-        return int(self._http.server_port) if self._http is not None else 0
+        self._serving = ExitStack()
+        self.port = 0  # where metrics are served, 0 while they are not
 
     def observe(self, method: str, code: int, seconds: float) -> None:
         """Account for one finished call."""
         self._calls.labels(method, str(code)).inc()
         self._duration.labels(method).observe(seconds)
 
-    def serve(self, port: int) -> None:
-        """Serve the metrics on a loopback port."""
-        self._http, _ = start_http_server(port, addr=_LOOPBACK, registry=self.registry)
+    def serve(self, address: str) -> None:
+        """Serve the metrics, as `serving` does."""
+        collectors = (self._engine, self._calls, self._duration)
+        self.port = self._serving.enter_context(serving(address, *collectors))
 
     def close(self) -> None:
         """Stop serving."""
-        if self._http is not None:
-            self._http.shutdown()
-            self._http.server_close()
-            self._http = None
+        self._serving.close()
+        self.port = 0

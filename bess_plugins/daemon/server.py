@@ -20,6 +20,7 @@ from bess_plugins.daemon.counters import counting_handler
 from bess_plugins.daemon.events import MAX_SUBSCRIBERS, EventService
 from bess_plugins.daemon.metrics import Metrics
 from bess_plugins.daemon.service import ControlService, EngineApi
+from bess_plugins.metrics import MetricsError
 from bess_plugins.pb import bess_msg_pb2 as pb
 
 __all__ = ["Server", "ServerError", "make_engine"]
@@ -84,7 +85,7 @@ class Server:
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
         unix_socket: Path | None = None,
-        metrics_port: int | None = None,
+        metrics: str | None = None,
     ) -> None:
         self.metrics = Metrics(engine)
         self.service = ControlService(engine, self.stop, self.metrics.observe)
@@ -92,7 +93,7 @@ class Server:
         self.port = port
         self._host = host
         self._unix_socket = unix_socket
-        self._metrics_port = metrics_port
+        self._metrics_address = metrics
         self._grpc: grpc.Server | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -129,9 +130,9 @@ class Server:
                 _claim_socket(self._unix_socket)
                 server.add_insecure_port(f"unix:{self._unix_socket.absolute()}")
                 self._unix_socket.chmod(0o600)
-            if self._metrics_port is not None:
-                self.metrics.serve(self._metrics_port)
-        except (OSError, RuntimeError) as error:
+            if self._metrics_address is not None:
+                self.metrics.serve(self._metrics_address)
+        except (MetricsError, OSError, RuntimeError) as error:
             server.stop(None)
             raise ServerError(f"cannot start: {error}") from None
         except ServerError:

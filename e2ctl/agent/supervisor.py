@@ -13,6 +13,8 @@ import os
 import signal
 import time
 
+from bess_plugins.interrupt import Ending
+
 __all__ = ["Child", "supervise"]
 
 log = logging.getLogger(__name__)
@@ -30,12 +32,7 @@ class Child:
 
     def __init__(self, parent: int) -> None:
         self._parent = parent
-        self._asked, asks = os.pipe()
-        os.set_blocking(asks, False)
-        # A signal may reach another thread, and then interrupts nothing that this one waits for.
-        signal.set_wakeup_fd(asks)
-        for number in ENDING:
-            signal.signal(number, lambda *_: None)
+        self._ending = Ending(*ENDING)
 
     def serves(self) -> None:
         """From now on it is started again when it fails."""
@@ -43,7 +40,7 @@ class Child:
 
     def wait(self) -> None:
         """Come back when it is asked to end."""
-        os.read(self._asked, 1)
+        self._ending.wait()
 
 
 def supervise() -> Child:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from bess_plugins.client import BessError, Client
 from bess_plugins.command_line import JsonFlag, MetricsAddress
+from bess_plugins.interrupt import Ending
 from bess_plugins.metrics import MetricsError, serving
 from embark_gw import site
 from embark_gw.commands.common import SitePath, one_line_errors
@@ -57,8 +58,7 @@ def run_command(path: SitePath, metrics: MetricsAddress = None) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    Ending(signal.SIGINT, signal.SIGTERM).then(stopped.set)
     with one_line_errors(GatewayError, BessError, MetricsError, OSError):
         keeper = Keeper(lambda: site.load(path), log.warning)
         keeper.start()

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import platform
+import re
 import resource
+import signal
 import socket
 import urllib.request
 from pathlib import Path
@@ -18,7 +22,9 @@ from bess_plugins.client import BessError, Client, DaemonUnavailableError
 from bess_plugins.daemon.server import Server, ServerError, make_engine
 from bess_plugins.pb import bess_msg_pb2 as pb
 from daemon_support import CORE, failure
-from harness import new_e2d, wait_until
+from harness import new_e2d, real_daemon, wait_until
+
+_SYS_TGKILL = 234  # on x86-64
 
 
 def test_version(client: Client) -> None:
@@ -273,7 +279,7 @@ def test_unix_socket_metrics_and_kill(tmp_path: Path) -> None:
     path = tmp_path / "e2d.sock"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    running = Server(make_engine(512), port=0, unix_socket=path, metrics_port=0)
+    running = Server(make_engine(512), port=0, unix_socket=path, metrics="0")
     with running, Client(f"unix:{path}") as client:
         client.create_module("Sink", "end")
         assert failure(lambda: client.destroy_module("gone")) == errno.ENOENT
@@ -295,6 +301,25 @@ def test_unknown_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     started = new_e2d(tmp_path)("--foreground")
     assert started.returncode == 1
     assert "E2_ISA is 'mmx'; must be portable, aesni, avx2 or avx512" in started.stderr
+
+
+def signal_to_a_thread(pid: int) -> None:
+    """SIGTERM to any thread but the main one that takes it."""
+    for tid in map(int, os.listdir(f"/proc/{pid}/task")):
+        status = Path(f"/proc/{pid}/task/{tid}/status").read_text()
+        (blocked,) = re.findall(r"^SigBlk:\s*([0-9a-f]+)$", status, re.MULTILINE)
+        if tid != pid and not int(blocked, 16) >> (signal.SIGTERM - 1) & 1:
+            assert ctypes.CDLL(None).syscall(_SYS_TGKILL, pid, tid, signal.SIGTERM) == 0
+            return
+    raise AssertionError("every other thread blocks SIGTERM")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
+def test_a_signal_to_any_thread_stops_it(tmp_path: Path) -> None:
+    """The kernel gives it to whichever thread doesn't block it, and gRPC's don't."""
+    with real_daemon(tmp_path, "--pool-packets=512") as e2d:
+        signal_to_a_thread(e2d.pid)
+        wait_until(lambda: not e2d.pid_file.exists())
 
 
 def test_command_line(tmp_path: Path) -> None:
