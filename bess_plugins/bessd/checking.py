@@ -20,7 +20,7 @@ from bess_plugins.bessd.loading import PROBE
 from bess_plugins.bessd.trial import BessdEngine
 from bess_plugins.client import BessError
 
-__all__ = ["Outcome", "check_modules"]
+__all__ = ["Outcome", "cases", "check_modules"]
 
 _PACKETS = 200  # several batches of either size, and a rest
 
@@ -49,7 +49,15 @@ class _Case:
 _MACS = {"src_mac": "02:00:00:00:00:01", "dst_mac": "02:00:00:00:00:02"}
 _TUNNEL = {**_MACS, "src_ip": "192.0.2.1", "dst_ip": "192.0.2.2", "vni": 7}
 _HALF, _END = 1 << 31, 1 << 32
+_SERVICE = {
+    "address": "10.1.0.1",
+    "port": 53,
+    "protocol": 17,
+    "backends": [{"address": f"192.0.2.{number}"} for number in range(1, 6)],
+}
 _CASES = {
+    # No task runs in a trial: what Delay has no room for is dropped, and the rest stays.
+    "Delay": _Case({"delay_us": 1, "size": 64}),
     "FlowSteer": _Case(
         {
             "ranges": [
@@ -58,18 +66,46 @@ _CASES = {
             ]
         }
     ),
+    "IDS": _Case({"signatures": ["\0" * 50]}),
+    "L4LB": _Case({"services": [_SERVICE]}),
     "LoadMonitor": _Case({"high_delay_ns": 1_000_000}),
+    "MetadataMatch": _Case({"default_gate": 2}),
+    "NeighborResponder": _Case({"ip": "2001:db8::/64", "mac_addr": _MACS["src_mac"]}),
+    "NetworkMonitor": _Case(),
     "PathMtu": _Case({"mtu": 100, "mtu6": 1280}),
-    "TunnelEncap": _Case(_TUNNEL),
+    "StatefulFirewall": _Case(),
+    "TrafficNormalizer": _Case(),
     "TunnelDecap": _Case({"edges": {7: 2}}, before=("TunnelEncap", _TUNNEL)),
+    "TunnelEncap": _Case(_TUNNEL),
+    "WebCache": _Case(),
 }
+
+
+def cases(folder: Path) -> dict[str, _Case]:
+    """By module, for all that no BESS has; keys and the like are written into the folder."""
+    return _CASES | _esp_cases(folder) | _embark_cases(folder)
+
+
+def _private(path: Path, text: str) -> None:
+    path.touch(0o600)
+    path.write_text(text, encoding="ascii")
+
+
+def _esp_cases(folder: Path) -> dict[str, _Case]:
+    """As with Embark's modules: sealed here and opened there, and the other way round."""
+    sas = folder / "sas"
+    _private(sas, f"0x1001 {secrets.token_hex(20)} 192.0.2.1 192.0.2.2\n")
+    tunnel = {"sa_file": str(sas)}
+    return {
+        "EspDecrypt": _Case(tunnel, before=("EspEncrypt", tunnel)),
+        "EspEncrypt": _Case(tunnel, after=("EspDecrypt", tunnel)),
+    }
 
 
 def _embark_cases(folder: Path) -> dict[str, _Case]:
     """No two encryptions are alike: one host opens what the other has sealed."""
     key, maps = folder / "site.key", folder / "maps"
-    key.touch(0o600)
-    key.write_text(secrets.token_hex(32), encoding="ascii")
+    _private(key, secrets.token_hex(32))
     address = PrefixMap([(0xFFFF0A000000, 0xFFFF0A00FFFF)], 128, bytes(16))
     port = PrefixMap([(0, 1023)], 16, bytes(16))
     write_prefix_maps(maps, address, address, port, port)
@@ -169,9 +205,9 @@ def check_modules(address: str) -> list[Outcome]:
         names = [n for n in daemon.own_classes() if n != PROBE and n in known]
         outcomes = []
         with tempfile.TemporaryDirectory() as folder:
-            cases = _CASES | _embark_cases(Path(folder))
+            known_cases = cases(Path(folder))
             for name in names:
-                outcomes.append(_compare(name, cases.get(name, _Case()), daemon))
+                outcomes.append(_compare(name, known_cases.get(name, _Case()), daemon))
                 daemon.reset_modules()
         return outcomes
     finally:

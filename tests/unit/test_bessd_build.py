@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bess_plugins.bessd import building, tree
+import manual
+from bess_plugins.bessd import building, checking, tree
 from bess_plugins.bessd.__main__ import app
 from bess_plugins.bessd.tree import PluginError, open_tree
 from harness import new_engine
@@ -97,6 +98,21 @@ def test_errors_are_one_line(arguments: list[str], message: str) -> None:
     assert result.exit_code == 1
     assert message in result.output
     assert result.output.count("\n") == 1
+
+
+def test_every_module_that_no_bess_has_is_checked(tmp_path: Path) -> None:
+    """By something that comes out the same twice."""
+    classes = set(new_engine().module_classes())
+    pages = manual.read_pages(("modules", "nf"), classes, manual.MODULE_HEADINGS)
+    ours = {
+        n for n, page in pages.items() if "the module of this name in" not in page.text("Origin")
+    }
+    cases = checking.cases(tmp_path)
+    assert set(cases) == ours
+    for name, case in cases.items():
+        if not case.there_and_back:
+            first, again = (checking._run(new_engine(), name, case) for _ in range(2))
+            assert first == again and (first["out"] or first["drops"]), name
 
 
 def test_modules_find_every_method_in_either_host() -> None:
