@@ -216,7 +216,8 @@ def _pages(found: dict[str, Any]) -> Table:
     table = _table(
         f"Figure 4.8: {found['pages']} pages, {found['rounds']} times; median "
         f"{found['objects']:.0f} objects, {found['bytes'] / 1e3:.0f} kB; direct, and through "
-        "gateway, firewall and NAT. A round trip goes to the provider twice",
+        "gateway, firewall and NAT. A round trip costs 2 RTTs: out and back both go by way of the "
+        "provider",
         *("provider", "RTT ms", "direct ms", "Embark ms", "added ms", "in RTTs", "aim", "diss. ms"),
         *("a round trip: direct ms", "Embark ms", "beyond 2 RTTs"),
     )

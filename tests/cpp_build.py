@@ -76,11 +76,12 @@ def build_tests(core: Sequence[Path], out: Path, flags: Sequence[str] = ()) -> P
 
 def build_thread_tests(out: Path) -> Path:
     """What workers and commands share, under ThreadSanitizer."""
-    files = ("host/live_table.cc", "host/isa.cc", "engine/traffic_class.cc", "engine/polling.cc")
+    hosts = ("host/bell.cc", "host/live_table.cc", "host/isa.cc")
+    files = (*hosts, "engine/traffic_class.cc", "engine/polling.cc")
     used = [ROOT / "ext" / name for name in files]
     names = ("rule_scan", "rule_probe", "rule_index", "rule_index_build", "return_table")
     used += [ROOT / "ext" / "modules" / f"{name}.cc" for name in names]
-    shared = ("live_table", "live_shares", "return_table", "spsc_ring")
+    shared = ("bell", "live_table", "live_shares", "return_table", "spsc_ring")
     tests = [ROOT / "tests" / "cpp" / f"test_{name}.cc" for name in shared]
     return link_tests(compile_all(used, out, THREADS), tests, out, THREADS)
 

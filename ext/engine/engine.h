@@ -154,6 +154,7 @@ class Engine : public Host {
   Status check_placement();
   void tell_placement();
   void link_tasks();
+  void link_bells();
   void fetch_events();
   Status run_resume_hooks();
   Status track_gates(const Args& hook, bool enable);

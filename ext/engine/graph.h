@@ -44,6 +44,9 @@ class Graph {
   static bool may_overload(const Module& module) { return module.may_overload_; }
   // The tasks that `module` stops while it is overloaded, from now on.
   static void set_upstream(Module& module, Upstream upstream);
+  static void set_bell(Module& module, std::shared_ptr<Bell> bell) {
+    module.bell_ = std::move(bell);
+  }
   // The hooks at a gate, or nullptr where nothing is connected; after a change, `hooks_changed`.
   static std::vector<std::unique_ptr<GateHook>>* hooks_at(Module& module, bool out, uint64_t gate);
   static void hooks_changed(Module& module, bool out, uint64_t gate);

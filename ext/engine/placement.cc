@@ -140,6 +140,25 @@ void Engine::link_tasks() {
   }
 }
 
+// Says what wakes the workers, all of which are paused, from sleep.
+void Engine::link_bells() {
+  std::map<int, std::vector<int>> watched;
+  for (const auto& entry : tcs_) {
+    const TrafficClass& leaf = *entry.second;
+    if (leaf.policy() != Policy::kLeaf) continue;
+    const int wid = leaf.root()->wid;
+    const auto worker = workers_.find(static_cast<uint64_t>(wid));  // -1: nobody's
+    if (leaf.task_index == 0) {
+      Graph::set_bell(*leaf.module, worker == workers_.end() ? nullptr : worker->second->bell());
+    }
+    const int fd = leaf.module->wake_fd(leaf.module->task_args()[leaf.task_index]);
+    if (fd >= 0) watched[wid].push_back(fd);
+  }
+  for (const auto& entry : workers_) {
+    entry.second->bell()->watch(watched[static_cast<int>(entry.first)]);
+  }
+}
+
 Args Engine::scheduling_violations() {
   std::lock_guard<std::mutex> lock(mutex_);
   const Paused paused(*this);

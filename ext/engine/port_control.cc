@@ -36,7 +36,8 @@ Status Engine::create_port(const std::string& name, const std::string& driver,
   port->name = name;
   port->port_class = port_class;
   port->shape = shape;
-  Status status = port->init(shape, args);
+  port->shape.packet_bytes = pool_.data_bytes();
+  Status status = port->init(port->shape, args);
   if (!status.ok()) return status;
   created.set("mac_addr", port->config.mac_addr);
   ports_[name] = std::move(port);

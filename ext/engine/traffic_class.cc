@@ -13,7 +13,6 @@ constexpr const char* kResourceNames[] = {"count", "cycle", "packet", "bit"};
 // One share's stride; a power of two keeps passes exact for long.
 constexpr double kStrideOne = 1 << 20;
 constexpr uint64_t kFirstBackOffTicks = 1 << 9;
-constexpr uint64_t kLongestBackOffTicks = 1 << 14;
 
 template <typename T, size_t N>
 bool parse_name(const char* const (&names)[N], const std::string& name, T& value) {

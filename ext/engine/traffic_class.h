@@ -34,6 +34,7 @@ class Module;
 enum class Policy : uint8_t { kPriority, kWeightedFair, kRoundRobin, kRateLimit, kLeaf };
 enum class Resource : uint8_t { kCount, kCycle, kPacket, kBit };
 constexpr size_t kResources = 4;
+constexpr uint64_t kLongestBackOffTicks = 1 << 14;
 using Usage = std::array<uint64_t, kResources>;
 
 const char* policy_name(Policy policy);

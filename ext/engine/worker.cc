@@ -3,9 +3,9 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/prctl.h>
 
 #include <algorithm>
-#include <chrono>
 #include <csignal>
 
 #include "engine/clock.h"
@@ -13,8 +13,13 @@
 namespace e2 {
 namespace {
 
-constexpr uint32_t kSpinRuns = 2000;
-constexpr uint32_t kLongestSleepUs = 2000;
+// A few times what sleeping and being woken take.
+constexpr double kSpinSeconds = 50e-6;
+constexpr uint64_t kFirstSleepNs = 10'000;
+constexpr uint64_t kSleepStepNs = 5'000;  // by which each sleep is longer than the one before
+constexpr uint64_t kLongestSleepNs = 2'000'000;
+// A worker is up that much before a task's time: as late as the system wakes it now and then.
+constexpr uint64_t kEarlyNs = 50'000;
 
 // Stack that a chain of modules may use; a graph that needs more has a loop.
 constexpr size_t kMostStackBytes = 1u << 20;
@@ -38,10 +43,16 @@ const void* find_stack_floor() {
 }
 
 Worker::Worker(uint32_t wid, int core, bool polling, PacketPool& pool)
-    : wid_(wid), core_(core), polling_(polling), pool_(pool), cache_(new PoolCache) {
+    : wid_(wid),
+      core_(core),
+      polling_(polling),
+      pool_(pool),
+      cache_(new PoolCache),
+      bell_(std::make_shared<Bell>(wid)) {
   ctx_.wid = wid;
   ctx_.pool = &pool;
   ctx_.pool_cache = cache_.get();
+  spin_ticks_ = static_cast<uint64_t>(kSpinSeconds * tsc_hz());
   ns_per_tick_2_32_ = static_cast<uint64_t>(1e9 / tsc_hz() * 0x1p32);
   ctx_.random.state ^= (wid + 1) * 0x2545f4914f6cdd1dULL;
   thread_ = std::thread(&Worker::loop, this);
@@ -69,7 +80,7 @@ void Worker::request_pause() {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_requested_ = true;
   }
-  changed_.notify_all();  // it may be idle
+  bell_->ring();
 }
 
 void Worker::pause() {
@@ -95,6 +106,8 @@ void Worker::loop() {
   sigemptyset(&pipe);
   sigaddset(&pipe, SIGPIPE);
   pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
+  // Sleep ends when it should, not up to 50 us later.
+  prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
   for (;;) {
     {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -105,7 +118,7 @@ void Worker::loop() {
       }
       if (exit_) return;
       parked_ = false;
-      idle_runs_ = 0;
+      idle_ = false;
       start_ns_ = monotonic_ns();
       start_tsc_ = ctx_.tsc = read_tsc();
     }
@@ -117,6 +130,12 @@ void Worker::loop() {
   }
 }
 
+inline uint64_t Worker::now_ns() const {
+  __extension__ using Product = unsigned __int128;
+  return start_ns_ + static_cast<uint64_t>(
+                         static_cast<Product>(ctx_.tsc - start_tsc_) * ns_per_tick_2_32_ >> 32);
+}
+
 template <bool kPlain>
 void Worker::run_once() {
   // One clock read a run: the end of the last one is the start of this one.
@@ -125,10 +144,7 @@ void Worker::run_once() {
     idle();
     return;
   }
-  __extension__ using Product = unsigned __int128;
-  ctx_.now_ns =
-      start_ns_ +
-      static_cast<uint64_t>(static_cast<Product>(ctx_.tsc - start_tsc_) * ns_per_tick_2_32_ >> 32);
+  ctx_.now_ns = now_ns();
   ctx_.child_cycles = 0;
   const TaskResult result =
       leaf->module->run_task(ctx_, leaf->module->task_args()[leaf->task_index]);
@@ -137,7 +153,10 @@ void Worker::run_once() {
   if (!kPlain && ctx_.profile) leaf->module->note_run(ctx_, usage[1], result.packets);
   ctx_.tsc = end_tsc;
   const bool idle = result.packets == 0 && result.block;
-  if (!idle) idle_runs_ = 0;
+  if (!idle) {
+    idle_ = false;
+    ctx_.wake_ns = UINT64_MAX;
+  }
   if (!kPlain && polling_) {
     if (idle) {
       leaf->account_poll(usage, end_tsc);
@@ -155,16 +174,47 @@ void Worker::run_once() {
 }
 
 void Worker::idle() {
-  if (++idle_runs_ < kSpinRuns) {
-    relax();
+  if (!idle_) {
+    idle_ = true;
+    idle_since_tsc_ = ctx_.tsc;
+    sleeps_ = 0;
+    hung_ = deaf_ = false;
+  }
+  if (!hung_ && ctx_.tsc - idle_since_tsc_ >= spin_ticks_) {
+    // From now on whoever leaves work rings. Each leaf looks once more: none backs off for longer.
+    bell_->hang();
+    hung_ = true;
+    asleep_from_tsc_ = ctx_.tsc + kLongestBackOffTicks;
+  }
+  if (hung_ && ctx_.tsc >= asleep_from_tsc_) {
+    sleep();
   } else {
-    const uint32_t sleep_us = std::min(kLongestSleepUs, 10 + (idle_runs_ - kSpinRuns) * 5);
-    std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait_for(lock, std::chrono::microseconds(sleep_us),
-                      [this] { return stop_requested_.load(std::memory_order_relaxed); });
-    if (idle_runs_ > 2 * kSpinRuns) idle_runs_ = 2 * kSpinRuns;
+    relax();
   }
   ctx_.tsc = read_tsc();  // afterwards: no task has spent that time
+}
+
+void Worker::sleep() {
+  uint64_t ns = std::min(kLongestSleepNs, kFirstSleepNs + sleeps_ * kSleepStepNs);
+  if (ctx_.wake_ns != UINT64_MAX) {
+    const uint64_t up_ns = now_ns() + kEarlyNs + kFirstSleepNs;
+    if (ctx_.wake_ns < up_ns) {
+      // Too soon to sleep. The task that asked is run meanwhile; one that can't be asks no longer.
+      if (ctx_.wake_ns + kEarlyNs < now_ns()) ctx_.wake_ns = UINT64_MAX;
+      relax();
+      return;
+    }
+    ns = std::min(ns, ctx_.wake_ns - up_ns + kFirstSleepNs);
+    ctx_.wake_ns = UINT64_MAX;
+  }
+  ++sleeps_;
+  const Bell::Woken woken = bell_->wait(ns, !deaf_);
+  if (woken == Bell::Woken::kByTime) {
+    bell_->hang();  // each leaf looks before the next sleep: this one was longer than any backs off
+    return;
+  }
+  hung_ = false;
+  deaf_ = deaf_ || woken == Bell::Woken::kByWatched;
 }
 
 }  // namespace e2

@@ -3,6 +3,9 @@
 //
 // It stops and starts only between task runs, so whoever paused it may change the graph. When tasks
 // find nothing to do it spins, then sleeps in steps of up to 2 ms: an idle daemon costs no core.
+// What wakes it before: packets at a port that has a descriptor to wait for (Port::wake_fd), those
+// that another worker puts into a queue (Module::wake_task), the time that a task has asked for
+// (Context::wake_at), and whoever pauses it. Anything else is found after the step.
 // One that polls (polling.cc) runs tasks that found nothing as often as their shares say.
 #pragma once
 
@@ -14,6 +17,7 @@
 
 #include "engine/pool.h"
 #include "engine/traffic_class.h"
+#include "host/bell.h"
 #include "host/module.h"
 
 namespace e2 {
@@ -40,6 +44,7 @@ class Worker {
 
   uint32_t wid() const { return wid_; }
   int core() const { return core_; }
+  const std::shared_ptr<Bell>& bell() const { return bell_; }
   // While paused.
   void set_profile(bool on, const ProfileCost& cost) {
     ctx_.profile = on;
@@ -52,7 +57,9 @@ class Worker {
   // kPlain: neither polling nor profiling.
   template <bool kPlain>
   void run_once();
+  uint64_t now_ns() const;  // at ctx_.tsc
   void idle();
+  void sleep();
 
   uint32_t wid_;
   int core_;
@@ -60,7 +67,16 @@ class Worker {
   PacketPool& pool_;
   std::unique_ptr<PoolCache> cache_;
   Context ctx_;
-  uint32_t idle_runs_ = 0;
+  std::shared_ptr<Bell> bell_;  // with the modules that ring it
+  // Since there was work: whether it looked in vain, since when, how often it slept, whether
+  // whoever leaves work rings, and whether to ignore descriptors as one woke it for nothing.
+  bool idle_ = false;
+  uint64_t idle_since_tsc_ = 0;
+  uint64_t asleep_from_tsc_ = 0;  // no sleep before
+  uint32_t sleeps_ = 0;
+  bool hung_ = false;
+  bool deaf_ = false;
+  uint64_t spin_ticks_ = 0;
   uint64_t ns_per_tick_2_32_ = 0;  // in units of 2^-32 ns
   uint64_t start_ns_ = 0;          // both clocks at the last resume
   uint64_t start_tsc_ = 0;

@@ -26,6 +26,7 @@ Engine::Paused::~Paused() {
   if (paused_.empty()) return;
   engine_.tell_placement();
   if (engine_.resume_hooks_.count(kSetupTaskGraph) != 0) engine_.link_tasks();
+  engine_.link_bells();
   for (Worker* worker : paused_) worker->resume();
 }
 
@@ -135,6 +136,7 @@ Status Engine::resume(int64_t wid) {
     if (status.ok()) status = check_placement();
     if (status.ok()) status = run_resume_hooks();
     if (!status.ok()) return status;
+    link_bells();
   }
   for (auto& entry : workers_) {
     if ((wid < 0 || entry.first == static_cast<uint64_t>(wid)) && !entry.second->running()) {

@@ -16,6 +16,8 @@
 // | declare a drop reason                  | add_drop_reason("bad checksum") in init         |
 // | read or write a metadata attribute     | add_attr(...) in init; attr_offset(id)          |
 // | make packets                           | ctx.alloc(batch, n, len) in run_task            |
+// | have run_task called at a time         | ctx.wake_at(ns) in run_task, each time          |
+// | have run_task called soon              | wake_task(ctx) in process                       |
 // | tell controllers what happened         | add_event("overload", {"queue"}) in init;       |
 // |                                        | post_event(event, {queue}), from anywhere       |
 #pragma once
@@ -29,6 +31,7 @@
 
 #include "host/args.h"
 #include "host/batch.h"
+#include "host/bell.h"
 #include "host/event_ring.h"
 #include "host/module_class.h"
 #include "host/status.h"
@@ -67,13 +70,19 @@ struct Context {
   const void* stack_floor = nullptr;
   bool profile = false;  // account cycles to modules
   ProfileCost profile_cost;
-  uint64_t child_cycles = 0;  // spent below the module that runs, while profiling
+  uint64_t child_cycles = 0;      // spent below the module that runs, while profiling
+  uint64_t wake_ns = UINT64_MAX;  // see wake_at
   Random random;
   PacketPool* pool = nullptr;
   PoolCache* pool_cache = nullptr;
 
   // Appends up to `count` new packets of `len` undefined bytes to the batch; returns how many.
   uint32_t alloc(Batch& batch, uint32_t count, uint32_t len);
+  // From a task that found nothing to do, each time: that there will be something at that time of
+  // `now_ns`'s clock. A worker that sleeps wakes before.
+  void wake_at(uint64_t ns) {
+    if (ns < wake_ns) wake_ns = ns;
+  }
   void free(Packet* const* packets, uint32_t count);
   void free(Batch& batch) {
     free(batch.packets, batch.size);
@@ -153,6 +162,9 @@ class Module {
   // as "queue 0 of port 'p', outgoing"; `tasks` are the arguments of this module's tasks there.
   virtual std::vector<std::string> exclusive(uint32_t wid,
                                              const std::vector<uint64_t>& tasks) const;
+  // A descriptor that becomes readable when the task may find something to do; -1: there is none,
+  // and a worker that sleeps looks again within 2 ms.
+  virtual int wake_fd(uint64_t /*task_arg*/) const { return -1; }
 
   const std::string& name() const { return name_; }
   const ModuleClass& module_class() const { return *class_; }
@@ -198,6 +210,12 @@ class Module {
   void drop(Context& ctx, Packet* packet, uint32_t reason);
   void drop(Context& ctx, Batch& batch, uint32_t reason);
 
+  // After leaving work for this module's own task: should another worker run that and sleep, it is
+  // woken.
+  void wake_task(const Context& ctx) const {
+    if (bell_ != nullptr && bell_->wid() != ctx.wid) bell_->ring();
+  }
+
   // Stops the tasks that lead here, or lets them go on. Any worker may call it at any time; `init`
   // has to set `may_overload_` first.
   void set_overloaded(bool overloaded);
@@ -232,6 +250,7 @@ class Module {
   std::unique_ptr<WorkerCount[]> counts_;
   std::atomic<bool> overloaded_{false};
   std::vector<Pressure> upstream_;  // of the tasks that lead here
+  std::shared_ptr<Bell> bell_;      // of the worker with the first task; nullptr: of none
 };
 
 // Differs where a plugin and its host were built with headers that don't fit together: the order of
@@ -241,7 +260,7 @@ constexpr uint64_t host_layout(std::initializer_list<uint64_t> parts) {
   for (uint64_t part : parts) mixed = mixed * 0x9e3779b97f4a7c15ULL + part;
   return mixed;
 }
-constexpr uint64_t kHostVersion = 1;
+constexpr uint64_t kHostVersion = 2;
 constexpr uint64_t kHostLayout =
     host_layout({kHostVersion, kMaxBatch, kMetadataBytes, sizeof(Packet), sizeof(Context),
                  sizeof(Args), sizeof(Status), sizeof(Command), sizeof(ModuleClass),

@@ -26,6 +26,7 @@ struct PortShape {
   uint32_t out_queues = 1;
   uint32_t in_queue_packets = 1024;
   uint32_t out_queue_packets = 1024;
+  uint32_t packet_bytes = 2048;  // the longest packet that arrives whole: the pool's, not a wish
 };
 
 constexpr uint32_t kMaxQueues = 32;  // each way
@@ -58,6 +59,9 @@ class Port {
   // Flushes and closes; reports a failure such as a full disk. No worker uses the port any more.
   virtual Status close() { return {}; }
   virtual bool link_up() const { return true; }
+  // A descriptor that becomes readable when packets may have come to the queue; -1: there is none.
+  // It stays the same until the port is closed.
+  virtual int wake_fd(uint32_t /*queue*/) const { return -1; }
   // Takes over an address and an MTU that differ from `config`; the caller stores them then, and
   // sees to `admin_up`. No worker uses the port meanwhile.
   virtual Status configure(const PortConfig& wanted);

@@ -17,7 +17,7 @@
 // bring packets from others. Packets are late by what other tasks take in between. Those that it
 // holds are of the daemon's pool, which a long delay at a high rate may empty.
 // Method: a ring of packets and their times, which is allocated once. A worker that finds nothing
-// to do sleeps; here one does until shortly before the next packet's time.
+// to do sleeps until shortly before the next packet's time.
 // Origin: original to this project.
 #include <memory>
 
@@ -30,8 +30,7 @@ constexpr uint64_t kNsPerUs = 1000;
 constexpr uint64_t kMaxDelayUs = 10'000'000;
 constexpr uint64_t kDefaultPackets = 4096;
 constexpr uint64_t kMostPackets = 1 << 20;
-constexpr uint64_t kAwakeNs = 3'000'000;  // more than a worker sleeps at a time
-constexpr uint32_t kOverheadBytes = 24;   // of a packet on the wire
+constexpr uint32_t kOverheadBytes = 24;  // of a packet on the wire
 
 class Delay final : public Module {
  public:
@@ -62,13 +61,16 @@ class Delay final : public Module {
   TaskResult run_task(Context& ctx, uint64_t) override {
     Batch batch;
     uint64_t bytes = 0;
-    while (due_within(ctx.now_ns) && !batch.full()) {
+    while (left_ != came_ && held_[left_ & (size_ - 1)].due_ns <= ctx.now_ns && !batch.full()) {
       Packet* const packet = held_[left_++ & (size_ - 1)].packet;
       bytes += packet->len();
       batch.add(packet);
     }
     const uint32_t count = batch.size;
-    if (count == 0) return {!due_within(ctx.now_ns + kAwakeNs), 0, 0};
+    if (count == 0) {
+      if (left_ != came_) ctx.wake_at(held_[left_ & (size_ - 1)].due_ns);
+      return {true, 0, 0};
+    }
     emit(ctx, batch);
     return {false, count, (bytes + uint64_t{count} * kOverheadBytes) * 8};
   }
@@ -92,11 +94,6 @@ class Delay final : public Module {
     Packet* packet;
     uint64_t due_ns;
   };
-
-  // Whether there is a packet that leaves by then.
-  bool due_within(uint64_t ns) const {
-    return left_ != came_ && held_[left_ & (size_ - 1)].due_ns <= ns;
-  }
 
   Status read_delay(const Args& args, const std::string& where) {
     const uint64_t us = args["delay_us"].as_uint();

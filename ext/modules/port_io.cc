@@ -114,6 +114,9 @@ class Input : public PortUser {
     return {};
   }
   std::string description() const override { return port_->name + "/" + port_->port_class->name; }
+  int wake_fd(uint64_t queue) const override {
+    return port_->wake_fd(static_cast<uint32_t>(queue));
+  }
 
   std::vector<std::string> exclusive(uint32_t, const std::vector<uint64_t>& queues) const override {
     std::vector<std::string> all;

@@ -67,6 +67,7 @@ class Queue final : public Module, public Occupancy {
         // An earlier producer is between reserving and publishing: a few stores away.
       }
       published_.store(head + count, std::memory_order_release);
+      wake_task(ctx);
       if (may_overload_ && waiting() > high_) set_overloaded(true);
     }
     if (count == batch.size) return;

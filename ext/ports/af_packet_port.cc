@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // AFPacketPort: sends and receives on an existing network interface of the Linux kernel.
 //
-// Receives every frame that arrives at the interface through a memory-mapped TPACKET_V3 ring, and
+// Receives every frame that arrives at the interface through a memory-mapped TPACKET_V2 ring, and
 // sends frames out of it in batches. Frames that this host itself sends through the interface are
 // not received. The kernel keeps receiving its own copies; use an interface without addresses to
 // have it alone. Packets carry the kernel's arrival time. A VLAN tag that the kernel has taken off
 // is put back. Frames from a local peer (veth) may have unfinished checksums, as the kernel leaves
-// these to hardware. The kernel hands over a block of frames when it is full, or 1 ms old.
+// these to hardware. A frame is there at once and wakes a worker that sleeps, unlike with
+// TPACKET_V3, whose blocks of frames the kernel hands over when they are full or 1 ms old. There is
+// room for 7,680 frames, shared by the in queues, and for 960 of each at least.
 //
 // Queues: up to 32 each way. The kernel keeps the frames of a flow in one in queue (PACKET_FANOUT
 // by hash).
@@ -46,8 +48,9 @@ namespace {
 constexpr uint32_t kBlockBytes = 256 << 10;
 constexpr uint32_t kBlocks = 64;  // of all in queues
 constexpr uint32_t kLeastBlocks = 8;
-constexpr uint32_t kFrameBytes = 2048;
-constexpr uint32_t kRetireMs = 1;
+constexpr uint32_t kLinkOffset = TPACKET_ALIGN(sizeof(tpacket2_hdr));
+// Before a frame's network header: where the kernel leaves 16 bytes at least for those of the link.
+constexpr uint32_t kNetworkOffset = TPACKET_ALIGN(TPACKET2_HDRLEN + 16);
 constexpr uint64_t kNsPerSecond = 1000000000;
 constexpr uint32_t kMacBytes = 12;
 constexpr uint32_t kTagBytes = 4;
@@ -58,6 +61,7 @@ class AFPacketPort final : public Port {
   Status init(const PortShape& shape, const Args& args) override;
   void receive(Context& ctx, uint32_t queue, Batch& batch, uint32_t max) override;
   uint32_t send(Context& ctx, uint32_t queue, Packet* const* packets, uint32_t count) override;
+  int wake_fd(uint32_t queue) const override { return receivers_[queue].fd; }
   Status close() override {
     for (uint32_t q = 0; q < receivers_.size(); ++q) count_kernel_drops(q);
     shut();
@@ -65,24 +69,29 @@ class AFPacketPort final : public Port {
   }
 
  private:
-  // An in queue: a socket with its receive ring.
+  // An in queue: a socket with its receive ring, whose slots the kernel fills in turn.
   struct Receiver {
     int fd = -1;
     uint8_t* ring = nullptr;
     uint32_t blocks = 0;
-    uint32_t block_index = 0;
-    uint32_t frames_left = 0;             // in the current block
-    const tpacket3_hdr* frame = nullptr;  // the next one; nullptr: no block is held
+    uint32_t slot_bytes = 0;
+    uint32_t block = 0;   // of the next frame
+    uint32_t offset = 0;  // of the next frame, in its block
 
-    bool open_block();
-    bool release_block();  // whether the kernel says that it loses frames
+    tpacket2_hdr& next() const {
+      return *reinterpret_cast<tpacket2_hdr*>(ring + size_t{block} * kBlockBytes + offset);
+    }
+    bool ready() const {
+      return __atomic_load_n(&next().tp_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER;
+    }
+    void release();
   };
 
   Status open_receiver(Receiver& receiver, sockaddr_ll address);
   Status join(std::vector<Receiver>& receivers);
   Status open_sockets(int ifindex, bool promiscuous, const PortShape& shape);
   Status failed(const char* what) const;
-  bool take_frame(const tpacket3_hdr& frame, Packet& packet);
+  static bool take_frame(const tpacket2_hdr& frame, Packet& packet);
   void count_kernel_drops(uint32_t queue);
   void shut();
 
@@ -90,10 +99,6 @@ class AFPacketPort final : public Port {
   std::vector<Receiver> receivers_;
   std::vector<int> tx_fds_;
 };
-
-tpacket_hdr_v1& block_header(uint8_t* ring, uint32_t index) {
-  return reinterpret_cast<tpacket_block_desc*>(ring + size_t{index} * kBlockBytes)->hdr.bh1;
-}
 
 Status AFPacketPort::init(const PortShape& shape, const Args& args) {
   const std::string& ifname = ifname_ = args["ifname"].as_string();
@@ -120,16 +125,15 @@ Status AFPacketPort::open_receiver(Receiver& receiver, sockaddr_ll address) {
   // Protocol 0: nothing arrives before the socket is bound to its interface.
   receiver.fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (receiver.fd < 0) return failed("create a packet socket");
-  const int version = TPACKET_V3;
+  const int version = TPACKET_V2;
   if (setsockopt(receiver.fd, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) != 0) {
-    return failed("use TPACKET_V3");
+    return failed("use TPACKET_V2");
   }
-  tpacket_req3 request{};
+  tpacket_req request{};
   request.tp_block_size = kBlockBytes;
   request.tp_block_nr = receiver.blocks;
-  request.tp_frame_size = kFrameBytes;
-  request.tp_frame_nr = kBlockBytes / kFrameBytes * receiver.blocks;
-  request.tp_retire_blk_tov = kRetireMs;
+  request.tp_frame_size = receiver.slot_bytes;
+  request.tp_frame_nr = kBlockBytes / receiver.slot_bytes * receiver.blocks;
   if (setsockopt(receiver.fd, SOL_PACKET, PACKET_RX_RING, &request, sizeof(request)) != 0) {
     return failed("set up a receive ring");
   }
@@ -180,9 +184,18 @@ Status AFPacketPort::open_sockets(int ifindex, bool promiscuous, const PortShape
   sockaddr_ll address{};
   address.sll_family = AF_PACKET;
   address.sll_ifindex = ifindex;
+  // Whatever a slot has no room for is too long for a packet, too.
+  const uint32_t slot_bytes =
+      (kNetworkOffset + shape.packet_bytes + kCacheLineBytes - 1) & ~(kCacheLineBytes - 1);
+  if (slot_bytes > kBlockBytes) {
+    return Status::invalid("AFPacketPort receives packets of up to " +
+                           std::to_string(kBlockBytes - kNetworkOffset) +
+                           " bytes, but buffers have " + std::to_string(shape.packet_bytes));
+  }
   receivers_.resize(shape.in_queues);
   for (Receiver& receiver : receivers_) {
     receiver.blocks = std::max(kLeastBlocks, kBlocks / shape.in_queues);
+    receiver.slot_bytes = slot_bytes;
     Status status = open_receiver(receiver, address);
     if (!status.ok()) return status;
   }
@@ -218,7 +231,7 @@ void AFPacketPort::shut() {
 }
 
 void AFPacketPort::count_kernel_drops(uint32_t queue) {
-  tpacket_stats_v3 stats{};
+  tpacket_stats stats{};
   socklen_t length = sizeof(stats);
   if (getsockopt(receivers_[queue].fd, SOL_PACKET, PACKET_STATISTICS, &stats, &length) == 0 &&
       stats.tp_drops > 0) {
@@ -226,71 +239,59 @@ void AFPacketPort::count_kernel_drops(uint32_t queue) {
   }
 }
 
-bool AFPacketPort::Receiver::open_block() {
-  tpacket_hdr_v1& header = block_header(ring, block_index);
-  if (!(__atomic_load_n(&header.block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER)) return false;
-  frames_left = header.num_pkts;
-  frame = reinterpret_cast<const tpacket3_hdr*>(ring + size_t{block_index} * kBlockBytes +
-                                                header.offset_to_first_pkt);
-  return true;
-}
-
-bool AFPacketPort::Receiver::release_block() {
-  tpacket_hdr_v1& header = block_header(ring, block_index);
-  const bool losing = header.block_status & TP_STATUS_LOSING;
-  __atomic_store_n(&header.block_status, uint32_t{TP_STATUS_KERNEL}, __ATOMIC_RELEASE);
-  block_index = (block_index + 1) % blocks;
-  frame = nullptr;
-  return losing;
+void AFPacketPort::Receiver::release() {
+  __atomic_store_n(&next().tp_status, uint32_t{TP_STATUS_KERNEL}, __ATOMIC_RELEASE);
+  offset += slot_bytes;
+  if (offset + slot_bytes > kBlockBytes) {
+    offset = 0;
+    block = block + 1 == blocks ? 0 : block + 1;
+  }
+  const auto* at = reinterpret_cast<const uint8_t*>(&next());
+  __builtin_prefetch(at);
+  __builtin_prefetch(at + kCacheLineBytes);
 }
 
 // Copies a frame of the ring into the packet; false when it is too long.
-bool AFPacketPort::take_frame(const tpacket3_hdr& frame, Packet& packet) {
+bool AFPacketPort::take_frame(const tpacket2_hdr& frame, Packet& packet) {
+  const uint32_t bytes = frame.tp_snaplen;
+  if (bytes != frame.tp_len) return false;  // the slot was too small
   const uint8_t* data = reinterpret_cast<const uint8_t*>(&frame) + frame.tp_mac;
-  const uint32_t captured = frame.tp_snaplen;
-  const bool tagged = (frame.tp_status & TP_STATUS_VLAN_VALID) && captured >= kMacBytes;
-  const uint32_t tag_bytes = tagged ? kTagBytes : 0;
-  uint8_t* to = packet.append(captured + tag_bytes);
+  const bool tagged = (frame.tp_status & TP_STATUS_VLAN_VALID) && bytes >= kMacBytes;
+  uint8_t* to = packet.append(bytes + (tagged ? kTagBytes : 0));
   if (to == nullptr) return false;
   if (tagged) {
-    const uint16_t tpid = (frame.tp_status & TP_STATUS_VLAN_TPID_VALID) ? frame.hv1.tp_vlan_tpid
-                                                                        : uint16_t{ETH_P_8021Q};
-    const uint16_t tag[2] = {htons(tpid), htons(static_cast<uint16_t>(frame.hv1.tp_vlan_tci))};
+    const uint16_t tpid =
+        (frame.tp_status & TP_STATUS_VLAN_TPID_VALID) ? frame.tp_vlan_tpid : uint16_t{ETH_P_8021Q};
+    const uint16_t tag[2] = {htons(tpid), htons(frame.tp_vlan_tci)};
     std::memcpy(to, data, kMacBytes);
     std::memcpy(to + kMacBytes, tag, kTagBytes);
-    std::memcpy(to + kMacBytes + kTagBytes, data + kMacBytes, captured - kMacBytes);
+    std::memcpy(to + kMacBytes + kTagBytes, data + kMacBytes, bytes - kMacBytes);
   } else {
-    std::memcpy(to, data, captured);
+    std::memcpy(to, data, bytes);
   }
   packet.set_time_ns(frame.tp_sec * kNsPerSecond + frame.tp_nsec);
-  packet.set_wire_len(frame.tp_len > captured ? frame.tp_len + tag_bytes : 0);
+  packet.set_wire_len(0);
   return true;
 }
 
 void AFPacketPort::receive(Context& ctx, uint32_t queue, Batch& batch, uint32_t max) {
   Receiver& from = receivers_[queue];
-  if (from.frame == nullptr && !from.open_block()) return;
+  if (!from.ready()) return;
   Batch fresh;
   const uint32_t room = ctx.alloc(fresh, std::min(max, kMaxBatch - batch.size), 0);
   uint32_t used = 0;
   bool losing = false;
-  while (used < room && (from.frame != nullptr || from.open_block())) {
-    if (from.frames_left == 0) {
-      losing |= from.release_block();
-      continue;
+  for (; used < room && from.ready(); from.release()) {
+    const tpacket2_hdr& frame = from.next();
+    losing |= (frame.tp_status & TP_STATUS_LOSING) != 0;
+    const auto* link = reinterpret_cast<const sockaddr_ll*>(
+        reinterpret_cast<const uint8_t*>(&frame) + kLinkOffset);
+    if (link->sll_pkttype == PACKET_OUTGOING) continue;
+    if (take_frame(frame, *fresh[used])) {
+      batch.add(fresh[used++]);
+    } else {
+      in[queue].add_dropped(1);
     }
-    const uint8_t* at = reinterpret_cast<const uint8_t*>(from.frame);
-    const auto* link =
-        reinterpret_cast<const sockaddr_ll*>(at + TPACKET_ALIGN(sizeof(tpacket3_hdr)));
-    if (link->sll_pkttype != PACKET_OUTGOING) {
-      if (take_frame(*from.frame, *fresh[used])) {
-        batch.add(fresh[used++]);
-      } else {
-        in[queue].add_dropped(1);
-      }
-    }
-    from.frame = reinterpret_cast<const tpacket3_hdr*>(at + from.frame->tp_next_offset);
-    if (--from.frames_left == 0) losing |= from.release_block();
   }
   if (losing) count_kernel_drops(queue);
   if (used < room) ctx.free(fresh.packets + used, room - used);

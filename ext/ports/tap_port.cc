@@ -47,6 +47,7 @@ class TAPPort final : public Port {
   void receive(Context& ctx, uint32_t queue, Batch& batch, uint32_t max) override;
   uint32_t send(Context& ctx, uint32_t queue, Packet* const* packets, uint32_t count) override;
   Status configure(const PortConfig& wanted) override;
+  int wake_fd(uint32_t queue) const override { return fds_[queue]; }
   Status close() override {
     shut();
     return {};

@@ -175,8 +175,8 @@ def test_a_build_with_other_headers_is_refused(client: Client, built: Path, tmp_
     shutil.copytree(header_folder() / "host", headers / "host")
     changed = headers / "host" / "module.h"
     text = changed.read_text()
-    assert "kHostVersion = 1" in text
-    changed.write_text(text.replace("kHostVersion = 1", "kHostVersion = 2"))
+    assert "kHostVersion = 2" in text
+    changed.write_text(text.replace("kHostVersion = 2", "kHostVersion = 3"))
     path = compile_plugin(tmp_path, source_of(built, "Other"), headers)
     assert "built with the headers of another version; build it again" in refused(client, path)
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from scapy.all import IP, UDP, Ether, Raw, rdpcap, wrpcap
 
-from harness import EngineError, new_engine, wait_until
+from bess_plugins.captures import read_packets
+from harness import Engine, EngineError, new_engine, wait_until
 from port_support import Pipe
 
 
@@ -61,6 +62,72 @@ def test_tap_and_af_packet_exchange_packets(tmp_path: Path) -> None:
     for name in ("tap_out.pcap", "host_out.pcap"):
         seen = [bytes(p) for p in rdpcap(str(tmp_path / name)) if p.type == 0x88B5]
         assert seen == [bytes(p) for p in packets]
+
+
+def received(folder: Path, frames: list[bytes]) -> tuple[list[bytes], dict[str, int]]:
+    """What an AFPacketPort receives of frames that come to its interface, and its counts."""
+    source, sink = folder / "in.pcap", folder / "out.pcap"
+    wrpcap(str(source), [Raw(frame) for frame in frames], linktype=1)
+    pipe, sender = Pipe(), Engine(pool_packets=512, buffer_bytes=4096)
+    ifname = f"r{os.getpid() % 10**8}"
+    try:
+        sender.create_port("tap", "TAPPort", 0, 1, 64, 64, {"ifname": ifname})
+        pipe.port("host", "AFPacketPort", {"ifname": ifname, "promiscuous": True}, (1, 0))
+    except EngineError as error:
+        pytest.skip(f"needs privileges and TAP support: {error}")
+    pipe.port("sink", "PCAPPort", {"write_path": str(sink)}, (0, 1))
+    pipe.start("host", "sink")
+    sender.create_port("source", "PCAPPort", 1, 0, 64, 64, {"dev": str(source)})
+    sender.create_module("in", "PortInc", {"port": "source"})
+    sender.create_module("out", "PortOut", {"port": "tap"})
+    sender.connect("in", 0, "out", 0)
+    sender.add_worker(0, -1)
+    sender.resume_all()
+    wait_until(lambda: pipe.stats("host")["packets"] + pipe.stats("host")["dropped"] == len(frames))
+    pipe.stop()
+    pipe.engine.destroy_port("sink")
+    return [*read_packets(sink)], pipe.stats("host")
+
+
+def test_af_packet_port_receives_what_fits_a_buffer_and_counts_the_rest(tmp_path: Path) -> None:
+    """Tags are taken off by the kernel, and put back."""
+    head = bytes.fromhex("ffffffffffff020000000001")
+    kinds = {"untagged": "88b5", "802.1Q": "8100a00788b5", "802.1ad": "88a8000388b5"}
+    frames = [
+        (head + bytes.fromhex(kind)).ljust(length, bytes([number]))
+        for number, length in enumerate((60, 61, 1514, 1518, 2044, 2045, 2048, 2049, 2052, 3000))
+        for kind in kinds.values()
+    ]
+    seen, counts = received(tmp_path, frames)
+    assert seen == [frame for frame in frames if len(frame) <= 2048]
+    assert counts["dropped"] == 3 * len(kinds)
+
+
+def test_af_packet_port_uses_its_ring_again(tmp_path: Path) -> None:
+    """More frames than the ring has room for, in order: one worker sends and receives in turn."""
+    pipe = Pipe()
+    ifname = f"w{os.getpid() % 10**8}"
+    try:
+        pipe.port("tap", "TAPPort", {"ifname": ifname}, (0, 1))
+        pipe.port("host", "AFPacketPort", {"ifname": ifname, "promiscuous": True}, (1, 0))
+    except EngineError as error:
+        pytest.skip(f"needs privileges and TAP support: {error}")
+    header = bytes.fromhex("ffffffffffff02000000000188b5")
+    frames = [header + number.to_bytes(4, "big") + bytes(42) for number in range(9_000)]
+    wrpcap(str(tmp_path / "in.pcap"), [Raw(frame) for frame in frames], linktype=1)
+    pipe.port("source", "PCAPPort", {"dev": str(tmp_path / "in.pcap")}, (1, 0))
+    pipe.port("sink", "PCAPPort", {"write_path": str(tmp_path / "out.pcap")}, (0, 1))
+    for source, sink in (("source", "tap"), ("host", "sink")):
+        pipe.engine.create_module(f"from_{source}", "PortInc", {"port": source})
+        pipe.engine.create_module(f"to_{sink}", "PortOut", {"port": sink})
+        pipe.engine.connect(f"from_{source}", 0, f"to_{sink}", 0)
+    pipe.engine.add_worker(0, -1)
+    pipe.engine.resume_all()
+    wait_until(lambda: pipe.stats("sink", "out")["packets"] == len(frames))
+    pipe.stop()
+    pipe.engine.destroy_port("sink")
+    assert pipe.stats("host")["dropped"] == 0
+    assert [*read_packets(tmp_path / "out.pcap")] == frames
 
 
 def flows(count: int, sport: int) -> list[Any]:

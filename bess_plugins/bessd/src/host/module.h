@@ -11,6 +11,7 @@
 // | drops by reason: command get_drops; they | bessd counts no reasons                          |
 // | are among the module's `deadends`        |                                                  |
 // | there are no ports                       | PortInc and PortOut are bessd's                  |
+// | nothing wakes a worker                   | bessd's never sleep                              |
 #pragma once
 
 #include <atomic>
@@ -46,6 +47,7 @@ struct Context {
     free(batch.packets, batch.size);
     batch.clear();
   }
+  void wake_at(uint64_t) {}
 
   // The adapter's own: bessd's context, and the batch that bessd gave. Where all of it leaves by
   // one gate, it goes on as it is.
@@ -72,6 +74,7 @@ class Module : public ::Module {
   virtual bool leads_to(uint32_t wid, Gate gate) const;
   virtual std::vector<std::string> exclusive(uint32_t wid,
                                              const std::vector<uint64_t>& tasks) const;
+  virtual int wake_fd(uint64_t /*task_arg*/) const { return -1; }
 
   const ModuleClass& module_class() const { return *class_; }
   const std::vector<Attribute>& attributes() const { return attributes_; }
@@ -120,6 +123,7 @@ class Module : public ::Module {
   }
   void drop(e2::Context& ctx, Packet* packet, uint32_t reason);
   void drop(e2::Context& ctx, Batch& batch, uint32_t reason);
+  void wake_task(const e2::Context&) const {}
 
   void set_overloaded(bool overloaded);
   bool overloaded() const { return overloaded_.load(std::memory_order_relaxed); }
