@@ -134,9 +134,9 @@ class Programs:
         """The network namespace of an instance."""
         return f"e2-{self._server}-{instance}"
 
-    def has(self, plan: ServerPlan) -> bool:
-        """Whether all programs of a plan were started, and none has failed to start again."""
-        return all(spec.instance in self._running for spec in plan.programs)
+    def missing(self, plan: ServerPlan) -> list[str]:
+        """Instances of a plan whose program was not started, or has failed to start again."""
+        return [one.instance for one in plan.programs if one.instance not in self._running]
 
     def start(self, plan: ServerPlan) -> None:
         """Start the programs of a plan that don't run; what fails is taken away again."""

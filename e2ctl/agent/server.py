@@ -172,7 +172,7 @@ class AgentServer:
             if plan is not None:
                 state.plan = digest(plan)
                 found = read(client, self._found)
-                state.in_step = is_done(found, plan) and self._programs.has(plan)
+                state.in_step = is_done(found, plan) and not self._programs.missing(plan)
         return state
 
     def get_counters(self, request: pb.AgentCountersRequest) -> pb.AgentCounters:
@@ -190,6 +190,9 @@ class AgentServer:
     def _prepare(self, plan: ServerPlan) -> None:
         if not self._has(plan):
             self._found = sync.prepare(self._dataplane.client, plan, self._found)
+        else:
+            for instance in self._programs.missing(plan):
+                self._renew_devices(instance, plan)
         self._programs.start(plan)
 
     def _has(self, plan: ServerPlan) -> bool:
