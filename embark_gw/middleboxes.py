@@ -153,13 +153,14 @@ def _readdressed(config: Config, moved: Mapping[str, str]) -> dict[str, Any]:
     }
 
     def term_of(term: Config) -> Config:
-        value = term.get("value_bin")
-        return {**term, "value_bin": digits[value]} if value in digits else term
+        value = digits.get(term.get("value_bin", ""))
+        return {**term, "value_bin": value} if value else term
 
     def range_of(one: Config) -> Config:
-        value = one.get("min_bin")
-        alone = value in digits and one["max_bin"] == value
-        return {"min_bin": digits[value], "max_bin": digits[value]} if alone else one
+        """Of a set: only an address that is alone is the pool's."""
+        first, last = one.get("min_bin", ""), one.get("max_bin", "")
+        value = digits.get(first) if first == last else None
+        return {"min_bin": value, "max_bin": value} if value else one
 
     rules = [{**rule, "terms": [*map(term_of, rule["terms"])]} for rule in config["rules"]]
     sets = [{**one, "ranges": [*map(range_of, one["ranges"])]} for one in config.get("sets", [])]
