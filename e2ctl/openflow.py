@@ -212,10 +212,15 @@ class OpenFlowSwitch:
         self.bridge = bridge
 
     async def replace(self, rules: Iterable[SwitchRule]) -> None:
-        """Make these the rules, all at once; what stays the same keeps its counters."""
+        """Make these the rules, all at once; what stays the same keeps its counters.
+
+        Once it is back, no packet goes by what was before.
+        """
         text = "".join(f"{flow}\n" for flow in render(rules))
         await self._ask("set-frags", "nx-match")
         await self._ask("--bundle", "replace-flows", "-", flows=text)
+        # What the datapath has cached is looked at again only now and then.
+        await self._run("ovs-appctl", f"--target={self._control()}", "revalidator/wait")
 
     async def counters(self) -> list[FlowCount]:
         """What each entry has matched; Open vSwitch counts within half a second or so."""
@@ -245,7 +250,7 @@ class OpenFlowSwitch:
         with tempfile.NamedTemporaryFile("w", prefix="e2-flows-") as file:
             file.write("\n".join(flows))
             file.flush()
-            answer = await self._run("diff-flows", os.devnull, file.name, fine=(0, 2))
+            answer = await self._ofctl("diff-flows", os.devnull, file.name, fine=(0, 2))
         texts = {
             int(m["cookie"], 16): f"table={m['table'] or 0},{m['match']} {m['rest']}"
             for m in _LACKING.finditer(answer)
@@ -265,20 +270,34 @@ class OpenFlowSwitch:
         options = [word for word in words if word.startswith("--")]
         verb, *more = [word for word in words if not word.startswith("--")]
         target = f"unix:{self.rundir / self.bridge}.mgmt"
-        return await self._run(*options, verb, target, *more, flows=flows)
+        return await self._ofctl(*options, verb, target, *more, flows=flows)
 
-    async def _run(self, *words: str, flows: str = "", fine: Sequence[int] = (0,)) -> str:
-        """Run ``ovs-ofctl``; ``fine`` are exit codes that are no failure."""
+    def _control(self) -> Path:
+        """The socket by which ``ovs-vswitchd`` is asked other things than rules."""
+        named = self.rundir / "ovs-vswitchd.ctl"
+        process = self.rundir / "ovs-vswitchd.pid"
+        if named.exists() or not process.exists():
+            return named
+        return self.rundir / f"ovs-vswitchd.{process.read_text().strip()}.ctl"
+
+    async def _ofctl(self, *words: str, flows: str = "", fine: Sequence[int] = (0,)) -> str:
+        return await self._run(
+            "ovs-ofctl", "--protocols=OpenFlow14", "--no-names", *words, flows=flows, fine=fine
+        )
+
+    async def _run(
+        self, program: str, *words: str, flows: str = "", fine: Sequence[int] = (0,)
+    ) -> str:
+        """Run a program of Open vSwitch; ``fine`` are exit codes that are no failure."""
         try:
             process = await asyncio.create_subprocess_exec(
-                "ovs-ofctl", f"--timeout={_TIMEOUT_S}", "--protocols=OpenFlow14", "--no-names",
-                *words,
+                program, f"--timeout={_TIMEOUT_S}", *words,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
         except FileNotFoundError:
-            message = "no program ovs-ofctl; it comes with Debian's openvswitch-switch"
+            message = f"no program {program}; it comes with Debian's openvswitch-switch"
             raise SwitchError(message) from None
         try:
             out, err = await process.communicate(flows.encode())
@@ -288,6 +307,6 @@ class OpenFlowSwitch:
             raise
         if process.returncode not in fine:
             said = err.decode(errors="replace").strip() or f"exit code {process.returncode}"
-            verb, target = [word for word in words if not word.startswith("--")][:2]
-            raise SwitchError(f"ovs-ofctl {verb} {target}: {said}")
+            verb = " ".join([word for word in words if not word.startswith("--")][:2])
+            raise SwitchError(f"{program} {verb}: {said}")
         return out.decode()
