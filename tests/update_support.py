@@ -124,7 +124,7 @@ from bess_plugins.client import _base
 from embark_gw import journal, middleboxes, site, updates
 OWN = {updates.__file__, journal.__file__, middleboxes.__file__}
 LOOKS = {"_workers", "_plan", "_maps", "_with_key", "_refusals", "_readdressed", "config"}
-LOOKS |= {"new_key", "to_hex", "from_hex", "_converted", "term_of", "range_of"}
+LOOKS |= {"new_key", "to_hex", "from_hex", "_converted", "inside", "term_of", "range_of"}
 def counts(code):
     if code.co_filename in OWN:
         return code.co_name not in LOOKS and not code.co_name.startswith("<")
