@@ -7,17 +7,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from bess_plugins.interrupt import Ending, interruptible
 
 
-def press_and_wait() -> None:
-    """Another thread may get the signal; then this one hears of it a little later."""
+def press_and_wait(until: Callable[[], bool] = lambda: False) -> None:
+    """Another thread may get the signal; then this one hears of it when it runs again."""
     os.kill(os.getpid(), signal.SIGINT)
     for _ in range(1000):
+        if until():
+            return
         time.sleep(0.01)
 
 
@@ -25,8 +27,8 @@ def test_the_first_sets_the_event_and_the_second_interrupts() -> None:
     before = signal.getsignal(signal.SIGINT)
     with interruptible() as pressed:
         assert not pressed.is_set()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert pressed.wait(10)
+        press_and_wait(pressed.is_set)
+        assert pressed.is_set()
         with pytest.raises(KeyboardInterrupt):
             press_and_wait()
     assert signal.getsignal(signal.SIGINT) is before
