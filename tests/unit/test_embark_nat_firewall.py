@@ -43,7 +43,7 @@ class Firewall:
         made = encrypt(rules, SiteKeys(site.key_file), pool=pool, shared=shared)
         write_prefix_maps(site.maps_file, *(made.maps[name] for name in FIELDS))
         self._engine = new_engine()
-        self._engine.create_module("fw", "MetadataMatch", config_of(made.document, 1 << 20))
+        self._engine.create_module("fw", "MetadataMatch", config_of(made.document))
 
     def decide(self, encrypted: bytes) -> Action:
         accepted = self._engine.run_packets("fw", [encrypted]).get(0, [])

@@ -23,6 +23,15 @@ def press_and_wait(until: Callable[[], bool] = lambda: False) -> None:
         time.sleep(0.01)
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Shells have what runs in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_the_first_sets_the_event_and_the_second_interrupts() -> None:
     before = signal.getsignal(signal.SIGINT)
     with interruptible() as pressed:
