@@ -30,7 +30,7 @@ def evaluate(folder: Path, *words: str, **environment: str) -> tuple[int, dict[s
     """Exit status, embark.json, and what was said."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--quick", "--out", str(folder), *words],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=300,
