@@ -69,8 +69,8 @@ class Settings:
     exceptions: int = 1024
     spare: int = 16
     crosses_shift: float = 0.02
-    crosses_drain: float = 0.06
-    tidy: float = 0.004
+    crosses_drain: float = 0.03
+    tidy: float = 0.002
     tidy_s: float = 1.0
     guest: float = 0.3
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -206,3 +207,33 @@ def test_messages() -> None:
     ):
         with pytest.raises(TransitionError, match=message):
             change()
+
+
+def grown() -> Running:
+    """Four instances of one NF and two of another, all on a server; nf.0 and nf.3 are drained."""
+    at = replace(
+        START,
+        servers={"nf.0": "s1", "m.0": "s1"},
+        spans={"nf.0": (ALL_IDS, ALL_IDS), "m.0": (ALL_IDS, ALL_IDS)},
+        types={"nf.0": "T", "m.0": "M"},
+    )
+    for name in ("nf.0", "nf.1", "nf.2", "m.0"):
+        at = split(at, name, middle(at.spans[name][0]), "s1")[0]
+        at = settle(push(at, name, ()), name)
+    return drain(drain(at, "nf.0", "nf.1"), "nf.3", "nf.2")
+
+
+def hosts(running: Running) -> dict[str, str]:
+    return {name: detour.host for name, detour in running.detours.items()}
+
+
+def test_guests_of_a_host_that_goes_have_its_core() -> None:
+    at = share(share(grown(), "nf.0", "m.1"), "nf.3", "m.1")
+    gone = remove(push(drain(at, "m.1"), "m.1", ()), "m.1")
+    assert hosts(gone) == {"nf.0": "", "nf.3": "nf.0"}
+
+
+def test_guests_of_a_guest_move_on_with_it() -> None:
+    at = drain(share(grown(), "nf.0", "m.1"), "m.1")
+    assert hosts(share(at, "m.1", "nf.1")) == {"nf.0": "nf.1", "nf.3": "", "m.1": "nf.1"}
+    assert hosts(resume(share(at, "m.1", "nf.1"), "m.1"))["m.1"] == ""
