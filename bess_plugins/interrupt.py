@@ -52,8 +52,9 @@ class Ending:
 
     def wait(self) -> None:
         """Come back when one has come."""
-        while os.read(self._told, 1)[0] not in self._numbers:
-            pass  # another one that Python handles
+        number = 0
+        while number not in self._numbers:  # others are Python's handlers' alone
+            number = os.read(self._told, 1)[0]
 
     def then(self, stop: Callable[[], None]) -> None:
         """Call it when one has come, in a thread of its own; the process may end without it."""

@@ -42,14 +42,10 @@ class Splitting:
         """Why an overloaded instance is left alone for a while."""
         return ""
 
-    def _room_beside(self, group: Group, seen: Mapping[int, Seen]) -> str:
-        """Why the group is not to grow for a while."""
-        return ""
-
-    def _room_near(
+    def _room_beside(
         self, group: Group, index: int, seen: Mapping[int, Seen], room: Room, now_s: float
     ) -> Change | str:
-        """A split of another one that makes room, or why there is room without."""
+        """Why an instance is not to be split for a while, or a split of another one instead."""
         return ""
 
     def _part(self, seen: Seen, room: Room) -> float:
@@ -91,8 +87,7 @@ class Splitting:
             if not busy:
                 found = (
                     self._shift(group, index, seen, room, now_s)
-                    or (self._room_beside(group, seen) if patient else "")
-                    or (self._room_near(group, index, seen, room, now_s) if patient else "")
+                    or (self._room_beside(group, index, seen, room, now_s) if patient else "")
                     or self._split(group, index, seen[index], room, now_s)
                 )
             if isinstance(found, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -197,6 +198,7 @@ def group_of(nf: str, spans: Mapping[int, Span]) -> Group:
     return Group(nf, dict(spans))
 
 
+@lru_cache(1 << 14)
 def entries_of(span: Span) -> int:
     """Entries of a switch for a span."""
     return len(id_terms(span))

@@ -47,18 +47,19 @@ class Locality:
 
         Returns what less would cross as well, which is 0 where all are in their place.
         """
-        unit, upper = self.units[giver], self._start(taker) >= ids.end
-        others = self.traffic.others(unit, self.traffic.edges_of(unit))
-        ends = np.concatenate((self.traffic.starts[others], self.traffic.ends[others]))
+        unit = self.units[giver]
+        upper = int(self.traffic.starts[self.units[taker]]) >= ids.end
         most = most // SPAN_STEP * SPAN_STEP
         if upper:
             low, high = max(ids.start + SPAN_STEP, ids.end - most), ids.end
         else:
             low, high = ids.start, min(ids.end - SPAN_STEP, ids.start + most)
-        # Between ends of others' spans, what crosses changes evenly.
-        cuts = np.unique(np.concatenate((ends[(low < ends) & (ends < high)], [low, high])))
         if low >= high:
             return Span(ids.end, ids.end), 0.0
+        others = self.traffic.others(unit, self.traffic.edges_of(unit))
+        ends = np.concatenate((self.traffic.starts[others], self.traffic.ends[others]))
+        # Between ends of others' spans, what crosses changes evenly.
+        cuts = np.unique(np.concatenate((ends[(low < ends) & (ends < high)], [low, high])))
         near = np.full(len(cuts), ids.end if upper else ids.start)
         starts, stops = (cuts, near) if upper else (near, cuts)
         gains = -self._crossing(giver, taker, starts, stops)
@@ -71,9 +72,6 @@ class Locality:
         units = [*self.units.values()]
         into = self.traffic.rates[np.isin(self.traffic.heads, units)].sum()
         return float(into + self.traffic.outside[0, units].sum()) or 1.0
-
-    def _start(self, index: int) -> int:
-        return int(self.traffic.starts[self.units[index]])
 
     def _crossing(self, giver: int, taker: int, starts: Ints, ends: Ints) -> Floats:
         traffic, unit = self.traffic, self.units[giver]

@@ -173,11 +173,6 @@ class AvoidMigration(Tidying):
                 events.append(f"{group.nf}.{change.holder} shares the core of {host.name}")
         return Decision(group, tuple(acts), tuple(events))
 
-    def _room_beside(self, group: Group, seen: Mapping[int, Seen]) -> str:
-        """Whether shifts will do, if not just now: room moves towards who needs it."""
-        mean = sum(one.load for one in seen.values()) / self._staying(group)
-        return "others have room, and it moves up" if mean < self.settings.full else ""
-
     def _waits(self, group: Group, index: int, seen: Mapping[int, Seen]) -> str:
         elsewhere = due(group, seen)[index] < self.settings.due_most
         return "flows that belong elsewhere are to end" if elsewhere else ""
@@ -198,10 +193,16 @@ class AvoidMigration(Tidying):
         full = room.locality is not None and room.locality.free(index) < 1
         return found if full else None
 
-    def _room_near(
+    def _room_beside(
         self, group: Group, index: int, seen: Mapping[int, Seen], room: Room, now_s: float
     ) -> Change | str:
-        """Where its server is full: the next instance beside that isn't on a full one is split."""
+        """Where others have room, it moves towards who needs it, if not just now.
+
+        Else, where its server is full, the next instance beside that isn't on a full one is split.
+        """
+        mean = sum(one.load for one in seen.values()) / self._staying(group)
+        if mean < self.settings.full:
+            return "others have room, and it moves up"
         if room.locality is None or room.locality.free(index) or room.cores < 1:
             return ""
         place = group.ordered.index(index)

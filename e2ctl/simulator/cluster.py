@@ -19,16 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2ctl import scaling
-from e2ctl.changes import (
-    Change,
-    Room,
-    Seen,
-    abandon,
-    after,
-    entries_of,
-    finish,
-    hosts_of,
-)
+from e2ctl.changes import Change, Room, Seen, abandon, after, entries_of, finish, hosts_of
 from e2ctl.igraph import Span
 from e2ctl.placement import PlacementError
 from e2ctl.placement import Room as ServerRoom
@@ -117,7 +108,6 @@ class Cluster:
 
     def _control(self) -> None:
         groups, seen, rooms, where = {}, {}, {}, {}
-        state = self._state()
         for p, pipeline in enumerate(self.pipelines):
             for n, nf in enumerate(pipeline.nfs):
                 name = pipeline.groups[n].nf
@@ -126,11 +116,12 @@ class Cluster:
                 seen[name] = self._seen(p, n)
                 entries = pipeline.switch.free(self.now_s) if n == 0 else None
                 rooms[name] = Room(1 << 30, entries, nf.most, switch=str(id(pipeline.switch)))
+        state = self._state()
         started = time.process_time()
         hosts = hosts_of(seen, groups)
-        for name, (p, n) in where.items():
-            locality = self.places.locality(p, n, state)
-            rooms[name] = replace(rooms[name], locality=locality, hosts=hosts)
+        localities = self.places.localities(state)
+        for name, place in where.items():
+            rooms[name] = replace(rooms[name], locality=localities[place], hosts=hosts)
         free = self.places.free_cores
         decided = list(scaling.decide_all(self.policy, groups, seen, rooms, free, self.now_s))
         for decision in decided:

@@ -6,6 +6,7 @@ An instance is known by pipeline, NF and number.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -89,11 +90,13 @@ class Places:
         self._servers[new] = replica.server
         return replica
 
-    def locality(self, p: int, n: int, state: State) -> Locality:
-        """What an NF exchanges with others."""
+    def localities(self, state: State) -> dict[tuple[int, int], Locality]:
+        """What each NF exchanges with others."""
         traffic = self._known(state)
-        units = {index: u for (q, m, index), u in self._units.items() if (q, m) == (p, n)}
-        return Locality(traffic, units)
+        units: defaultdict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+        for (p, n, index), unit in self._units.items():
+            units[p, n][index] = unit
+        return {nf: Locality(traffic, mine) for nf, mine in units.items()}
 
     def fail(self, server: int) -> list[Key]:
         """A server is lost: it has no core any more. Returns what ran there."""
