@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from typer.testing import CliRunner, Result
 
 from bess_plugins.client import Client
-from bess_plugins.daemon.server import Server, make_engine
+from bess_plugins.daemon.server import Server
 from embark_gw import keeper
 from embark_gw.cli import app
 from embark_gw.gateway import GatewayError, Status, build, check_files, is_built, status_of
@@ -46,20 +45,6 @@ workers: {workers}
 OUTSIDE = 'outside: {device: outside, mac: "02:00:00:00:02:01", peer: "02:00:00:00:02:02"}\n'
 TUNNEL = "  tunnel: {local: 192.0.2.1, remote: 192.0.2.2, vni: 7}\n"
 POOL = "pool:\n  - {prefix: 203.0.113.1/32, nat: true}\n"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server(make_engine(4096), port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.address) as connected:
-        connected.reset_all()
-        yield connected
-        connected.reset_all()
 
 
 @pytest.fixture
