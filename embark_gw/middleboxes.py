@@ -20,7 +20,7 @@ from embark_gw.gateway import GatewayError, refusals
 from embark_gw.journal import Journal, Swap, from_hex, to_hex
 from embark_gw.provider.metadata_match import CLASS
 
-__all__ = ["Middleboxes", "PoolAddress", "pool_of"]
+__all__ = ["Middleboxes", "PoolAddress", "pool_of", "readdressed"]
 
 _CONFIG = "MetadataMatchConfig"
 Config = Mapping[str, Any]
@@ -66,7 +66,7 @@ class Middleboxes:
         for name, mclass in there.items():
             if moved and mclass == CLASS and name not in found:
                 config = self._config(name)
-                if _readdressed(config, moved) != config:
+                if readdressed(config, moved) != config:
                     found[name] = config
         return found
 
@@ -74,7 +74,7 @@ class Middleboxes:
         """How many mappings of NATs went over, and how many had ended."""
         for name, config in journal.before.items():
             new = name in self._swap.firewalls
-            self._configure(name, self._swap.config if new else _readdressed(config, journal.moved))
+            self._configure(name, self._swap.config if new else readdressed(config, journal.moved))
         return self._translate(journal.moved, plan)
 
     def give_old(self, journal: Journal, plan: Config) -> None:
@@ -146,7 +146,7 @@ class Middleboxes:
         return [dict(one) for one in found["mappings"]]
 
 
-def _readdressed(config: Config, moved: Mapping[str, str]) -> dict[str, Any]:
+def readdressed(config: Config, moved: Mapping[str, str]) -> dict[str, Any]:
     """A MetadataMatch's configuration, in hexadecimal, with other addresses of the pool."""
     digits = {
         ip_address(old).packed.hex(): ip_address(new).packed.hex() for old, new in moved.items()
@@ -162,6 +162,10 @@ def _readdressed(config: Config, moved: Mapping[str, str]) -> dict[str, Any]:
         value = digits.get(first) if first == last else None
         return {"min_bin": value, "max_bin": value} if value else one
 
-    rules = [{**rule, "terms": [*map(term_of, rule["terms"])]} for rule in config["rules"]]
-    sets = [{**one, "ranges": [*map(range_of, one["ranges"])]} for one in config.get("sets", [])]
-    return {**config, "rules": rules, "sets": sets}
+    made = {**config}
+    made["rules"] = [{**rule, "terms": [*map(term_of, rule["terms"])]} for rule in config["rules"]]
+    if "sets" in config:
+        made["sets"] = [
+            {**one, "ranges": [*map(range_of, one["ranges"])]} for one in config["sets"]
+        ]
+    return made

@@ -123,7 +123,7 @@ from itertools import count
 from bess_plugins.client import _base
 from embark_gw import journal, middleboxes, site, updates
 OWN = {updates.__file__, journal.__file__, middleboxes.__file__}
-LOOKS = {"_workers", "_plan", "_maps", "_with_key", "_refusals", "_readdressed", "config"}
+LOOKS = {"_workers", "_plan", "_maps", "_with_key", "_refusals", "readdressed", "config"}
 LOOKS |= {"new_key", "to_hex", "from_hex", "_converted", "inside", "term_of", "range_of"}
 def counts(code):
     if code.co_filename in OWN:
