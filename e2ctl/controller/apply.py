@@ -34,9 +34,6 @@ __all__ = ["ApplyError", "apply", "bring_in_step", "recover"]
 
 # Packets that left a server before the change have arrived after this.
 _IN_FLIGHT_S = 0.05
-# For so long after a change of its entries a busy switch in software may go by those of before,
-# which it has cached. A detour must not go meanwhile.
-_SWITCHED_S = 0.4
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
@@ -128,7 +125,7 @@ async def _change(
         store.write(State(current))
         raise ApplyError(f"what ran before runs on: {error}") from None
     progress("finish")
-    await asyncio.sleep(_SWITCHED_S if again or new.rules != old.rules else _IN_FLIGHT_S)
+    await asyncio.sleep(_IN_FLIGHT_S)
     # Packets are led by the new plan: a server that keeps old parts is for `recover` to bring in
     # step, and no reason to go back or to stop in the middle.
     try:
