@@ -188,3 +188,23 @@ def test_without_a_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SwitchError, match="Debian's openvswitch-switch"):
         asyncio.run(switch.entries())
+
+
+@pytest.mark.parametrize("files", [("ovs-vswitchd.pid",), ("ovs-vswitchd.pid", "ovs-vswitchd.ctl")])
+def test_rules_are_replaced_once_the_switch_has_looked_again(
+    files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that note how they are called; a lab's switch has a control socket of its own name."""
+    for name in files:
+        (tmp_path / name).write_text("417\n", encoding="ascii")
+    for program in ("ovs-ofctl", "ovs-appctl"):
+        script = tmp_path / program
+        script.write_text(f'#!/bin/sh\necho "{program} $*" >> "{tmp_path}/called"\n', "ascii")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    asyncio.run(OpenFlowSwitch(tmp_path, "br0").replace([rule(())]))
+    called = (tmp_path / "called").read_text(encoding="ascii").splitlines()
+    control = "ovs-vswitchd.ctl" if "ovs-vswitchd.ctl" in files else "ovs-vswitchd.417.ctl"
+    assert [line.split()[0] for line in called] == ["ovs-ofctl", "ovs-ofctl", "ovs-appctl"]
+    assert "replace-flows" in called[1]
+    assert called[2].endswith(f"--target={tmp_path}/{control} revalidator/wait")
