@@ -194,7 +194,7 @@ def test_without_a_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_rules_are_replaced_once_the_switch_has_looked_again(
     files: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Programs that note how they are called; a lab's switch has a control socket of its own name."""
+    """Programs that note how they are called; a lab's switch has a socket of its own name."""
     for name in files:
         (tmp_path / name).write_text("417\n", encoding="ascii")
     for program in ("ovs-ofctl", "ovs-appctl"):
