@@ -30,8 +30,9 @@ __all__ = ["FLOW_IDS", "Graph", "Link", "Module", "Port", "decrypt_args", "draw"
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _ICMPV6 = 58
-# Of the link: multicast listeners, routers and neighbours (RFC 2710, RFC 3810, RFC 4861).
-_LINK_TYPES = (130, 131, 132, 133, 134, 135, 136, 137, 143)
+# Of the link: multicast listeners, routers and neighbours (RFC 2710, RFC 3810, RFC 4861), 130 to
+# 137 and 143, as values and masks.
+_LINK_TYPES = ((130, 0xFE), (132, 0xFC), (136, 0xFE), (143, 0xFF))
 _QUEUE_PACKETS = 4096
 FLOW_IDS = 1 << 32  # of a FlowSteer
 _RETURNS = "returns"
@@ -296,10 +297,10 @@ def _link_rules() -> dict[str, Any]:
             "terms": [
                 {"field": "ip.version", "value": 6},
                 {"field": "ip.proto", "value": _ICMPV6},
-                {"field": "icmp.type", "value": number},
+                {"field": "icmp.type", "value": first, "mask": mask},
             ],
         }
-        for number in _LINK_TYPES
+        for first, mask in _LINK_TYPES
     ]
     return {"rules": [*others, *link], "default_gate": 1}
 

@@ -103,13 +103,30 @@ inline uint64_t path_hash_ipv6(const uint64_t (&addresses)[4], uint64_t last) {
   const uint64_t dst = fold_multiply(addresses[2] ^ kFactors[2], addresses[3] ^ kFactors[3]);
   return fold_multiply(src ^ dst ^ kFlowSeed, last ^ kFactors[0]);
 }
-// All fragments of a datagram are one flow, so none counts with its ports.
-inline uint64_t frame_hash(const uint8_t* packet, uint32_t len, Headers h) {
+// Of an IPv6 packet with a flow label, which stands for protocol and ports (RFC 6437, RFC 6438):
+// nothing behind the fixed header counts.
+inline uint64_t path_hash_label(const uint8_t* ip, uint64_t label) {
+  uint64_t addresses[4];
+  std::memcpy(addresses, ip + 8, sizeof addresses);
+  return path_hash_ipv6(addresses, label | uint64_t{6} << 40);
+}
+// All fragments of a datagram are one flow: without a label, none counts with its ports.
+inline uint64_t frame_hash(const uint8_t* packet, uint32_t len) {
+  constexpr uint64_t kLabel = 0xfffff;
+  if (len >= kEthernetBytes + kIpv6Bytes && load_be16(packet + 12) == kEtherIpv6) {
+    const uint8_t* const ip = packet + kEthernetBytes;
+    const uint32_t start = load_be32(ip);
+    if (start >> 28 == 6 && (start & kLabel) != 0) return path_hash_label(ip, start & kLabel);
+  }
+  Headers h = parse_headers(packet, len);
   if (h.ip_version == 0) return mac_hash(packet, len);
   if (h.more_fragments) h.sport = h.dport = 0;
   if (h.ip_version == 4) return flow_hash(packet, h);
+  const uint8_t* const ip = packet + h.l3_off;
+  const uint32_t label = load_be32(ip) & kLabel;
+  if (label != 0) return path_hash_label(ip, label);
   uint64_t addresses[4];
-  std::memcpy(addresses, packet + h.l3_off + 8, sizeof addresses);
+  std::memcpy(addresses, ip + 8, sizeof addresses);
   return path_hash_ipv6(addresses, flow_last_word(h));
 }
 

@@ -15,8 +15,8 @@
 // Drop reasons:
 //   "template too long"  the packet's buffer cannot hold the template
 // Limits: at most 32 templates until `clear`.
-// Method: short templates lie in blocks of 64 bytes that are copied whole, whatever their length;
-// the bytes beyond the packet's end are tailroom.
+// Method: templates lie in blocks of 64 bytes, one behind the other. Short ones are copied as whole
+// blocks, whatever their length; the bytes beyond the packet's end are tailroom.
 // Origin: the module of this name in BESS; the code is new.
 #include <algorithm>
 #include <vector>
@@ -28,11 +28,15 @@ namespace e2 {
 namespace {
 
 constexpr uint32_t kMaxTemplateBytes = 1792;  // what a buffer of the usual size takes
-constexpr uint32_t kBlock = 64;
 
-struct alignas(kCacheLineBytes) Template {
-  uint8_t bytes[kMaxTemplateBytes] = {};
-  uint32_t len = 0;
+struct alignas(kCacheLineBytes) Block {
+  uint8_t bytes[kCacheLineBytes] = {};
+};
+constexpr uint32_t kBlock = sizeof(Block);
+
+struct Template {
+  uint32_t first;  // block
+  uint32_t len;
 };
 
 // Unlike Packet::start_over, keeps the arrival time.
@@ -41,30 +45,32 @@ inline void make_room(Packet& packet, uint32_t len) {
   packet.set_wire_len(0);
 }
 
-// Fills a batch with templates of one block, of which `next` is the first; returns the next one.
-using Copy = const Template* (*)(Batch&, const Template*, const Template*, const Template*);
+// All that there are. copy_body() takes template i from block i: each must have one.
+struct Blocks {
+  const Block* blocks;
+  const Template* templates;
+  uint32_t count;
+};
+// Fills a batch with them from number `next` on; returns the one behind the last.
+using Copy = uint32_t (*)(Batch&, const Blocks&, uint32_t next);
 
-[[gnu::always_inline]] inline const Template* copy_body(Batch& batch, const Template* first,
-                                                        const Template* end, const Template* next) {
+[[gnu::always_inline]] inline uint32_t copy_body(Batch& batch, const Blocks& from, uint32_t next) {
   for (Packet* packet : batch) {
-    make_room(*packet, next->len);
-    std::memcpy(packet->data(), next->bytes, kBlock);
-    if (++next == end) next = first;
+    make_room(*packet, from.templates[next].len);
+    std::memcpy(packet->data(), from.blocks[next].bytes, kBlock);
+    if (++next == from.count) next = 0;
   }
   return next;
 }
-const Template* copy_portable(Batch& batch, const Template* first, const Template* end,
-                              const Template* next) {
-  return copy_body(batch, first, end, next);
+uint32_t copy_portable(Batch& batch, const Blocks& from, uint32_t next) {
+  return copy_body(batch, from, next);
 }
 #if defined(__x86_64__)
-E2_TARGET_AVX2 const Template* copy_avx2(Batch& batch, const Template* first, const Template* end,
-                                         const Template* next) {
-  return copy_body(batch, first, end, next);
+E2_TARGET_AVX2 uint32_t copy_avx2(Batch& batch, const Blocks& from, uint32_t next) {
+  return copy_body(batch, from, next);
 }
-E2_TARGET_AVX512 const Template* copy_avx512(Batch& batch, const Template* first,
-                                             const Template* end, const Template* next) {
-  return copy_body(batch, first, end, next);
+E2_TARGET_AVX512 uint32_t copy_avx512(Batch& batch, const Blocks& from, uint32_t next) {
+  return copy_body(batch, from, next);
 }
 #else
 constexpr Copy copy_avx2 = copy_portable;
@@ -86,25 +92,24 @@ class Rewrite final : public Module {
       emit(ctx, batch);
       return;
     }
-    const Template* const first = deck->templates.data();
-    const Template* const end = first + deck->templates.size();
+    const Blocks all = {deck->blocks.data(), deck->templates.data(),
+                        static_cast<uint32_t>(deck->templates.size())};
     Turn& turn = turns_[ctx.wid];
-    const Template* next = first + (turn.of == deck->version ? turn.next : 0);
+    uint32_t next = turn.of == deck->version ? turn.next : 0;
     // All buffers of a pool have one size: what holds for the first packet holds for all.
     const uint32_t room = batch[0]->capacity() - kHeadroomBytes;
     if (deck->longest <= kBlock && kBlock <= room) {
-      next = copy_(batch, first, end, next);
-      turn = {deck->version, static_cast<uint32_t>(next - first)};
+      turn = {deck->version, copy_(batch, all, next)};
       deck.release();
       emit(ctx, batch);
       return;
     }
     Gate gates[kMaxBatch];
     for (uint32_t i = 0; i < batch.size; ++i) {
-      gates[i] = rewrite(*batch[i], *next, room) ? 0 : drop_gate(too_long_);
-      if (++next == end) next = first;
+      gates[i] = rewrite(*batch[i], all, next, room) ? 0 : drop_gate(too_long_);
+      if (++next == all.count) next = 0;
     }
-    turn = {deck->version, static_cast<uint32_t>(next - first)};
+    turn = {deck->version, next};
     deck.release();
     emit_by_gate(ctx, batch, gates);
   }
@@ -132,6 +137,7 @@ class Rewrite final : public Module {
   Status clear(const Args&, Args&) {
     deck_.change([](Deck& deck) {
       deck.templates.clear();
+      deck.blocks.clear();
       deck.longest = 0;
       ++deck.version;
     });
@@ -140,14 +146,16 @@ class Rewrite final : public Module {
 
  private:
   struct Deck {
+    std::vector<Block> blocks;
     std::vector<Template> templates;
     uint32_t longest = 0;  // template, in bytes
     uint32_t version = 0;  // counts the clears
 
     void add(const std::string& bytes) {
-      templates.emplace_back();
-      std::memcpy(templates.back().bytes, bytes.data(), bytes.size());
-      templates.back().len = static_cast<uint32_t>(bytes.size());
+      const size_t first = blocks.size();
+      blocks.resize(first + std::max<size_t>(1, (bytes.size() + kBlock - 1) / kBlock));
+      std::memcpy(blocks[first].bytes, bytes.data(), bytes.size());
+      templates.push_back({static_cast<uint32_t>(first), static_cast<uint32_t>(bytes.size())});
       longest = std::max(longest, templates.back().len);
     }
   };
@@ -156,10 +164,11 @@ class Rewrite final : public Module {
     uint32_t next = 0;  // from the start again with another version
   };
 
-  static bool rewrite(Packet& packet, const Template& from, uint32_t room) {
-    if (from.len > room) return false;
-    make_room(packet, from.len);
-    std::memcpy(packet.data(), from.bytes, from.len);
+  static bool rewrite(Packet& packet, const Blocks& from, uint32_t number, uint32_t room) {
+    const Template& one = from.templates[number];
+    if (one.len > room) return false;
+    make_room(packet, one.len);
+    std::memcpy(packet.data(), from.blocks[one.first].bytes, one.len);
     return true;
   }
 

@@ -80,35 +80,56 @@ E2_TARGET_AVX2 void scan_avx2(const KeyBatch& keys, uint32_t count, const ScanRu
   }
 }
 
-E2_TARGET_AVX512 void scan_avx512(const KeyBatch& keys, uint32_t count, const ScanRules& rules,
-                                  uint64_t* hits) {
-  for (uint32_t first = 0; first < count; first += 8) {
-    __m512i hit = _mm512_set1_epi64(-1);
-    const uint64_t* value = rules.values;
-    const uint64_t* mask = rules.masks;
-    for (uint32_t rule = 0; rule < rules.rules; ++rule) {
-      __mmask8 holds = 0xff;
-      for (uint32_t c = 0; c < rules.column_count; ++c) {
-        const uint32_t column = rules.columns[c];
-        const __m512i key = _mm512_load_si512(&keys.words[column][first]);
-        const __m512i masked =
-            _mm512_and_si512(key, _mm512_set1_epi64(static_cast<int64_t>(mask[column])));
-        const __m512i wanted = _mm512_set1_epi64(static_cast<int64_t>(value[column]));
-        holds &= _mm512_cmpeq_epi64_mask(masked, wanted);
+// A rule's words are spread over vectors once for all keys, and only those that it tests.
+template <uint32_t kGroups>
+E2_TARGET_AVX512 void scan_groups(const KeyBatch& keys, const ScanRules& rules, uint64_t* hits) {
+  __m512i hit[kGroups];
+  for (uint32_t g = 0; g < kGroups; ++g) hit[g] = _mm512_set1_epi64(-1);
+  const uint64_t* value = rules.values;
+  const uint64_t* mask = rules.masks;
+  for (uint32_t rule = 0; rule < rules.rules; ++rule) {
+    __mmask8 holds[kGroups];
+    for (uint32_t g = 0; g < kGroups; ++g) holds[g] = 0xff;
+    for (uint32_t c = 0; c < rules.column_count; ++c) {
+      const uint32_t column = rules.columns[c];
+      if (mask[column] == 0) continue;
+      const __m512i tested = _mm512_set1_epi64(static_cast<int64_t>(mask[column]));
+      const __m512i wanted = _mm512_set1_epi64(static_cast<int64_t>(value[column]));
+      for (uint32_t g = 0; g < kGroups; ++g) {
+        const __m512i key = _mm512_load_si512(&keys.words[column][size_t{8} * g]);
+        const __m512i masked = _mm512_and_si512(key, tested);
+        holds[g] = _mm512_mask_cmpeq_epi64_mask(holds[g], masked, wanted);
       }
-      if (rules.lows != nullptr) {
-        const __m512i key = _mm512_load_si512(&keys.words[rules.range_column][first]);
-        const __m512i low = _mm512_set1_epi64(static_cast<int64_t>(rules.lows[rule]));
-        const __m512i high = _mm512_set1_epi64(static_cast<int64_t>(rules.highs[rule]));
+    }
+    if (rules.lows != nullptr) {
+      const __m512i low = _mm512_set1_epi64(static_cast<int64_t>(rules.lows[rule]));
+      const __m512i high = _mm512_set1_epi64(static_cast<int64_t>(rules.highs[rule]));
+      for (uint32_t g = 0; g < kGroups; ++g) {
+        const __m512i key = _mm512_load_si512(&keys.words[rules.range_column][size_t{8} * g]);
         const __m512i outside =
             _mm512_or_si512(_mm512_subs_epu16(low, key), _mm512_subs_epu16(key, high));
-        holds &= _mm512_testn_epi64_mask(outside, outside);
+        holds[g] = _mm512_mask_testn_epi64_mask(holds[g], outside, outside);
       }
-      hit = _mm512_mask_mov_epi64(hit, holds, _mm512_set1_epi64(rule));
-      value += rules.value_stride;
-      mask += rules.mask_stride;
     }
-    _mm512_storeu_si512(hits + first, hit);
+    const __m512i number = _mm512_set1_epi64(rule);
+    for (uint32_t g = 0; g < kGroups; ++g) hit[g] = _mm512_mask_mov_epi64(hit[g], holds[g], number);
+    value += rules.value_stride;
+    mask += rules.mask_stride;
+  }
+  for (uint32_t g = 0; g < kGroups; ++g) _mm512_storeu_si512(hits + size_t{8} * g, hit[g]);
+}
+
+E2_TARGET_AVX512 void scan_avx512(const KeyBatch& keys, uint32_t count, const ScanRules& rules,
+                                  uint64_t* hits) {
+  switch ((count + 7) / 8) {
+    case 0:
+      return;
+    case 1:
+      return scan_groups<1>(keys, rules, hits);
+    case 2:
+      return scan_groups<2>(keys, rules, hits);
+    default:
+      return scan_groups<kMaxBatch / 8>(keys, rules, hits);
   }
 }
 

@@ -18,7 +18,7 @@ constexpr uint64_t kNoRule = ~0ULL;
 
 // Rule r holds for a key where, for each of the columns, (key & masks[r]) == values[r] and, if
 // there are ranges, each 16 bits of the key's word `range_column` are within those of lows[r],
-// highs[r].
+// highs[r]. What a mask lacks, its value lacks, too.
 struct ScanRules {
   const uint64_t* values = nullptr;
   size_t value_stride = 0;  // words from rule to rule

@@ -4,7 +4,8 @@
 // The VNI names the edge that the packet travels on. Metadata attributes go along as options of the
 // experimental class 0xffe2, bytes as they are, padded with zeros to multiples of 4; TunnelDecap
 // puts them back. The UDP source port is a hash of the inner flow within 49152..65535, so that one
-// flow keeps one path; fragments hash without ports, frames that are not IP by their MAC addresses.
+// flow keeps one path: of IPv6 by its flow label, where there is one (RFC 6438); fragments hash
+// without ports, frames that are not IP by their MAC addresses.
 // The outer packet is IPv4 or IPv6 as the addresses are, with "don't fragment" and ID 0 over IPv4.
 // Outer ECN bits are 0: nothing on the way may mark congestion there, for nobody would copy it back
 // (RFC 6040, compatibility mode).
@@ -75,7 +76,8 @@ inline uint32_t load_upto4(const uint8_t* from, uint32_t size) {
 }
 
 // The inner packet's DSCP in the place it has in a TOS or traffic class; 0 where it is not IP.
-inline uint32_t dscp_of(const uint8_t* packet, const Headers& h) {
+inline uint32_t dscp_of(const uint8_t* packet, uint32_t len) {
+  Headers h = find_ip(packet, len);
   if (h.ip_version == 0) return 0;
   const uint8_t* ip = packet + h.l3_off;
   return (h.ip_version == 4 ? ip[1] : load_be16(ip) >> 4) & 0xfcu;
@@ -169,9 +171,8 @@ class TunnelEncap final : public Module {
       if (vni > kMaxVni) return drop_gate(no_edge_);
       geneve |= vni << 8;
     }
-    Headers h = parse_headers(inner, len);
-    const uint64_t sport = (frame_hash(inner, len, h) & 0xffff) | kFirstPrivatePort;
-    const uint64_t tos = plan.copy_dscp ? dscp_of(inner, h) : 0;
+    const uint64_t sport = (frame_hash(inner, len) & 0xffff) | kFirstPrivatePort;
+    const uint64_t tos = plan.copy_dscp ? dscp_of(inner, len) : 0;
 
     uint8_t* const to = packet.prepend(plan.header_bytes);
     uint8_t* const udp = to + kEthernetBytes + kIpBytes;

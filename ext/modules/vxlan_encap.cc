@@ -2,8 +2,9 @@
 // VXLANEncap: puts UDP and VXLAN headers in front of Ethernet frames (RFC 7348).
 //
 // Follow it with IPEncap and EtherEncap for a whole outer frame. The UDP source port is a hash of
-// the inner flow within 49152..65535, so that one flow keeps one path; fragments hash without
-// ports, frames that are not IP by their MAC addresses. The UDP checksum is 0 (none).
+// the inner flow within 49152..65535, so that one flow keeps one path: of IPv6 by its flow label,
+// where there is one (RFC 6438); fragments hash without ports, frames that are not IP by their MAC
+// addresses. The UDP checksum is 0 (none).
 //
 // Family: headers
 // Gates: in 1, out 1.
@@ -68,8 +69,7 @@ class VxlanEncap final : public Module {
     const uint32_t total = packet.len() + kUdpBytes + kVxlanBytes;
     if (total > 0xffff) return drop_gate(too_long_);
     if (packet.headroom() < kUdpBytes + kVxlanBytes) return drop_gate(no_headroom_);
-    Headers h = parse_headers(packet.data(), packet.len());
-    const uint64_t hash = frame_hash(packet.data(), packet.len(), h);
+    const uint64_t hash = frame_hash(packet.data(), packet.len());
     const uint32_t sport = (hash & 0xffff) | kFirstPrivatePort;
     const auto src = read_attr_as<uint32_t>(packet, at.tun_src);
     const auto dst = read_attr_as<uint32_t>(packet, at.tun_dst);

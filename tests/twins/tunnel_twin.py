@@ -66,11 +66,15 @@ class Tunnel:
 
 
 def source_port(inner: bytes) -> int:
-    """From the hash of the inner flow; fragments have no ports, frames without IP only MACs."""
+    """From the hash of the inner flow, of IPv6 by its label; fragments have no ports, what isn't
+    IP only MACs."""
     row = parse(inner)
     if row.ip_version == 0:
         return mac_hash(inner) & 0xFFFF | 0xC000
-    if _more_fragments(inner):
+    label = u16(inner, _ip(inner) + 2) | (inner[_ip(inner) + 1] & 15) << 16
+    if row.ip_version == 6 and label:
+        row.sport, row.dport, row.ip_proto = label & 0xFFFF, label >> 16, 0
+    elif _more_fragments(inner):
         row.sport = row.dport = 0
     return path_hash(row) & 0xFFFF | 0xC000
 

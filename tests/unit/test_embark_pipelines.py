@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from embark_support import MACS, V4, V6
 from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
+from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, ICMPv6Unknown, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from embark_gw.pipelines import _link_rules, draw
@@ -52,3 +52,8 @@ def test_what_belongs_to_the_link_is_not_for_the_provider() -> None:
         (IP(**V4) / TCP(), 0),
     ):
         assert list(engine.run_packets("pass", [bytes(ether / packet)])) == [gate]
+    # RFC 2710, RFC 4861 and RFC 3810; on either side are echoes, renumbering, and others.
+    for number in range(256):
+        packet = bytes(ether / IPv6(**V6, nh=58) / ICMPv6Unknown(type=number, msgbody=bytes(4)))
+        link = 130 <= number <= 137 or number == 143
+        assert list(engine.run_packets("pass", [packet])) == [int(link)]

@@ -42,6 +42,9 @@ FRAMES = {
     "later": udp(frag=3),
     "first6": bytes(Ether(**MACS) / IPv6(**V6) / IPv6ExtHdrFragment(m=1, nh=17) / UDP(sport=3)),
     "later6": bytes(Ether(**MACS) / IPv6(**V6) / IPv6ExtHdrFragment(offset=2, nh=17) / b"12345678"),
+    "label": bytes(Ether(**MACS) / IPv6(**V6, fl=0xABCDE) / UDP(sport=4, dport=5)),
+    "label first6": bytes(Ether(**MACS) / IPv6(**V6, fl=1) / IPv6ExtHdrFragment(m=1, nh=17)),
+    "label vlan": bytes(Ether(**MACS) / Dot1Q(vlan=5) / IPv6(**V6, fl=0xF0000) / TCP(sport=9)),
     "bare": bytes(14),
     "odd": udp(payload=b"odd"),
     "long": udp(payload=bytes(range(256)) * 7),
@@ -50,6 +53,7 @@ inner_frames = st.one_of(
     st.sampled_from(sorted(FRAMES.values())),
     st.binary(min_size=14, max_size=200),
     st.binary(min_size=26, max_size=60).map(lambda b: b[:12] + b"\x08\x00\x45" + b[12:]),
+    st.binary(min_size=50, max_size=90).map(lambda b: b[:12] + b"\x86\xdd\x60" + b[12:]),
 )
 
 
@@ -175,6 +179,15 @@ class TestEncap:
         datagram = [udp(flags="MF"), udp(frag=1, flags="MF"), udp(frag=2)]
         out = run("TunnelEncap", Tunnel().encap_args(), datagram).out[0]
         assert len({Ether(packet)[UDP].sport for packet in out}) == 1
+
+    def test_a_flow_label_stands_for_the_flow(self) -> None:
+        """RFC 6438: what is behind the fixed header doesn't count then."""
+        heads = [bytes(Ether(**MACS) / IPv6(**V6, fl=n)) for n in range(1, 300)]
+        packets = [head + bytes(UDP(sport=port)) for port in (1, 2) for head in heads]
+        out = run("TunnelEncap", Tunnel().encap_args(), packets).out[0]
+        ports = [Ether(packet)[UDP].sport for packet in out]
+        assert ports[:299] == ports[299:]
+        assert len(set(ports)) > 290
 
     @FAMILIES
     def test_longer_than_the_mtu(self, ipv6: bool) -> None:
