@@ -16,8 +16,8 @@ namespace {
 // A few times what sleeping and being woken take.
 constexpr double kSpinSeconds = 50e-6;
 constexpr uint64_t kFirstSleepNs = 10'000;
-constexpr uint64_t kSleepStepNs = 5'000;  // by which each sleep is longer than the one before
 constexpr uint64_t kLongestSleepNs = 2'000'000;
+constexpr uint64_t kSleepPart = 8;  // a sleep lasts that part of the time without work before it
 // A worker is up that much before a task's time: as late as the system wakes it now and then.
 constexpr uint64_t kEarlyNs = 50'000;
 
@@ -130,11 +130,12 @@ void Worker::loop() {
   }
 }
 
-inline uint64_t Worker::now_ns() const {
+inline uint64_t Worker::ns_of(uint64_t ticks) const {
   __extension__ using Product = unsigned __int128;
-  return start_ns_ + static_cast<uint64_t>(
-                         static_cast<Product>(ctx_.tsc - start_tsc_) * ns_per_tick_2_32_ >> 32);
+  return static_cast<uint64_t>(static_cast<Product>(ticks) * ns_per_tick_2_32_ >> 32);
 }
+
+inline uint64_t Worker::now_ns() const { return start_ns_ + ns_of(ctx_.tsc - start_tsc_); }
 
 template <bool kPlain>
 void Worker::run_once() {
@@ -177,7 +178,6 @@ void Worker::idle() {
   if (!idle_) {
     idle_ = true;
     idle_since_tsc_ = ctx_.tsc;
-    sleeps_ = 0;
     hung_ = deaf_ = false;
   }
   if (!hung_ && ctx_.tsc - idle_since_tsc_ >= spin_ticks_) {
@@ -195,7 +195,8 @@ void Worker::idle() {
 }
 
 void Worker::sleep() {
-  uint64_t ns = std::min(kLongestSleepNs, kFirstSleepNs + sleeps_ * kSleepStepNs);
+  const uint64_t idle_ns = ns_of(ctx_.tsc - idle_since_tsc_);
+  uint64_t ns = std::min(kLongestSleepNs, kFirstSleepNs + idle_ns / kSleepPart);
   if (ctx_.wake_ns != UINT64_MAX) {
     const uint64_t up_ns = now_ns() + kEarlyNs + kFirstSleepNs;
     if (ctx_.wake_ns < up_ns) {
@@ -207,7 +208,6 @@ void Worker::sleep() {
     ns = std::min(ns, ctx_.wake_ns - up_ns + kFirstSleepNs);
     ctx_.wake_ns = UINT64_MAX;
   }
-  ++sleeps_;
   const Bell::Woken woken = bell_->wait(ns, !deaf_);
   if (woken == Bell::Woken::kByTime) {
     bell_->hang();  // each leaf looks before the next sleep: this one was longer than any backs off

@@ -57,6 +57,7 @@ class Worker {
   // kPlain: neither polling nor profiling.
   template <bool kPlain>
   void run_once();
+  uint64_t ns_of(uint64_t ticks) const;
   uint64_t now_ns() const;  // at ctx_.tsc
   void idle();
   void sleep();
@@ -68,12 +69,11 @@ class Worker {
   std::unique_ptr<PoolCache> cache_;
   Context ctx_;
   std::shared_ptr<Bell> bell_;  // with the modules that ring it
-  // Since there was work: whether it looked in vain, since when, how often it slept, whether
-  // whoever leaves work rings, and whether to ignore descriptors as one woke it for nothing.
+  // Since there was work: whether it looked in vain, since when, whether whoever leaves work rings,
+  // and whether to ignore descriptors as one woke it for nothing.
   bool idle_ = false;
   uint64_t idle_since_tsc_ = 0;
   uint64_t asleep_from_tsc_ = 0;  // no sleep before
-  uint32_t sleeps_ = 0;
   bool hung_ = false;
   bool deaf_ = false;
   uint64_t spin_ticks_ = 0;
