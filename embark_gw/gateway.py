@@ -19,11 +19,13 @@ from embark_gw.pipelines import Graph, decrypt_args, encrypt_args
 from embark_gw.site import Gateway, Way
 
 __all__ = [
+    "Flows",
     "GatewayError",
     "Status",
     "build",
     "check_files",
     "check_private",
+    "flows_of",
     "is_built",
     "refusals",
     "status_of",
@@ -106,11 +108,24 @@ def is_built(found: counters_pb.Counters, graph: Graph) -> bool:
 
 
 @dataclass(frozen=True)
+class Flows:
+    """What a gateway's FlowSteer knows: which way new flows go, and how many there are.
+
+    ``left`` of them have the rules before the latest.
+    """
+
+    way: int
+    flows: int
+    left: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Status:
     """What a gateway has counted since it was built, in packets.
 
     ``drops`` is by module and reason, ``waiting`` by queue: how many packets there are, and how
-    many there may be.
+    many there may be. No ``flows`` where the provider has no backup.
     """
 
     received: dict[str, int]
@@ -119,10 +134,25 @@ class Status:
     decrypted: int
     drops: dict[tuple[str, str], int] = field(default_factory=dict)
     waiting: dict[str, tuple[int, int]] = field(default_factory=dict)
+    flows: Flows | None = None
 
 
-def status_of(found: counters_pb.Counters) -> Status:
-    """What the counters of a gateway's daemon say."""
+def flows_of(client: Client) -> Flows:
+    """Of a gateway with a backup."""
+    with refusals("steer"):
+        told = client.run_module_command("steer", "get_status", "FlowSteerCommandGetStatusArg")
+    ways = {int(one.get("gate", 0)) for one in told["ranges"]}
+    if len(ways) != 1:
+        raise GatewayError(f"steer: flows that begin go {len(ways)} ways; expected one")
+    (way,) = ways
+    counts = {int(one.get("gate", 0)): int(one.get("flows", 0)) for one in told["gates"]}
+    left = counts.get(1 - way, 0)
+    return Flows(way, int(told.get("flows", 0)), left, int(told["max_flows"]))
+
+
+def status_of(client: Client) -> Status:
+    """What a gateway's daemon says by now."""
+    found = client.counters()
     crossed = {module.name: sum(gate.packets for gate in module.ogates) for module in found.modules}
     return Status(
         received={port.name: port.inc.packets for port in found.ports},
@@ -145,6 +175,7 @@ def status_of(found: counters_pb.Counters) -> Status:
             for module in found.modules
             if module.HasField("waiting")
         },
+        flows=flows_of(client) if "steer" in crossed else None,
     )
 
 

@@ -90,7 +90,7 @@ class Keeper:
                 self._tell(f"{what} an update of rules or key; packets waited {done.held_s:.1f} s")
             if self._held:
                 self._held = not release(self.gateway)
-            return status_of(client.counters())
+            return status_of(client)
 
     def _reload(self) -> None:
         self.gateway = self._load()

@@ -55,3 +55,8 @@ class GatewayCollector(Collector):
         for queue, (count, _) in status.waiting.items():
             waiting.add_metric([queue], count)
         yield waiting
+        if (flows := status.flows) is not None:
+            yield GaugeMetricFamily("embark_flows", "Flows that are remembered", flows.flows)
+            yield GaugeMetricFamily(
+                "embark_flows_left", "Flows under the rules before the latest", flows.left
+            )

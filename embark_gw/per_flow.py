@@ -17,44 +17,18 @@ how far that is; each step may be done again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from bess_plugins.client import Client
 from embark_gw.files import replaced
-from embark_gw.gateway import GatewayError, refusals, update_way
+from embark_gw.gateway import GatewayError, flows_of, refusals, update_way
 from embark_gw.journal import Journal, Phase, Swap, journal_of, put_in_place, staged_maps, unstage
 from embark_gw.middleboxes import Middleboxes, pool_of
 from embark_gw.pipelines import FLOW_IDS, encrypt_args
 from embark_gw.site import Gateway, way_file
 
-__all__ = ["Flows", "PerFlowUpdate", "check_free", "flows_of"]
-
-
-@dataclass(frozen=True)
-class Flows:
-    """What a gateway's FlowSteer knows: which way new flows go, and how many there are.
-
-    ``left`` of them have the rules before the latest.
-    """
-
-    way: int
-    flows: int
-    left: int
-    most: int
-
-
-def flows_of(client: Client) -> Flows:
-    """Of a gateway with a backup."""
-    with refusals("steer"):
-        told = client.run_module_command("steer", "get_status", "FlowSteerCommandGetStatusArg")
-    ways = {int(one.get("gate", 0)) for one in told["ranges"]}
-    if len(ways) != 1:
-        raise GatewayError(f"steer: flows that begin go {len(ways)} ways; expected one")
-    (way,) = ways
-    counts = {int(one.get("gate", 0)): int(one.get("flows", 0)) for one in told["gates"]}
-    left = counts.get(1 - way, 0)
-    return Flows(way, int(told.get("flows", 0)), left, int(told["max_flows"]))
+__all__ = ["PerFlowUpdate", "check_free"]
 
 
 class PerFlowUpdate:

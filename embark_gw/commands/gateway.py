@@ -25,7 +25,6 @@ from embark_gw.gateway import GatewayError, Status, status_of
 from embark_gw.journal import Swap
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
-from embark_gw.per_flow import flows_of
 from embark_gw.rules.document import read_document
 from embark_gw.updates import SwapResult, make_swap, rotate, update_rules
 
@@ -74,14 +73,10 @@ def run_command(path: SitePath, metrics: MetricsAddress = None) -> None:
 @app.command("status", epilog="Example: embark-gw status gateway.yaml")
 def status_command(path: SitePath, as_json: JsonFlag = False) -> None:
     """Show what a gateway has encrypted, decrypted and dropped, and why."""
-    with one_line_errors(GatewayError, BessError):
-        gateway = site.load(path)
-        with Client(gateway.daemon) as client:
-            status = status_of(client.counters())
-            flows = None if gateway.provider.backup is None else flows_of(client)
+    with one_line_errors(GatewayError, BessError), Client(site.load(path).daemon) as client:
+        status = status_of(client)
     if as_json:
-        more = {} if flows is None else {"flows": {"all": flows.flows, "old_rules": flows.left}}
-        typer.echo(json.dumps(_plain(status) | more, indent=2))
+        typer.echo(json.dumps(_plain(status), indent=2))
         return
     console = Console()
     table = Table(title="Sides", title_justify="left", header_style="bold")
@@ -92,7 +87,7 @@ def status_command(path: SitePath, as_json: JsonFlag = False) -> None:
         table.add_row(side, f"{count:,}", f"{status.sent[side]:,}")
     console.print(table)
     console.print(f"{status.encrypted:,} encrypted, {status.decrypted:,} decrypted")
-    if flows is not None:
+    if (flows := status.flows) is not None:
         console.print(f"{flows.flows:,} flows, {flows.left:,} of them under the rules before")
     if status.drops:
         drops = Table(title="Drops", title_justify="left", header_style="bold")
@@ -105,6 +100,7 @@ def status_command(path: SitePath, as_json: JsonFlag = False) -> None:
 
 
 def _plain(status: Status) -> dict[str, object]:
+    flows = status.flows
     return {
         "received": status.received,
         "sent": status.sent,
@@ -117,6 +113,7 @@ def _plain(status: Status) -> dict[str, object]:
         "queues": {
             name: {"packets": count, "size": size} for name, (count, size) in status.waiting.items()
         },
+        **({} if flows is None else {"flows": {"all": flows.flows, "old_rules": flows.left}}),
     }
 
 

@@ -16,11 +16,19 @@ from bess_plugins.client import Client
 from bess_plugins.daemon.server import Server
 from embark_gw import keeper
 from embark_gw.cli import app
-from embark_gw.gateway import GatewayError, Status, build, check_files, is_built, status_of
+from embark_gw.gateway import (
+    Flows,
+    GatewayError,
+    Status,
+    build,
+    check_files,
+    flows_of,
+    is_built,
+    status_of,
+)
 from embark_gw.journal import journal_of, owned
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
-from embark_gw.per_flow import flows_of
 from embark_gw.pipelines import Graph, Module, draw
 from embark_gw.site import Gateway, SiteError, load, way_file
 from gateway_support import encrypt_rules, over_sockets
@@ -153,6 +161,7 @@ def test_a_gateway_with_a_backup(
         graph = over_sockets(gateway, server.port)
         build(client, graph)
         assert is_built(client.counters(), graph) and flows_of(client).way == way
+        assert status_of(client).flows == Flows(way, 0, 0, gateway.provider.backup.flows)
     modules = {module.name: module for module in graph.modules}
     ends = [modules[name].args for name in ("encrypt", "encrypt_backup")]
     peers = ["02:00:00:00:03:02", "02:00:00:00:03:02" if tunnel else "02:00:00:00:03:03"]
@@ -295,7 +304,7 @@ def test_what_prometheus_gets(
     assert generate_latest(registry).decode().splitlines()[2] == "embark_up 0.0"
     kept.start()
     kept.status = replace(
-        status_of(client.counters()),
+        status_of(client),
         drops={("decrypt", "bad tag"): 3},
         received={"inside": 5, "outside": 0, "provider": 2},
     )
@@ -311,6 +320,10 @@ def test_what_prometheus_gets(
         'embark_queue_packets{queue="queue:out.1"} 0.0',
     ):
         assert line in lines
+    assert not [line for line in lines if "embark_flows" in line]  # it has no backup
+    kept.status = replace(kept.status, flows=Flows(way=1, flows=7, left=2, most=10))
+    lines = generate_latest(registry).decode().splitlines()
+    assert {"embark_flows 7.0", "embark_flows_left 2.0"} <= {*lines}
 
 
 def invoke(*words: object) -> Result:
@@ -324,7 +337,7 @@ def test_status(folder: Path, server: Server, client: Client) -> None:
     plain = json.loads(invoke("status", folder / "gateway.yaml", "--json").output)
     assert plain["received"] == dict.fromkeys(("inside", "outside", "provider"), 0)
     assert plain["queues"]["queue:in.1"] == {"packets": 0, "size": 4096}
-    assert plain["drops"] == []
+    assert plain["drops"] == [] and "flows" not in plain
 
 
 UPDATE = "update-rules gateway.yaml --provider 127.0.0.1:1 --maps {} --rules {}"

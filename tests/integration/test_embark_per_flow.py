@@ -18,14 +18,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from typer.testing import CliRunner
 
 from bess_plugins.client import Client
 from embark_gw.cli import app
-from embark_gw.gateway import GatewayError
+from embark_gw.gateway import Flows, GatewayError, flows_of
 from embark_gw.journal import Journal, Phase, Swap, journal_of, staged_maps
 from embark_gw.keeper import Keeper
-from embark_gw.per_flow import Flows, flows_of
+from embark_gw.metrics import GatewayCollector
 from embark_gw.site import Key, way_of_new_flows
 from embark_gw.updates import finish_swap, make_swap, rotate, update_rules
 from gateway_support import Lab, Rules, Traffic, frame, kept, new_lab, read
@@ -227,3 +228,21 @@ def test_a_daemon_that_is_restarted_goes_on_with_the_new_rules(
         lab.host.send(packet(0))
         got = lab.pass_through(packet(1))
         assert got is not None and int(read(got)[4]) == 1
+
+
+def test_prometheus_gets_how_many_flows_are_left(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with kept(lab, monkeypatch) as (keeper, _):
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(GatewayCollector(keeper))
+
+        def told() -> tuple[float, float]:
+            found = [registry.get_sample_value(f"embark_flows{of}") for of in ("", "_left")]
+            return found[0] or 0, found[1] or 0
+
+        with Answering(lab), Traffic(lab, packet) as sender:
+            wait_until(lambda: told()[0] >= 8 and told()[1] == 0)
+            update_rules(lab.gateway, swap_of(lab, encrypt(lab, 1)))
+            goal = sender.sent + 8 * SHORT
+            wait_until(lambda: sender.sent > goal)
+            wait_until(lambda: told()[0] > told()[1] >= 8)
+        wait_until(lambda: told() == (0, 0))
