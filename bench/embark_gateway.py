@@ -17,7 +17,7 @@ from pathlib import Path
 from test_crypto import ipv4_prefixes
 
 from bess_plugins._crypto import PrefixMap, write_prefix_maps
-from embark_gw.files import create_private
+from bess_plugins.private_files import create_private
 from embark_gw.pipelines import Graph, Link, draw
 from embark_gw.site import Gateway, loads
 from embark_memory import CORES, Memory, Step, Traffic

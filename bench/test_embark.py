@@ -29,6 +29,7 @@ from test_crypto import ipv4_prefixes, ipv6_prefixes
 from anchors import GATEWAY_MPPS
 from bess_plugins._crypto import PrefixMap, write_prefix_maps
 from bess_plugins._engine import Engine
+from bess_plugins.private_files import create_private
 from measuring import LEVELS, Figures, measured_at
 
 Report = Callable[..., None]
@@ -110,8 +111,7 @@ class Gateway:
     def __init__(self, folder: Path, ipv6: bool, rules: int) -> None:
         key = folder / "site.key"
         if not key.exists():
-            key.touch(0o600)
-            key.write_text(secrets.token_hex(32) + "\n")
+            create_private(key, secrets.token_hex(32) + "\n")
         made = ipv6_prefixes if ipv6 else ipv4_prefixes
         src, dst = (PrefixMap(made(random.Random(n), rules), 128, bytes(16)) for n in (1, 2))
         draw = random.Random(3)

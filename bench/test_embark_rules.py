@@ -11,6 +11,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bess_plugins._crypto import SiteKeys
+from bess_plugins.private_files import create_private
 from embark_gw.rules.encrypt import encrypt
 from rules_support import RULE_FILES, rules_of_file
 
@@ -22,8 +23,7 @@ def test_encrypting_rules(
     """EncryptPrefixes over a whole rule set, to the document."""
     rules = rules_of_file(name)
     key = tmp_path / "site.key"
-    key.touch(0o600)
-    key.write_text("00" * 32)
+    create_private(key, "00" * 32)
     keys = SiteKeys(key)
     times = []
 

@@ -16,6 +16,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from test_embark import LONG, SIZE, Step, difference, figures_of, source
 
+from bess_plugins.private_files import create_private
 from measuring import LEVELS, Figures, measured_at
 
 Report = Callable[..., None]
@@ -23,9 +24,8 @@ Report = Callable[..., None]
 
 def sa_file(folder: Path, bits: int) -> str:
     path = folder / f"aes{bits}"
-    path.touch(0o600)
     key = secrets.token_hex(bits // 8 + 4)
-    path.write_text(f"0x100 {key} 192.0.2.1 192.0.2.2 esn\n", encoding="utf-8")
+    create_private(path, f"0x100 {key} 192.0.2.1 192.0.2.2 esn\n")
     return str(path)
 
 

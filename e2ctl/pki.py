@@ -9,11 +9,11 @@ reached by. Keys never leave the folder and only its owner can read them.
 from __future__ import annotations
 
 import ipaddress
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from bess_plugins.private_files import create_private
 from e2ctl.hardware import Hardware
 from e2ctl.tls import IdentityError
 
@@ -34,7 +34,7 @@ def make_pki(
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     made = []
-    if not (folder / "ca.key").exists():
+    if not (folder / "ca.crt").exists():
         _key(folder, "ca")
         _openssl(
             folder,
@@ -55,10 +55,13 @@ def make_pki(
     return made
 
 
-def _openssl(folder: Path, *parts: Sequence[str]) -> None:
+def _openssl(folder: Path, *parts: Sequence[str]) -> str:
+    """What it prints."""
     command = ["openssl", *(word for part in parts for word in part)]
     try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=folder, check=True, capture_output=True, text=True
+        ).stdout
     except FileNotFoundError:
         raise IdentityError("'openssl' is not installed") from None
     except subprocess.CalledProcessError as error:
@@ -66,10 +69,11 @@ def _openssl(folder: Path, *parts: Sequence[str]) -> None:
 
 
 def _key(folder: Path, name: str) -> None:
-    """A new key, never readable by others."""
+    """A key, never readable by others; one without a certificate, of a run that failed, stays."""
     path = folder / f"{name}.key"
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
-    _openssl(folder, ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path.name])
+    if not path.exists():
+        text = _openssl(folder, ["ecparam", "-name", "prime256v1", "-genkey", "-noout"])
+        create_private(path, text)
 
 
 def _sign(folder: Path, name: str, host: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["create_private", "replaced"]
+__all__ = ["replaced"]
 
 
 @contextmanager
@@ -27,16 +27,3 @@ def replaced(paths: Sequence[Path]) -> Iterator[list[Path]]:
     finally:
         for new in written:
             new.unlink(missing_ok=True)
-
-
-def create_private(path: Path, text: str) -> None:
-    """Write a file that must not be there; it appears as a whole."""
-    handle, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(name, path)  # which, other than a renaming, replaces nothing
-    finally:
-        Path(name).unlink()

@@ -19,6 +19,7 @@ from bess_plugins._engine import Engine, EngineError
 from bess_plugins.bessd.loading import PROBE
 from bess_plugins.bessd.trial import BessdEngine
 from bess_plugins.client import BessError
+from bess_plugins.private_files import create_private
 
 __all__ = ["Outcome", "cases", "check_modules"]
 
@@ -86,15 +87,10 @@ def cases(folder: Path) -> dict[str, _Case]:
     return _CASES | _esp_cases(folder) | _embark_cases(folder)
 
 
-def _private(path: Path, text: str) -> None:
-    path.touch(0o600)
-    path.write_text(text, encoding="ascii")
-
-
 def _esp_cases(folder: Path) -> dict[str, _Case]:
     """As with Embark's modules: sealed here and opened there, and the other way round."""
     sas = folder / "sas"
-    _private(sas, f"0x1001 {secrets.token_hex(20)} 192.0.2.1 192.0.2.2\n")
+    create_private(sas, f"0x1001 {secrets.token_hex(20)} 192.0.2.1 192.0.2.2\n")
     tunnel = {"sa_file": str(sas)}
     return {
         "EspDecrypt": _Case(tunnel, before=("EspEncrypt", tunnel)),
@@ -105,7 +101,7 @@ def _esp_cases(folder: Path) -> dict[str, _Case]:
 def _embark_cases(folder: Path) -> dict[str, _Case]:
     """No two encryptions are alike: one host opens what the other has sealed."""
     key, maps = folder / "site.key", folder / "maps"
-    _private(key, secrets.token_hex(32))
+    create_private(key, secrets.token_hex(32))
     address = PrefixMap([(0xFFFF0A000000, 0xFFFF0A00FFFF)], 128, bytes(16))
     port = PrefixMap([(0, 1023)], 16, bytes(16))
     write_prefix_maps(maps, address, address, port, port)

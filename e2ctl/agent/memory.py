@@ -92,7 +92,8 @@ class Memory:
         }
         fresh = self._path("plan.new")
         try:
-            # Plans hold arguments of modules, and some of these are keys.
+            # Plans hold arguments of modules, and some of these are keys. An agent that is killed
+            # here leaves one file, always of this name: the next one writes over it.
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as to:
                 json.dump(value, to)
             fresh.rename(self._path("plan"))

@@ -16,8 +16,9 @@ from rich.table import Table
 
 from bess_plugins._crypto import CryptoError, SiteKeys, write_prefix_maps
 from bess_plugins.command_line import JsonFlag
+from bess_plugins.private_files import create_private
 from embark_gw.commands.common import one_line_errors
-from embark_gw.files import create_private, replaced
+from embark_gw.files import replaced
 from embark_gw.rules.document import FIELDS, EncryptedRules
 from embark_gw.rules.encrypt import Encrypted, encrypt
 from embark_gw.rules.formats import Format, read_rules

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,26 @@ def test_keys_are_made_once_and_private(keys: Path, address: str) -> None:
     with pytest.raises(IdentityError, match="`e2ctl pki` makes it"):
         load_identity(keys, "s2")
     assert "PRIVATE" not in repr(load_identity(keys, CONTROLLER))
+
+
+def test_keys_after_a_run_that_failed(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaves no half of a key; what it made is used, and the rest is made."""
+    with monkeypatch.context() as without:
+        without.setenv("PATH", str(tmp_path))
+        with pytest.raises(IdentityError, match="'openssl' is not installed"):
+            make_pki(tmp_path / "keys", description(address))
+    assert [*(tmp_path / "keys").iterdir()] == []
+    make_pki(tmp_path / "keys", description(address))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "keys").glob("*.key")}
+    for name in ("ca", "s1"):
+        (tmp_path / "keys" / f"{name}.crt").unlink()
+    assert make_pki(tmp_path / "keys", description(address)) == ["ca", "s1"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "keys").glob("*.key")} == before
+    # A new certificate and an old one, by the authority's new one.
+    command = ["openssl", "verify", "-CAfile", "ca.crt", "s1.crt", f"{CONTROLLER}.crt"]
+    subprocess.run(command, cwd=tmp_path / "keys", check=True)
 
 
 def test_other_machines_need_keys(tmp_path: Path) -> None:
