@@ -15,6 +15,7 @@ import typer
 
 import generate
 import manual
+from bess_plugins.client import Client
 from harness import new_engine
 
 ENGINE = new_engine()
@@ -67,6 +68,19 @@ def test_pages_name_every_event_of_their_file() -> None:
         declared = set(re.findall(r'add_event\(\s*"([^"]*)"', source))
         pages = [page for page in PAGES.values() if page.path == path and "Events" in page.sections]
         assert {kind for page in pages for kind in page.items("Events")} == declared, path
+
+
+def test_page_of_the_engine_names_the_classes_that_one_worker_may_run() -> None:
+    text = (generate.DOCS / "engine.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"\(`max_workers`; ([^:]*): one;", text)
+    one = {name for name, entry in CLASSES.items() if entry["max_workers"] == 1}
+    assert set(re.findall(r"`(\w+)`", named)) == one
+
+
+def test_page_of_the_client_names_all_that_it_can_do() -> None:
+    text = (generate.DOCS / "client.md").read_text(encoding="utf-8")
+    methods = {name for name in dir(Client) if not name.startswith("_")}
+    assert methods - set(re.findall(r"`(\w+)", text)) == {"close"}  # which leaving its block does
 
 
 def test_page_of_all_modules_names_the_reasons_that_all_have() -> None:
