@@ -59,9 +59,9 @@ class Settings:
     """
 
     full: float = 0.93
-    shift_below: float = 0.9
-    joined: float = 0.92
-    packed: float = 0.9
+    shift_below: float = 0.94
+    joined: float = 0.95
+    packed: float = 0.93
     hold_s: float = 2.0
     rest_s: float = 1.0
     patience_s: float = 30.0
@@ -69,8 +69,8 @@ class Settings:
     too_much: float = 1.05
     exceptions: int = 1024
     spare: int = 16
-    crosses_shift: float = 0.02
-    crosses_drain: float = 0.03
+    crosses_shift: float = 0.0
+    crosses_drain: float = 0.015
     tidy: float = 0.002
     tidy_s: float = 1.0
     guest: float = 0.3

@@ -68,8 +68,8 @@ class Steering:
         self._compose()
         known = alive[self.owner[alive] != NONE]
         leads = self.first(known)
-        # FlowSteers that pass flows on know where theirs are.
-        lost = (leads != self.owner[known]) & ~np.isin(leads, list(self._holds))
+        # FlowSteers that pass flows on know where theirs are; where an instance is down is nobody.
+        lost = (leads != self.owner[known]) & ~np.isin(leads, [*self._holds, *self.down])
         self.broken += int(lost.sum())
         self.owner[known[lost]] = leads[lost]
 

@@ -179,7 +179,7 @@ def test_one_of_several_is_emptied_to_both_sides_and_goes() -> None:
 
 
 def test_nobody_goes_where_all_are_needed() -> None:
-    at, begun = settled(group(6), 4.6, 60)
+    at, begun = settled(group(6), 4.7, 60)
     assert at.spans == group(6).spans and not begun
 
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from e2ctl import scaling
-from e2ctl.changes import Settings, group_of
-from e2ctl.igraph import ALL_IDS, even_spans
+from e2ctl.changes import Change, Settings, after, group_of
+from e2ctl.igraph import ALL_IDS, SPAN_STEP, Span, even_spans
 from e2ctl.placement import Room
 from e2ctl.simulator import (
     Cluster,
@@ -21,6 +23,7 @@ from e2ctl.simulator import (
     racks,
     split_once,
 )
+from e2ctl.simulator.steering import Steering
 
 UNTIMED = ("controller_s", "simulation_s", "placement_s")
 
@@ -105,6 +108,40 @@ def test_lost_instances_are_placed_again_elsewhere() -> None:
     assert model.flows_lost > 0 and model.broken == 0
     assert any(text == "all instances run again" for _, text in model.events)
     assert model.samples[-1]["dropped_bps"] == 0.0
+
+
+def test_flows_led_to_an_instance_that_is_down_are_not_broken_by_others_changes() -> None:
+    flows = generate(Workload(50, 2.0, 1e6), 1.0, 1)
+    group = group_of("nf", dict(enumerate(even_spans(4))))
+    steering, alive = Steering(group, flows), np.arange(len(flows))
+    drain = Change("drain", 0, 0, 1, group.spans[0], 0.0)
+    steering.start(drain)
+    steering.begin(0, len(flows))
+    owners = steering.owner.copy()
+    assert 0 not in owners
+    assert steering.lose(0, alive) == 0
+    shift = Change("shift", 3, 3, 2, Span(group.spans[3].start, at(0.8)), 0.0)
+    moved = replace(group, spans=after(group.spans, shift))
+    steering.exception[steering.staying(shift, alive)] = 3
+    steering.push(shift, moved, alive)
+    assert steering.broken == 0
+    steering.push(drain, replace(moved, spans=after(moved.spans, drain)), alive)
+    assert steering.broken == 0 and (steering.owner == owners).all()
+
+
+def test_flows_led_past_their_instance_are_broken() -> None:
+    flows = generate(Workload(50, 2.0, 1e6), 1.0, 1)
+    group = group_of("nf", dict(enumerate(even_spans(2))))
+    steering, alive = Steering(group, flows), np.arange(len(flows))
+    steering.begin(0, len(flows))
+    shift = Change("shift", 1, 1, 0, Span(group.spans[1].start, at(0.8)), 0.0)
+    stays = len(steering.staying(shift, alive))
+    steering.push(shift, replace(group, spans=after(group.spans, shift)), alive)
+    assert steering.broken == stays > 0  # nobody has made exceptions of them
+
+
+def at(part: float) -> int:
+    return int(part * ALL_IDS.end) // SPAN_STEP * SPAN_STEP
 
 
 def test_the_switch_does_one_update_at_a_time() -> None:
