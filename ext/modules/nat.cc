@@ -16,7 +16,10 @@
 //
 // Encrypted packets (docs/embark.md) are translated like others: give the encryptions of a pool's
 // addresses, and `encrypted_ports`. Their internal endpoints differ by flow, and so do mappings.
-// When a gateway changes its keys, `replace_mappings` gives mappings new internal endpoints.
+// When a gateway changes its keys, `replace_mappings` gives mappings new internal endpoints, and
+// external addresses their new encryptions. Who answers from a gateway that has the old key still
+// writes the old ones: with `keep_old` reverse packets to them are translated as well, until they
+// are forgotten. Only packets that would have no mapping are looked up that way.
 //
 // Family: headers
 // Gates: in 2, out 2. Input 0 is forward (internal to external, source rewritten) and leaves by
@@ -27,11 +30,12 @@
 //   get_initial_arg     the arguments as they were given
 //   get_runtime_config  nothing: get_mappings has the mappings
 //   set_runtime_config  takes nothing and changes nothing
-//   get_mappings        all mappings, those idle for longest first, and the external addresses
+//   get_mappings        all mappings, those idle for longest first, the external addresses, and
+//                       old ones that are kept
 //   set_mappings        these mappings and no others, all or none: what another NAT told
-//   replace_mappings    other internal endpoints for mappings, and other external addresses, all or
-//                       none; external ports and ages stay. Mappings that have ended are counted,
-//                       and no error.
+//   replace_mappings    other internal endpoints for mappings, other external addresses, old ones
+//                       to keep or to forget, all or none; external ports and ages stay. Mappings
+//                       that have ended are counted, and no error.
 // Metadata: none.
 // Drop reasons:
 //   "not translatable"  not IP, or of a family without external addresses; not TCP, UDP or echo,
@@ -51,8 +55,6 @@
 
 namespace e2 {
 namespace {
-
-constexpr size_t kMaxAddresses = 256;
 
 template <typename Family>
 using Externals = std::vector<typename NatSide<Family>::External>;
@@ -85,9 +87,9 @@ void add_external(const std::string& bytes, std::vector<NatPortRange> ranges,
 
 Status read_externals(const Args::List& list, Externals<Ipv4Family>& ipv4,
                       Externals<Ipv6Family>& ipv6) {
-  if (list.empty() || list.size() > kMaxAddresses) {
+  if (list.empty() || list.size() > kNatMaxAddresses) {
     return Status::invalid("NAT.ext_addrs has " + std::to_string(list.size()) +
-                           " addresses; must have 1 to " + std::to_string(kMaxAddresses));
+                           " addresses; must have 1 to " + std::to_string(kNatMaxAddresses));
   }
   std::vector<std::string> seen;
   for (size_t i = 0; i < list.size(); ++i) {

@@ -21,6 +21,11 @@ bool is_protocol(uint64_t proto, bool ipv6) {
          (ipv6 && proto == kProtoIcmpv6);
 }
 
+template <typename Family>
+typename Family::Address address_of(const std::string& bytes) {
+  return Family::load(reinterpret_cast<const uint8_t*>(bytes.data()));
+}
+
 // An endpoint as it is given, before it is known which family it is of.
 struct ReadEndpoint {
   std::string address;  // 4 or 16 bytes
@@ -30,8 +35,7 @@ struct ReadEndpoint {
   bool ipv6() const { return address.size() == Ipv6Family::kAddressBytes; }
   template <typename Family>
   typename Family::Endpoint as() const {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(address.data());
-    return typename Family::Endpoint(Family::load(bytes), port, proto);
+    return typename Family::Endpoint(address_of<Family>(address), port, proto);
   }
 };
 
@@ -83,6 +87,16 @@ template <typename Family>
 void list_externals(const NatSide<Family>& side, Args::List& list) {
   for (uint32_t i = 0; i < side.externals(); ++i) {
     list.emplace_back(text_of<Family>(side.external(i)));
+  }
+}
+
+template <typename Family>
+void list_aliases(const NatSide<Family>& side, Args::List& list) {
+  for (const auto& alias : side.aliases()) {
+    Args one;
+    one.set("old", text_of<Family>(alias.address));
+    one.set("current", text_of<Family>(side.external(alias.external)));
+    list.push_back(std::move(one));
   }
 }
 
@@ -159,7 +173,10 @@ struct Replacements {
   std::map<Endpoint, size_t> to;
   std::vector<std::pair<uint32_t, Endpoint>> moves;
   std::vector<std::pair<uint32_t, Address>> externals;
+  std::vector<typename NatSide<Family>::Alias> aliases;  // all that there are to be
   uint64_t ended = 0;
+
+  explicit Replacements(const NatSide<Family>& side) : aliases(side.aliases()) {}
 
   Status add(NatSide<Family>& side, const ReadEndpoint& old_endpoint,
              const ReadEndpoint& new_endpoint, uint64_t now, size_t index,
@@ -192,11 +209,22 @@ struct Replacements {
     }
     return {};
   }
+  // An old address that is kept no longer.
+  Status forget(const std::string& bytes, const std::string& where) {
+    const Address address = address_of<Family>(bytes);
+    const auto is_it = [&](const auto& alias) { return alias.address == address; };
+    const auto found = std::find_if(aliases.begin(), aliases.end(), is_it);
+    if (found == aliases.end()) {
+      return Status::error(ENOENT, where + ": is none of the old addresses that the NAT keeps");
+    }
+    aliases.erase(found);
+    return {};
+  }
   // Another address for one of NAT.ext_addrs.
   Status add_external(const NatSide<Family>& side, const std::string& old_bytes,
-                      const std::string& new_bytes, const std::string& where) {
-    const Address before = Family::load(reinterpret_cast<const uint8_t*>(old_bytes.data()));
-    const Address after = Family::load(reinterpret_cast<const uint8_t*>(new_bytes.data()));
+                      const std::string& new_bytes, bool keep_old, const std::string& where) {
+    const Address before = address_of<Family>(old_bytes);
+    const Address after = address_of<Family>(new_bytes);
     const uint32_t number = side.find_external(before);
     if (number == side.externals()) {
       return Status::error(ENOENT, where + ".old: is none of the NAT's external addresses");
@@ -206,6 +234,7 @@ struct Replacements {
       return Status::error(EEXIST, where + ": has an address of one before it; give each once");
     }
     externals.emplace_back(number, after);
+    if (keep_old) aliases.push_back({before, number});
     return {};
   }
   Status check_externals(const NatSide<Family>& side) const {
@@ -218,11 +247,27 @@ struct Replacements {
                            "replace_mappings: external_addresses: a new address is one that the "
                            "NAT has and keeps");
     }
+    for (const auto& alias : aliases) {
+      if (!will_be(side, alias.address)) continue;
+      return Status::error(EEXIST, "replace_mappings: " + text_of<Family>(alias.address) +
+                                       " would be an external address and an old one that is "
+                                       "kept; forget it, or do not keep it");
+    }
     return {};
+  }
+  // Whether it is an external address afterwards.
+  bool will_be(const NatSide<Family>& side, const Address& address) const {
+    const auto is_it = [&](const auto& move) { return move.second == address; };
+    if (std::any_of(externals.begin(), externals.end(), is_it)) return true;
+    const uint32_t holder = side.find_external(address);
+    return holder != side.externals() &&
+           std::none_of(externals.begin(), externals.end(),
+                        [&](const auto& move) { return move.first == holder; });
   }
   void apply(NatSide<Family>& side) const {
     for (const auto& [mapping, endpoint] : moves) side.table().move(mapping, kInternal, endpoint);
     side.move_externals(externals);
+    side.set_aliases(aliases);
   }
 };
 
@@ -245,6 +290,10 @@ Status NAT::get_mappings(const Args&, Args& response) {
   list_externals(ipv4_, externals);
   list_externals(ipv6_, externals);
   response.set("external_addresses", std::move(externals));
+  Args::List aliases;
+  list_aliases(ipv4_, aliases);
+  list_aliases(ipv6_, aliases);
+  response.set("kept_addresses", std::move(aliases));
   return {};
 }
 
@@ -276,8 +325,8 @@ Status NAT::replace_mappings(const Args& args, Args& response) {
   const Args::List& list = args["mappings"].as_list();
   ipv4_.expire(now, UINT32_MAX);
   ipv6_.expire(now, UINT32_MAX);
-  Replacements<Ipv4Family> ipv4;
-  Replacements<Ipv6Family> ipv6;
+  Replacements<Ipv4Family> ipv4(ipv4_);
+  Replacements<Ipv6Family> ipv6(ipv6_);
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string where = "replace_mappings: " + indexed("mappings", i);
     ReadEndpoint from;
@@ -292,6 +341,18 @@ Status NAT::replace_mappings(const Args& args, Args& response) {
                          : ipv4.add(ipv4_, from, to, now, i, where);
     if (!status.ok()) return status;
   }
+  const Args::List& forgotten = args["forget_addresses"].as_list();
+  for (size_t i = 0; i < forgotten.size(); ++i) {
+    const std::string where = "replace_mappings: " + indexed("forget_addresses", i);
+    const std::string bytes = read_address(forgotten[i].as_string());
+    if (bytes.empty()) {
+      return Status::invalid(where + " is \"" + forgotten[i].as_string() +
+                             "\"; must be an IPv4 or IPv6 address");
+    }
+    Status status = bytes.size() == Ipv4Family::kAddressBytes ? ipv4.forget(bytes, where)
+                                                              : ipv6.forget(bytes, where);
+    if (!status.ok()) return status;
+  }
   const Args::List& externals = args["external_addresses"].as_list();
   for (size_t i = 0; i < externals.size(); ++i) {
     const std::string where = "replace_mappings: " + indexed("external_addresses", i);
@@ -302,10 +363,17 @@ Status NAT::replace_mappings(const Args& args, Args& response) {
                              "\" and new \"" + externals[i]["new"].as_string() +
                              "\"; must be two IPv4 or two IPv6 addresses");
     }
+    const bool keep_old = externals[i]["keep_old"].as_bool();
     Status status = before.size() == Ipv4Family::kAddressBytes
-                        ? ipv4.add_external(ipv4_, before, after, where)
-                        : ipv6.add_external(ipv6_, before, after, where);
+                        ? ipv4.add_external(ipv4_, before, after, keep_old, where)
+                        : ipv6.add_external(ipv6_, before, after, keep_old, where);
     if (!status.ok()) return status;
+  }
+  if (ipv4.aliases.size() + ipv6.aliases.size() > kNatMaxAddresses) {
+    return Status::error(
+        ENOSPC, "replace_mappings: " + std::to_string(ipv4.aliases.size() + ipv6.aliases.size()) +
+                    " old addresses would be kept; must be at most " +
+                    std::to_string(kNatMaxAddresses));
   }
   Status status = ipv4.check_externals(ipv4_);
   if (status.ok()) status = ipv6.check_externals(ipv6_);

@@ -14,6 +14,7 @@
 namespace e2 {
 
 constexpr uint64_t kNatIdleNs = 120ULL * 1000 * 1000 * 1000;
+constexpr size_t kNatMaxAddresses = 256;  // and as many old ones that are kept
 
 // Where packets go that are not translated.
 struct NatDrops {
@@ -34,6 +35,11 @@ class NatSide {
   using Endpoint = typename Family::Endpoint;
   using Table = MappingTable<Family>;
 
+  // An address that packets may still come back to, and which external one it was.
+  struct Alias {
+    Address address;
+    uint32_t external;
+  };
   struct External {
     Address address;
     std::vector<NatPortRange> ranges;  // without suspended ones
@@ -62,6 +68,7 @@ class NatSide {
   }
   uint32_t externals() const { return static_cast<uint32_t>(addresses_.size()); }
   const Address& external(uint32_t i) const { return addresses_[i].address; }
+  const std::vector<Alias>& aliases() const { return aliases_; }
 
   // Gates of all packets of the family, and of those that nobody can translate; where `mixed`, the
   // others' are left alone.
@@ -99,6 +106,8 @@ class NatSide {
       table_.move(i, kExternal, Endpoint(address, before.port(), before.proto()));
     }
   }
+  // For reverse packets only; in place of those that there were.
+  void set_aliases(std::vector<Alias> aliases) { aliases_ = std::move(aliases); }
   // A mapping that is given; external endpoints are given once each.
   void restore(const Endpoint& internal, const Endpoint& external, uint64_t used_ns) {
     const uint32_t index = find_external(external.address());
@@ -121,7 +130,12 @@ class NatSide {
   [[gnu::always_inline]] inline Endpoint read_endpoint(const uint8_t* data, const Headers& headers,
                                                        bool forward) const;
   [[gnu::always_inline]] static inline void rewrite(uint8_t* data, Spot spot, bool forward,
-                                                    const typename Table::Mapping& mapping);
+                                                    const typename Table::Mapping& mapping,
+                                                    uint32_t address_change);
+  // Of a reverse packet to an alias; false where it is to none, or has no mapping.
+  // Not inline: packets that find their mapping should not pay for its registers.
+  [[gnu::noinline]] bool rewrite_alias(uint8_t* data, Spot spot, const Endpoint& external,
+                                       uint64_t now_ns);
 
   void forget(uint32_t i) {
     const Endpoint& external = table_[i].endpoint[kExternal];
@@ -133,6 +147,7 @@ class NatSide {
 
   Table table_;
   std::vector<External> addresses_;
+  std::vector<Alias> aliases_;
   uint64_t seed_ = 0;
   bool encrypted_ports_ = false;
 };
@@ -166,12 +181,11 @@ typename Family::Endpoint NatSide<Family>::read_endpoint(const uint8_t* data,
 
 template <typename Family>
 void NatSide<Family>::rewrite(uint8_t* data, Spot spot, bool forward,
-                              const typename Table::Mapping& mapping) {
+                              const typename Table::Mapping& mapping, uint32_t address_change) {
   uint8_t* const ip = data + spot.l3_off;
   uint8_t* const l4 = data + spot.l4_off;
   const Side side = forward ? kInternal : kExternal;
   const Endpoint& after = mapping.endpoint[1 - side];
-  const uint32_t address_change = mapping.address_change[side];
   const uint32_t port_change = mapping.port_change[side];
   Family::store(ip + (forward ? Family::kSourceAt : Family::kDestinationAt), after.address());
   if (Family::kVersion == 4) update_checksum(ip + 10, address_change);
@@ -188,6 +202,24 @@ void NatSide<Family>::rewrite(uint8_t* data, Spot spot, bool forward,
   } else {
     update_udp_checksum(l4 + 6, address_change + port_change);
   }
+}
+
+template <typename Family>
+bool NatSide<Family>::rewrite_alias(uint8_t* data, Spot spot, const Endpoint& external,
+                                    uint64_t now_ns) {
+  const Address written = external.address();
+  for (const Alias& alias : aliases_) {
+    if (!(alias.address == written)) continue;
+    const Address& current = addresses_[alias.external].address;
+    const auto found = table_.find(kExternal, Endpoint(current, external.port(), external.proto()));
+    if (found == Table::kNone || expired(found, now_ns)) return false;
+    const auto& mapping = table_[found];
+    // The mapping knows the change from its current address only.
+    const uint32_t change = Family::change(written, mapping.endpoint[kInternal].address());
+    rewrite(data, spot, false, mapping, change);
+    return true;
+  }
+  return false;
 }
 
 template <typename Family>
@@ -226,12 +258,17 @@ void NatSide<Family>::translate(Context& ctx, Batch& batch, bool forward, const 
     } else if (forward) {
       table_.touch(found, ctx.now_ns);
     }
-    if (found == Table::kNone) {
-      gates[i] = forward ? drops.no_free_port : drops.no_mapping;
-      continue;
+    if (found != Table::kNone) {
+      const auto& mapping = table_[found];
+      rewrite(batch[i]->data(), spots[i], forward, mapping, mapping.address_change[side]);
+      gates[i] = out_gate;
+    } else if (forward) {
+      gates[i] = drops.no_free_port;
+    } else {
+      const bool known =
+          !aliases_.empty() && rewrite_alias(batch[i]->data(), spots[i], before[i], ctx.now_ns);
+      gates[i] = known ? out_gate : drops.no_mapping;
     }
-    rewrite(batch[i]->data(), spots[i], forward, table_[found]);
-    gates[i] = out_gate;
   }
 }
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What NAT does to one packet once more, in plain Python: an endpoint rewritten, checksums by
-RFC 1624."""
+RFC 1624. And whose a reverse packet is, whatever addresses the NAT has and had."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from twins.embark_parts_twin import Parts, parse, u16
@@ -83,3 +85,60 @@ def translate(frame: bytes, destination: bool, end: Endpoint) -> bytes:
         new = 0xFFFF
     out[at : at + 2] = new.to_bytes(2, "big")
     return bytes(out)
+
+
+class Refused(Exception):
+    """A command changes nothing; `code` is that of an errno."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(errno.errorcode[code])
+        self.code = code
+
+
+@dataclass
+class AddressesTwin:
+    """External addresses of a NAT, by number, and old ones by the number of what they are now.
+
+    ``owners`` are internal endpoints, by the number of an external address, protocol and port.
+    """
+
+    current: list[bytes]
+    kept: dict[bytes, int] = field(default_factory=dict)
+    owners: dict[tuple[int, int, int], Endpoint] = field(default_factory=dict)
+
+    def replace(
+        self, moves: Sequence[tuple[bytes, bytes, bool]], forgotten: Sequence[bytes], most: int
+    ) -> None:
+        """Old addresses, new ones, and whether to keep the old one; `Refused` changes nothing."""
+        kept, after = dict(self.kept), dict[int, bytes]()
+        for address in forgotten:
+            if kept.pop(address, None) is None:
+                raise Refused(errno.ENOENT)
+        for old, new, keep in moves:
+            if old not in self.current:
+                raise Refused(errno.ENOENT)
+            number = self.current.index(old)
+            if number in after or new in after.values():
+                raise Refused(errno.EEXIST)
+            after[number] = new
+            if keep:
+                kept[old] = number
+        if len(kept) > most:
+            raise Refused(errno.ENOSPC)
+        current = [after.get(number, address) for number, address in enumerate(self.current)]
+        if len({*current, *kept}) < len(current) + len(kept):
+            raise Refused(errno.EEXIST)
+        self.current, self.kept = current, kept
+
+    def back(self, frame: bytes) -> bytes | None:
+        """A reverse packet as the internal side gets it; None where it is nobody's."""
+        parts = parse(frame)
+        pair = ends(parts)
+        if pair is None:
+            return None
+        numbers: Mapping[bytes, int] = self.kept | {
+            address: number for number, address in enumerate(self.current)
+        }
+        number = numbers.get(pair[1].address, -1)
+        owner = self.owners.get((number, parts.protocol, pair[1].port))
+        return None if owner is None else translate(frame, True, owner)
