@@ -88,6 +88,8 @@ class Keeper:
                 self._held = False
                 what = "took back" if done.taken_back else "finished"
                 self._tell(f"{what} an update of rules or key; packets waited {done.held_s:.1f} s")
+                for why in done.unforgotten:
+                    self._tell(f"the provider still knows addresses of the old key: {why}")
             if self._held:
                 self._held = not release(self.gateway)
             return status_of(client)

@@ -6,6 +6,9 @@
 | MetadataMatch, a firewall | rules | the new ones |
 | MetadataMatch, another one | addresses of the pool, such as where those of a NAT lead | them |
 | NAT | internal endpoints, encrypted; addresses of the pool | both in the new encryption |
+
+While packets of an old key are taken, NATs and MetadataMatches know the old encryptions of the
+pool's addresses as well: another gateway may have the old key for that long.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from embark_gw.gateway import GatewayError, refusals
 from embark_gw.journal import Journal, Swap, from_hex, to_hex
 from embark_gw.provider.metadata_match import CLASS
 
-__all__ = ["Middleboxes", "PoolAddress", "pool_of", "readdressed"]
+__all__ = ["Middleboxes", "PoolAddress", "pool_of", "readdressed", "without_addresses"]
 
 _CONFIG = "MetadataMatchConfig"
 Config = Mapping[str, Any]
@@ -72,16 +75,41 @@ class Middleboxes:
 
     def give_new(self, journal: Journal, plan: Config) -> tuple[int, int]:
         """How many mappings of NATs went over, and how many had ended."""
+        keep_old = self._swap.key is not None
         for name, config in journal.before.items():
             new = name in self._swap.firewalls
-            self._configure(name, self._swap.config if new else readdressed(config, journal.moved))
-        return self._translate(journal.moved, plan)
+            self._configure(
+                name, self._swap.config if new else readdressed(config, journal.moved, keep_old)
+            )
+        return self._translate(journal.moved, plan, keep_old)
 
     def give_old(self, journal: Journal, plan: Config) -> None:
         """What was there before; whatever of it is there already, too."""
         for name, config in journal.before.items():
             self._configure(name, config)
         self._translate({new: old for old, new in journal.moved.items()}, plan)
+
+    def forget(self, journal: Journal) -> tuple[str, ...]:
+        """Old encryptions of the pool's addresses; tells what is in the way, and goes on."""
+        failed = []
+        tasks = [(name, self._forget_in_rules) for name in journal.before]
+        tasks += [(name, self._forget_in_nat) for name in self._swap.nats]
+        for name, task in tasks if journal.moved else ():
+            try:
+                task(name, journal.moved)
+            except GatewayError as error:
+                failed.append(str(error))
+        return tuple(dict.fromkeys(failed))
+
+    def _forget_in_rules(self, name: str, moved: Mapping[str, str]) -> None:
+        config = self._config(name)
+        if (left := without_addresses(config, moved)) != config:
+            self._configure(name, left)
+
+    def _forget_in_nat(self, name: str, moved: Mapping[str, str]) -> None:
+        kept = [one["old"] for one in self._mappings(name)["kept_addresses"]]
+        if gone := [address for address in kept if address in moved]:
+            self._replace(name, {"forget_addresses": gone})
 
     def configure_firewalls(self) -> None:
         """Give the firewalls their new rules, and nobody else anything."""
@@ -113,22 +141,35 @@ class Middleboxes:
                 self.client.run_module_command(name, "get_mappings", "NATCommandGetMappingsArg")
             )
 
-    def _translate(self, moved: Mapping[str, str], plan: Config) -> tuple[int, int]:
+    def _replace(self, name: str, arg: Config) -> dict[str, Any]:
+        with self._refusals():
+            return dict(
+                self.client.run_module_command(
+                    name, "replace_mappings", "NATCommandReplaceMappingsArg", arg
+                )
+            )
+
+    def _translate(
+        self, moved: Mapping[str, str], plan: Config, keep_old: bool = False
+    ) -> tuple[int, int]:
         replaced = ended = 0
         for name in self._swap.nats:
             told = self._mappings(name)
             arg = {
                 "mappings": self._reencrypted(told["mappings"], plan),
                 "external_addresses": [
-                    {"old": address, "new": moved[address]}
+                    {"old": address, "new": moved[address], "keep_old": keep_old}
                     for address in told["external_addresses"]
                     if address in moved
                 ],
+                # And those of an earlier change whose end the provider wasn't told.
+                "forget_addresses": [
+                    one["old"]
+                    for one in told["kept_addresses"]
+                    if not (keep_old and one["old"] in moved)
+                ],
             }
-            with self._refusals():
-                done = self.client.run_module_command(
-                    name, "replace_mappings", "NATCommandReplaceMappingsArg", arg
-                )
+            done = self._replace(name, arg)
             replaced += int(done["replaced"])
             ended += int(done["ended"])
         return replaced, ended
@@ -146,8 +187,11 @@ class Middleboxes:
         return [dict(one) for one in found["mappings"]]
 
 
-def readdressed(config: Config, moved: Mapping[str, str]) -> dict[str, Any]:
-    """A MetadataMatch's configuration, in hexadecimal, with other addresses of the pool."""
+def readdressed(config: Config, moved: Mapping[str, str], keep_old: bool = False) -> dict[str, Any]:
+    """A MetadataMatch's configuration, in hexadecimal, with other addresses of the pool.
+
+    With ``keep_old`` the old ones are beside them: each rule about one is there twice.
+    """
     digits = {
         ip_address(old).packed.hex(): ip_address(new).packed.hex() for old, new in moved.items()
     }
@@ -162,10 +206,36 @@ def readdressed(config: Config, moved: Mapping[str, str]) -> dict[str, Any]:
         value = digits.get(first) if first == last else None
         return {"min_bin": value, "max_bin": value} if value else one
 
-    made = {**config}
-    made["rules"] = [{**rule, "terms": [*map(term_of, rule["terms"])]} for rule in config["rules"]]
+    def both(old: Config, new: Config) -> list[Config]:
+        return [old, new] if keep_old and old != new else [new]
+
+    made = {**config, "rules": []}
+    for rule in config["rules"]:
+        made["rules"] += both(rule, {**rule, "terms": [*map(term_of, rule["terms"])]})
     if "sets" in config:
         made["sets"] = [
-            {**one, "ranges": [*map(range_of, one["ranges"])]} for one in config["sets"]
+            {**one, "ranges": [each for r in one["ranges"] for each in both(r, range_of(r))]}
+            for one in config["sets"]
+        ]
+    return made
+
+
+def without_addresses(config: Config, moved: Mapping[str, str]) -> dict[str, Any]:
+    """What is left of such a configuration without what tests old addresses."""
+    digits = {ip_address(old).packed.hex() for old in moved}
+
+    def is_old(one: Config) -> bool:
+        return one.get("min_bin") == one.get("max_bin") and one.get("min_bin") in digits
+
+    made = {**config}
+    made["rules"] = [
+        rule
+        for rule in config["rules"]
+        if not any(term.get("value_bin") in digits for term in rule["terms"])
+    ]
+    if "sets" in config:
+        made["sets"] = [
+            {**one, "ranges": [each for each in one["ranges"] if not is_old(each)]}
+            for one in config["sets"]
         ]
     return made

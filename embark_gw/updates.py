@@ -11,7 +11,8 @@ NATs and what the gateway encrypts by have to change as one (section 4.3.2 of th
 3. *swap*: rules, the mappings of NATs, whose internal endpoints the gateway can tell in the new
    encryption, and the pool's addresses change at the provider; then the gateway's maps or key. What
    fails is taken back.
-4. *resume*; after a while, packets of the old key are not taken any more.
+4. *resume*; after a while, packets of the old key are not taken any more, and the provider forgets
+   what the pool's addresses were under it.
 
 A journal (`embark_gw.journal`) says how far that is. Whoever finds it without an owner (another
 `update-rules` or `rotate`, or the gateway that runs) goes on from there. Where neither the new
@@ -23,9 +24,9 @@ its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,58 +49,16 @@ from embark_gw.journal import (
     put_in_place,
     stage,
     staged_maps,
-    to_hex,
     unstage,
 )
 from embark_gw.middleboxes import Middleboxes, pool_of
 from embark_gw.per_flow import PerFlowUpdate, check_free
 from embark_gw.pipelines import encrypt_args
-from embark_gw.provider.metadata_match import config_of
 from embark_gw.quiet import until_quiet
-from embark_gw.rules.document import EncryptedRules
 from embark_gw.site import Gateway, Key, way_of_new_flows
+from embark_gw.swaps import SwapResult
 
-__all__ = ["SwapResult", "finish_swap", "make_swap", "release", "rotate", "update_rules"]
-
-
-@dataclass(frozen=True)
-class SwapResult:
-    """How it went: how long packets waited, and how many mappings of NATs went over.
-
-    ``moved`` are addresses of the pool that have other encryptions now, the old ones first.
-    ``taken_back``: what was before is in force, as an update that was under way had failed.
-    ``kept`` flows stay with the old rules until they end, where the provider has a backup.
-    """
-
-    held_s: float
-    mappings: int
-    ended: int
-    moved: dict[str, str]
-    taken_back: bool = False
-    kept: int = 0
-
-
-def make_swap(
-    provider: str,
-    maps: Path,
-    document: EncryptedRules,
-    firewalls: Sequence[str],
-    nats: Sequence[str],
-    settle_s: float = Swap.settle_s,
-    way: int | None = None,
-) -> Swap:
-    """To encrypted rules and their maps."""
-    pool = [one.encrypted for one in document.pool]
-    return Swap(
-        provider=provider,
-        maps=str(maps.absolute()),
-        config=to_hex(config_of(document)),
-        pool=pool,
-        firewalls=[*firewalls],
-        nats=[*nats],
-        settle_s=settle_s,
-        way=way,
-    )
+__all__ = ["finish_swap", "release", "rotate", "update_rules"]
 
 
 def update_rules(gateway: Gateway, swap: Swap) -> SwapResult:
@@ -115,43 +74,8 @@ def update_rules(gateway: Gateway, swap: Swap) -> SwapResult:
             raise
 
 
-def rotate(
-    gateway: Gateway,
-    key: Key,
-    *,
-    drain_s: float,
-    provider: str = "",
-    nats: Sequence[str] = (),
-    settle_s: float = Swap.settle_s,
-    told: bool = False,
-) -> SwapResult:
-    """Encrypt by another key from now on, with no packet lost; a `GatewayError` changes nothing.
-
-    Packets of the old key are taken back for ``drain_s`` more. A provider whose NATs write
-    addresses of the pool, which have other encryptions then, is told of them and of its mappings'
-    new endpoints; ``told`` says that somebody has told it. Where two gateways share the key,
-    `accept` comes first on both.
-    """
-    if key.epoch in {known.epoch for known in gateway.keys if known != key or key == gateway.key}:
-        raise GatewayError(f"epoch {key.epoch} is in use; give the new key another number")
-    check_private(key.file)
-    if provider and told:
-        raise GatewayError("whoever is told already needs no --provider; leave one of both out")
-    if nats and not provider:
-        raise GatewayError("NATs are of a provider; name its daemon by --provider")
-    if gateway.pool and not provider and not told:
-        raise GatewayError(
-            "addresses of the pool have other encryptions under another key, and the provider "
-            "writes them; name its daemon by --provider, and its NATs by --nat"
-        )
-    swap = Swap(
-        provider=provider,
-        nats=[*nats],
-        settle_s=settle_s,
-        key={"file": str(key.file), "epoch": key.epoch},
-        instead=gateway.key.epoch,
-        drain_s=drain_s,
-    )
+def rotate(gateway: Gateway, swap: Swap) -> SwapResult:
+    """Encrypt by another key from now on, with no packet lost; a `GatewayError` changes nothing."""
     with _alone(gateway):
         return _start(gateway, swap)
 
@@ -306,8 +230,8 @@ class _Update:
                 done = self._forward(ours, theirs)
             self._finish(ours)
             held_s = time.monotonic() - began
-            self._drain(ours)
-        return SwapResult(held_s, *done, self._journal.moved)
+            unforgotten = self._drain(ours, theirs)
+        return SwapResult(held_s, *done, self._journal.moved, unforgotten=unforgotten)
 
     def _forward(self, ours: Client, theirs: Middleboxes | None) -> tuple[int, int]:
         done = (0, 0)
@@ -359,16 +283,21 @@ class _Update:
         if self._journal.phase is not Phase.DRAIN:
             self._note(Phase.DRAIN)
 
-    def _drain(self, ours: Client) -> None:
-        """Once nothing of the old key can be on its way any more, it opens nothing."""
+    def _drain(self, ours: Client, theirs: Middleboxes | None) -> tuple[str, ...]:
+        """Once nothing of the old key can be on its way any more, it opens nothing.
+
+        A provider that can't be told to forget addresses stands in nobody's way; tells why.
+        """
         if self._journal.swap.key is None:
-            return
+            return ()
         time.sleep(self._journal.drain_left_s(self._old))
+        unforgotten = () if theirs is None else theirs.forget(self._journal)
         instead = self._journal.swap.instead
         accept = tuple(known for known in self._new.accept if known.epoch != instead)
         update_receiving(ours, self._new.model_copy(update={"accept": accept}))
         note_in_force(self._old, self._new.key, accept)
         journal_of(self._old).unlink()
+        return unforgotten
 
     def _hold(self, ours: Client, theirs: Middleboxes | None) -> None:
         """Before packets of another key can come; packets wait where the provider has to change."""

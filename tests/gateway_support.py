@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -40,16 +40,18 @@ from embark_gw.keeper import Keeper
 from embark_gw.provider.metadata_match import config_of
 from embark_gw.rules.document import EncryptedRules, read_document
 from embark_gw.site import Gateway, load
-from embark_gw.updates import make_swap
+from embark_gw.swaps import make_swap
 from harness import E2d, real_daemon, wait_until
 
 __all__ = [
     "EXTERNAL",
     "Cable",
+    "Ends",
     "Lab",
     "Plug",
     "Rules",
     "Traffic",
+    "connects",
     "encrypt_rules",
     "frame",
     "kept",
@@ -149,6 +151,15 @@ class Plug:
         while (packet := self.receive(quiet_s)) is not None:
             found.append(packet)
         return found
+
+
+class Ends(Protocol):
+    """Where packets go in and come out."""
+
+    @property
+    def host(self) -> Plug: ...
+    @property
+    def server(self) -> Plug: ...
 
 
 Change = Callable[[bytes], Sequence[bytes]]
@@ -292,7 +303,7 @@ class Lab:
 class Traffic(threading.Thread):
     """A host that sends until stopped; `sent` tells how often."""
 
-    def __init__(self, lab: Lab, make: Callable[[int], bytes]) -> None:
+    def __init__(self, lab: Ends, make: Callable[[int], bytes]) -> None:
         super().__init__(name="traffic")
         self.sent = 0
         self.stopped = threading.Event()

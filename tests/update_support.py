@@ -25,7 +25,7 @@ import pytest
 from bess_plugins.client import BessError, Client
 from embark_gw import updates
 from embark_gw.journal import to_hex
-from gateway_support import Lab, frame, read
+from gateway_support import Ends, frame, read
 
 __all__ = [
     "BAD",
@@ -59,7 +59,7 @@ def packet(number: int) -> bytes:
 class Answering(threading.Thread):
     """A server that answers whatever it gets, and all that came there and back."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Ends) -> None:
         super().__init__(name="answering")
         self.got: list[tuple[str, int, str, int, bytes]] = []
         self.back: list[tuple[str, int, str, int, bytes]] = []
@@ -121,9 +121,10 @@ DYING = """
 import json, os, pathlib, signal, sys
 from itertools import count
 from bess_plugins.client import _base
-from embark_gw import journal, middleboxes, site, updates
+from embark_gw import journal, middleboxes, site, swaps, updates
 OWN = {updates.__file__, journal.__file__, middleboxes.__file__}
 LOOKS = {"_workers", "_plan", "_maps", "_with_key", "_refusals", "readdressed", "config"}
+LOOKS |= {"both", "without_addresses", "is_old"}
 LOOKS |= {"new_key", "to_hex", "from_hex", "_converted", "inside", "term_of", "range_of"}
 def counts(code):
     if code.co_filename in OWN:
@@ -139,7 +140,7 @@ def run(path, step, how, arg):
     sys.setprofile(look)
     if how == "rotate":
         key = site.Key(**arg.pop("key"))
-        updates.rotate(gateway, key, **arg)
+        updates.rotate(gateway, swaps.make_rotation(gateway, key, **arg))
     else:
         updates.update_rules(gateway, journal.Swap(**arg))
     sys.setprofile(None)

@@ -26,7 +26,8 @@ from embark_gw.journal import Swap
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
 from embark_gw.rules.document import read_document
-from embark_gw.updates import SwapResult, make_swap, rotate, update_rules
+from embark_gw.swaps import SwapResult, make_rotation, make_swap
+from embark_gw.updates import rotate, update_rules
 
 __all__ = ["app"]
 
@@ -147,10 +148,12 @@ def rotate_command(
 
     Packets on their way with the old key are still decrypted. Addresses of the pool, and where NATs
     have them from, change at the provider at the same time: packets wait in the gateway meanwhile.
+    As long as the old key's packets are taken, the provider knows the old addresses as well, so
+    another gateway that shares the key may go over to the new one in that time, with --told.
     """
     with one_line_errors(GatewayError, BessError):
         gateway = site.load(path)
-        done = rotate(
+        made = make_rotation(
             gateway,
             site.Key(file=key.absolute(), epoch=epoch),
             drain_s=drain,
@@ -159,6 +162,7 @@ def rotate_command(
             settle_s=settle,
             told=told,
         )
+        done = rotate(gateway, made)
     if provider:
         _tell_swap(f"epoch {epoch}: in use", done)
     typer.echo(f"epoch {epoch} is in use; write 'key: {{file: {key}, epoch: {epoch}}}' into {path}")
@@ -171,6 +175,8 @@ def _tell_swap(what: str, done: SwapResult) -> None:
     )
     for old, new in done.moved.items():
         typer.echo(f"{old} of the pool is {new} now")
+    for why in done.unforgotten:
+        typer.echo(f"the provider still knows addresses of the old key: {why}", err=True)
 
 
 @app.command(

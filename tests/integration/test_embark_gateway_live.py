@@ -14,6 +14,7 @@ from embark_support import MAC_ARGS, Site, change
 from embark_gw.gateway import GatewayError
 from embark_gw.inspecting import Seen, inspect
 from embark_gw.site import Key
+from embark_gw.swaps import make_rotation
 from embark_gw.updates import rotate
 from gateway_support import EXTERNAL, Lab, Traffic, frame, kept, new_lab, read
 from harness import new_engine, wait_until
@@ -210,7 +211,7 @@ def test_a_key_is_changed_under_traffic(tmp_path: Path, patch: pytest.MonkeyPatc
             ) as sender:
                 wait_until(lambda: len(got) > 50)
                 key = Key(file=fresh, epoch=2)
-                rotate(lab.gateway, key, drain_s=0.3)
+                rotate(lab.gateway, make_rotation(lab.gateway, key, drain_s=0.3))
                 since = len(got)
                 wait_until(lambda: len(got) > since + 50)
             wait_until(lambda: len(got) == sender.sent)
@@ -224,7 +225,7 @@ def test_a_key_is_changed_under_traffic(tmp_path: Path, patch: pytest.MonkeyPatc
         assert (lab.gateway.key, lab.gateway.accept) == (key, ())
         assert dropped(lab, [old]) == {"decrypt: unknown epoch": 1}
         with pytest.raises(GatewayError, match="epoch 2 is in"):
-            rotate(lab.gateway, Key(file=fresh, epoch=2), drain_s=0)
+            make_rotation(lab.gateway, Key(file=fresh, epoch=2), drain_s=0)
 
 
 def test_a_rebuilt_daemon_has_the_key_that_the_description_has_now(

@@ -28,7 +28,8 @@ from embark_gw.journal import Journal, Phase, Swap, journal_of, staged_maps
 from embark_gw.keeper import Keeper
 from embark_gw.metrics import GatewayCollector
 from embark_gw.site import Key, way_of_new_flows
-from embark_gw.updates import finish_swap, make_swap, rotate, update_rules
+from embark_gw.swaps import make_rotation, make_swap
+from embark_gw.updates import finish_swap, rotate, update_rules
 from gateway_support import Lab, Rules, Traffic, frame, kept, new_lab, read
 from harness import wait_until
 from update_support import SERVER, Answering, killer, signature
@@ -205,7 +206,9 @@ def test_a_key_waits_for_old_flows(lab: Lab, tmp_path: Path) -> None:
     key = Key(file=fresh, epoch=2)
 
     def change() -> None:
-        rotate(lab.gateway, key, drain_s=0, provider=lab.theirs.address, nats=["nat"])
+        there = lab.theirs.address
+        made = make_rotation(lab.gateway, key, drain_s=0, provider=there, nats=["nat"])
+        rotate(lab.gateway, made)
 
     assert lab.pass_through(packet(0)) is not None
     update_rules(lab.gateway, swap_of(lab, encrypt(lab, 1)))

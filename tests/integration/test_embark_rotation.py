@@ -24,7 +24,8 @@ from embark_gw.journal import Journal, Phase, journal_of, stage
 from embark_gw.keeper import Keeper
 from embark_gw.middleboxes import pool_of
 from embark_gw.site import Key
-from embark_gw.updates import SwapResult, finish_swap, rotate, update_rules
+from embark_gw.swaps import SwapResult, make_rotation
+from embark_gw.updates import finish_swap, rotate, update_rules
 from gateway_support import EXTERNAL, Lab, Traffic, kept, new_lab, read
 from harness import wait_until
 from update_support import HOSTS, OPEN, STRICT, Answering, check, killer, packet, refusing
@@ -52,7 +53,8 @@ def new_key(lab: Lab) -> Key:
 
 def change(lab: Lab, key: Key, **more: Any) -> SwapResult:
     args = {"drain_s": 0.05, "provider": lab.theirs.address, "nats": ["nat"], "settle_s": 0.2}
-    return rotate(lab.gateway, key, **(args | more))
+    gateway = lab.gateway
+    return rotate(gateway, make_rotation(gateway, key, **(args | more)))
 
 
 def agree(lab: Lab) -> None:
@@ -64,7 +66,7 @@ def agree(lab: Lab) -> None:
         told = theirs.run_module_command("nat", "get_mappings", "NATCommandGetMappingsArg")
         way = theirs.run_module_command("way", "get_runtime_config", "EmptyArg")
     assert {one["external"]["address"] for one in told["mappings"]} <= {own}
-    assert told["external_addresses"] == [own]
+    assert told["external_addresses"] == [own] and told["kept_addresses"] == []
     (rule,) = way["rules"]
     assert rule["terms"][0]["value_bin"] == ip_address(own).packed
 
@@ -174,6 +176,36 @@ def test_a_daemon_that_refuses(
         wait_until(lambda: len(answering.back) >= sender.sent // 2)
         undropped(lab)
     check(answering, sender.sent)
+
+
+@pytest.mark.parametrize(
+    "what", [("way", "set_runtime_config"), ("nat", "replace_mappings")], ids=" ".join
+)
+def test_a_provider_that_does_not_forget(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, what: tuple[str, str]
+) -> None:
+    """The new key is in force all the same; the NAT's next change tells it again."""
+    calls = count()
+    refusing(monkeypatch, lambda *command: command == what and next(calls) == 1)
+    assert lab.pass_through(packet(1)) is not None
+    key = new_key(lab)
+    done = change(lab, key)
+    assert done.unforgotten == (f"provider at {lab.theirs.address}: {'no, thank you'}",)
+    assert (lab.gateway.key, lab.gateway.accept) == (key, ())
+    assert not journal_of(lab.gateway).exists()
+    assert lab.pass_through(packet(1)) is not None
+    ((old, new),) = done.moved.items()
+    with Client(lab.theirs.address) as theirs:
+        told = theirs.run_module_command("nat", "get_mappings", "NATCommandGetMappingsArg")
+        kept_by_nat = [{"old": old, "current": new}] if what[0] == "nat" else []
+        assert told["kept_addresses"] == kept_by_nat
+        way = theirs.run_module_command("way", "get_runtime_config", "EmptyArg")
+        assert len(way["rules"]) == (2 if what[0] == "way" else 1)
+        way["rules"] = way["rules"][-1:]
+        theirs.run_module_command("way", "set_runtime_config", "MetadataMatchConfig", way)
+    monkeypatch.setattr(updates, "Client", Client)
+    assert change(lab, new_key(lab)).unforgotten == ()
+    agree(lab)
 
 
 def test_a_daemon_that_is_restarted_has_the_key_in_force(

@@ -87,7 +87,7 @@ def translate(frame: bytes, destination: bool, end: Endpoint) -> bytes:
     return bytes(out)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A command changes nothing; `code` is that of an errno."""
 
     def __init__(self, code: int) -> None:
@@ -109,25 +109,25 @@ class AddressesTwin:
     def replace(
         self, moves: Sequence[tuple[bytes, bytes, bool]], forgotten: Sequence[bytes], most: int
     ) -> None:
-        """Old addresses, new ones, and whether to keep the old one; `Refused` changes nothing."""
+        """Old addresses, new ones, whether to keep the old one; a `RefusedError` changes none."""
         kept, after = dict(self.kept), dict[int, bytes]()
         for address in forgotten:
             if kept.pop(address, None) is None:
-                raise Refused(errno.ENOENT)
+                raise RefusedError(errno.ENOENT)
         for old, new, keep in moves:
             if old not in self.current:
-                raise Refused(errno.ENOENT)
+                raise RefusedError(errno.ENOENT)
             number = self.current.index(old)
             if number in after or new in after.values():
-                raise Refused(errno.EEXIST)
+                raise RefusedError(errno.EEXIST)
             after[number] = new
             if keep:
                 kept[old] = number
         if len(kept) > most:
-            raise Refused(errno.ENOSPC)
+            raise RefusedError(errno.ENOSPC)
         current = [after.get(number, address) for number, address in enumerate(self.current)]
         if len({*current, *kept}) < len(current) + len(kept):
-            raise Refused(errno.EEXIST)
+            raise RefusedError(errno.EEXIST)
         self.current, self.kept = current, kept
 
     def back(self, frame: bytes) -> bytes | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Any
 
-from embark_gw.middleboxes import readdressed
+from embark_gw.middleboxes import readdressed, without_addresses
 
 OLD, NEW, OTHER = "2001:db8::1", "2001:db8:ffff::7", "2001:db8::2"
 
@@ -48,3 +48,17 @@ def test_what_has_none_of_them_stays() -> None:
     assert readdressed(config(OLD), {NEW: OLD}) == config(OLD)
     without_sets = {"default_gate": 0, "rules": []}
     assert readdressed(without_sets, {OLD: NEW}) == without_sets
+
+
+def test_old_addresses_are_kept_beside_the_new_ones_and_forgotten() -> None:
+    both = readdressed(config(OLD), {OLD: NEW}, keep_old=True)
+    old, new = config(OLD), config(NEW)
+    assert both["rules"] == old["rules"] + new["rules"]
+    alone, around = old["sets"][0]["ranges"]
+    assert both["sets"][0]["ranges"] == [alone, new["sets"][0]["ranges"][0], around]
+    assert both["sets"][1] == old["sets"][1]
+    assert without_addresses(both, {OLD: NEW}) == new
+    assert without_addresses(new, {OLD: NEW}) == new
+    assert readdressed(config(OLD), {NEW: OLD}, keep_old=True) == config(OLD)
+    without_sets = {"default_gate": 0, "rules": []}
+    assert without_addresses(without_sets, {OLD: NEW}) == without_sets
