@@ -190,7 +190,7 @@ def test_a_provider_that_does_not_forget(
     assert lab.pass_through(packet(1)) is not None
     key = new_key(lab)
     done = change(lab, key)
-    assert done.unforgotten == (f"provider at {lab.theirs.address}: {'no, thank you'}",)
+    assert done.unforgotten == (f"provider at {lab.theirs.address}: no, thank you (EINVAL)",)
     assert (lab.gateway.key, lab.gateway.accept) == (key, ())
     assert not journal_of(lab.gateway).exists()
     assert lab.pass_through(packet(1)) is not None
