@@ -171,38 +171,22 @@ class FlowTable {
       free_ = rests_[at].next_free;
     }
     size_ = size_ + 1;
-    FlowEntry& entry = entries_[at];
-    entry.key[0] = key.words[0];
-    entry.key[1] = key.words[1];
-    Rest& rest = rests_[at];
-    for (int w = 0; w < 3; ++w) rest.key[w] = key.ipv6() ? key.words[2 + w] : 0;
-    rest.id = id;
-    for (uint32_t b = bucket_of(place);; b = after(b)) {
-      Bucket& bucket = buckets_[b];
-      const uint32_t room = match(bucket, 0);
-      if (room == 0) {
-        ++bucket.passed;
-        continue;
-      }
-      bucket.slots[__builtin_ctz(room)] = tag_of(place) << kNumberBits | at;
-      return at;
-    }
+    rests_[at].id = id;
+    set_key(at, key);
+    link(at, place);
+    return at;
+  }
+
+  // The same entry under another key, which the table must not have, unless that is to change too.
+  void rekey(uint32_t at, const FlowKey& key) {
+    unlink(at);
+    set_key(at, key);
+    link(at, place(key));
   }
 
   void remove(uint32_t at) {
+    unlink(at);
     FlowEntry& entry = entries_[at];
-    const uint64_t place = this->place(key(at));
-    for (uint32_t b = bucket_of(place);; b = after(b)) {
-      Bucket& bucket = buckets_[b];
-      uint32_t hits = match(bucket, tag_of(place));
-      while (hits != 0 && bucket.entry(hits) != at) hits &= hits - 1;
-      if (hits == 0) {
-        --bucket.passed;
-        continue;
-      }
-      bucket.slots[__builtin_ctz(hits)] = 0;
-      break;
-    }
     std::memset(entry.key, 0, sizeof entry.key);
     entry.state = 0;
     rests_[at].next_free = free_;
@@ -256,6 +240,40 @@ class FlowTable {
     }
     return hits;
 #endif
+  }
+
+  void set_key(uint32_t at, const FlowKey& key) {
+    FlowEntry& entry = entries_[at];
+    entry.key[0] = key.words[0];
+    entry.key[1] = key.words[1];
+    Rest& rest = rests_[at];
+    for (int w = 0; w < 3; ++w) rest.key[w] = key.ipv6() ? key.words[2 + w] : 0;
+  }
+  void link(uint32_t at, uint64_t place) {
+    for (uint32_t b = bucket_of(place);; b = after(b)) {
+      Bucket& bucket = buckets_[b];
+      const uint32_t room = match(bucket, 0);
+      if (room == 0) {
+        ++bucket.passed;
+        continue;
+      }
+      bucket.slots[__builtin_ctz(room)] = tag_of(place) << kNumberBits | at;
+      return;
+    }
+  }
+  void unlink(uint32_t at) {
+    const uint64_t place = this->place(key(at));
+    for (uint32_t b = bucket_of(place);; b = after(b)) {
+      Bucket& bucket = buckets_[b];
+      uint32_t hits = match(bucket, tag_of(place));
+      while (hits != 0 && bucket.entry(hits) != at) hits &= hits - 1;
+      if (hits == 0) {
+        --bucket.passed;
+        continue;
+      }
+      bucket.slots[__builtin_ctz(hits)] = 0;
+      return;
+    }
   }
 
   LargeArray<FlowEntry> entries_;

@@ -46,6 +46,7 @@ struct EncryptReturns {
   };
   ReturnTable* table = nullptr;
   std::vector<Prefix> sources;  // empty: all
+  bool clients = false;         // and whoever sends to the pool
 };
 
 // The encrypted source of a flow whose destination is no NAT's: its address; returns the port.
@@ -119,14 +120,18 @@ class HeaderEncryptor {
 
   template <bool kIpv6>
   void encrypt(EncryptGroup& group) const;
-  // Which packets are from or to the pool.
+  // Which packets are from the pool, and which are to it.
+  struct Pooled {
+    PacketMask from = 0;
+    PacketMask to = 0;
+  };
   template <bool kIpv6>
-  PacketMask use_pool(EncryptGroup& group, const uint64_t (*clear)[kMaxBatch]) const;
-  // Into the table of returns, all but those of the pool.
+  Pooled use_pool(EncryptGroup& group, const uint64_t (*clear)[kMaxBatch]) const;
+  // Into the table of returns, all but those from the pool; clients of the pool where asked to.
   // Not inline: without a table nobody should pay for its registers.
   template <bool kIpv6>
   [[gnu::noinline]] void note_sources(const EncryptGroup& group, const uint64_t (*clear)[kMaxBatch],
-                                      PacketMask pooled) const;
+                                      Pooled pooled) const;
   void hide_fragment_ids(EncryptGroup& group, const uint8_t* seeds) const;
   template <bool kCommon>
   void write_checks(EncryptGroup& group, const TextLayout& layout) const;

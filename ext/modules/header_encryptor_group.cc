@@ -74,7 +74,7 @@ void HeaderEncryptor::encrypt(EncryptGroup& group) const {
   if (remembers) {
     for (uint32_t i = 0; i < group.count; ++i) returns_.table->prefetch(group.src + i * kAesBlock);
   }
-  PacketMask pooled = 0;
+  Pooled pooled;
   uint64_t clear[2][kMaxBatch];
   if (!plan_.pool.empty()) std::memcpy(clear, group.ports, sizeof clear);
   plan_.maps[kSrcPort]->encrypt(group.ports[0], seeds, group.ports[0], lanes);
@@ -96,14 +96,16 @@ void HeaderEncryptor::encrypt(EncryptGroup& group) const {
 
 template <bool kIpv6>
 void HeaderEncryptor::note_sources(const EncryptGroup& group, const uint64_t (*clear)[kMaxBatch],
-                                   PacketMask pooled) const {
-  for (PacketMask left = mask_of(group.count) & ~pooled; left != 0; left &= left - 1) {
+                                   Pooled pooled) const {
+  const PacketMask others = pooled.from | (returns_.clients ? 0 : pooled.to);
+  for (PacketMask left = mask_of(group.count) & ~others; left != 0; left &= left - 1) {
     const auto i = static_cast<uint32_t>(__builtin_ctz(left));
     const uint8_t* const encrypted = group.src + i * kAesBlock;
     if (returns_.table->noted(encrypted, now_)) continue;
-    // What a NAT translates.
+    // What a NAT translates, or what a load balancer keeps together.
     const BodyShape shape = group.items[i].shape;
-    const bool ports = has_ports(shape.kind) || shape.kind == BodyKind::kQuery;
+    const bool client = (pooled.to >> i & 1) != 0;
+    const bool ports = has_ports(shape.kind) || (shape.kind == BodyKind::kQuery && !client);
     if (!ports || (shape.flags & kFlagFragment) != 0) continue;
     ReturnTable::Flow flow = {};
     const uint8_t* const tuple = group.tuples[0] + i * kAesBlock;
@@ -113,7 +115,7 @@ void HeaderEncryptor::note_sources(const EncryptGroup& group, const uint64_t (*c
     flow.dport = static_cast<uint16_t>(clear[1][i]);
     flow.protocol = shape.protocol;
     flow.ipv6 = kIpv6;
-    if (!is_of(returns_, flow)) continue;
+    if (!client && !is_of(returns_, flow)) continue;
     returns_.table->note(encrypted, flow, now_);
   }
 }
@@ -159,16 +161,16 @@ inline void HeaderEncryptor::write_checks(EncryptGroup& group, const TextLayout&
 
 // Addresses of the pool are the same in all flows; behind a NAT so are ports.
 template <bool kIpv6>
-PacketMask HeaderEncryptor::use_pool(EncryptGroup& group,
-                                     const uint64_t (*clear)[kMaxBatch]) const {
-  PacketMask pooled = 0;
+HeaderEncryptor::Pooled HeaderEncryptor::use_pool(EncryptGroup& group,
+                                                  const uint64_t (*clear)[kMaxBatch]) const {
+  Pooled pooled;
   for (uint32_t way = 0; way < 2; ++way) {
     uint8_t* const encrypted = way == 0 ? group.src : group.dst;
     for (uint32_t i = 0; i < group.count; ++i) {
       const uint32_t number = kIpv6 ? plan_.pool.find_clear(group.tuples[way] + i * kAesBlock)
                                     : plan_.pool.find_ipv4(group.clear4[way][i]);
       if (number == AddressPool::kNone) continue;
-      pooled |= PacketMask{1} << i;
+      (way == 0 ? pooled.from : pooled.to) |= PacketMask{1} << i;
       const AddressPool::Entry& entry = plan_.pool[number];
       std::memcpy(encrypted + i * kAesBlock, entry.encrypted.data(), kAesBlock);
       if (entry.nat && group.items[i].shape.kind == BodyKind::kQuery)

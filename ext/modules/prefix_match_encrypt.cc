@@ -21,7 +21,9 @@
 //
 // With `returns`, sources of flows that a NAT may translate (TCP, UDP and ICMP queries, whole and
 // neither from nor to the pool) are written into a table, for a PrefixMatchDecrypt that gets what
-// the NAT sends back. `update` leaves the table as it is: flows of earlier keys still return.
+// the NAT sends back. `update` leaves the table as it is: flows of earlier keys still return. With
+// `clients`, so are sources of TCP and UDP to the pool, which `reencrypt` knows then: those that a
+// load balancer keeps with a server.
 //
 // Family: embark
 // Gates: in 1, out 1.
@@ -31,8 +33,10 @@
 //   get_pool     the pool with its encryptions, which the provider's NAT and load balancer write;
 //                those under other keys and maps, if they are given
 //   get_returns  how full the table of `returns` is; 0 of 0 without one
-//   reencrypt    encrypted sources of flows, as a NAT tells them, under other keys and maps; the
-//                answer is for NAT's replace_mappings. Both encryptions lead back from then on.
+//   reencrypt    encrypted sources of flows, as a NAT or L4LB tells them, under other keys and
+//   maps;
+//                the answer is for NAT's replace_mappings and L4LB's replace_connections. Both
+//                encryptions lead back from then on.
 //                Without sources it says whether keys and maps are good
 // Metadata: reads "embark_seal" (32 bytes) of PayloadSeal, with `sealed_payload`.
 // Drop reasons:
@@ -182,6 +186,7 @@ class PrefixMatchEncrypt final : public Module {
     if (name.empty()) return Status::invalid(where + ".name is missing; must name a table");
     Status status = read_sources(args["sources"].as_list(), where + ".sources", returns_.sources);
     if (!status.ok()) return status;
+    returns_.clients = args["clients"].as_bool();
     shared_returns_ = SharedReturns::of(host, name);
     status =
         shared_returns_->make(args["max_flows"].as_uint(), args["timeout_ms"].as_uint(), where);

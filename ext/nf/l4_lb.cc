@@ -21,7 +21,11 @@
 // more; both serve those that they have.
 //
 // Encrypted packets (docs/embark.md) are balanced like others: give encryptions of pool addresses;
-// where the pool says `nat`, ports are in clear, and else `port` 0 stands for all ports.
+// where the pool says `nat`, ports are in clear, and else `port` 0 stands for all ports. When a
+// gateway changes its keys, `replace_connections` gives clients and addresses their new
+// encryptions. A gateway behind which backends are may have the old key for longer: with
+// `keep_old`, answers from old addresses of backends get the old virtual ones, until they are
+// forgotten.
 //
 // Family: network functions
 // Gates: in 2, out 2. Input 0 is from clients and leaves by output 1; input 1 is from backends and
@@ -32,6 +36,12 @@
 //   set_health    whether a backend is up, as a checker has found
 //   set_draining  whether a backend gets new connections
 //   get_status    what each backend has; a batch in flight may be missing
+//   get_connections      all connections, whose they are, all addresses, and old ones that are kept
+//   replace_connections  other endpoints of clients, other virtual addresses and backends', old
+//   ones
+//                        to keep or to forget, all or none; connections stay with their backends,
+//                        which keep their state. Clients without a connection are counted, and no
+//                        error
 // Metadata: none.
 // Drop reasons:
 //   "no backend"  a new connection, and no backend is available
@@ -292,14 +302,20 @@ void L4LB::to_clients(Batch& batch, Gate* gates) {
     Headers h = parse_headers(data, batch[i]->len());
     gates[i] = 0;
     if (h.ip_version == 0 || !has_ports(h) || h.fragment || h.more_fragments) continue;
-    const uint32_t number = services_.find_backend(load_end(data, h, false));
-    if (number == LbServices::kNone) continue;
-    LbBackend& backend = services_.backend(number);
+    const LbEndpoint source = load_end(data, h, false);
+    const uint32_t number = services_.find_backend(source);
+    const LbKept* const old = number == LbServices::kNone ? services_.find_kept(source) : nullptr;
+    if (number == LbServices::kNone && old == nullptr) continue;
+    LbBackend& backend = services_.backend(old == nullptr ? number : old->number);
     if (h.ip_proto == kProtoTcp && (h.tcp_flags & (kSyn | kAck)) == (kSyn | kAck)) {
       backend.unanswered_syns = 0;
       backend.failing = false;
     }
-    rewrite(data, spot_of(h), false, backend.virtual_end, backend.from_change);
+    if (old == nullptr) {
+      rewrite(data, spot_of(h), false, backend.virtual_end, backend.from_change);
+    } else {
+      rewrite(data, spot_of(h), false, old->virtual_end, old->change);
+    }
   }
 }
 
@@ -321,7 +337,11 @@ const ModuleClass kClass = {
      {"set_health", "L4LBCommandSetHealthArg", "EmptyArg", false, command(&L4LB::set_health)},
      {"set_draining", "L4LBCommandSetDrainingArg", "EmptyArg", false, command(&L4LB::set_draining)},
      {"get_status", "L4LBCommandGetStatusArg", "L4LBCommandGetStatusResponse", false,
-      command(&L4LB::get_status)}},
+      command(&L4LB::get_status)},
+     {"get_connections", "L4LBCommandGetConnectionsArg", "L4LBCommandGetConnectionsResponse", false,
+      command(&L4LB::get_connections)},
+     {"replace_connections", "L4LBCommandReplaceConnectionsArg",
+      "L4LBCommandReplaceConnectionsResponse", false, command(&L4LB::replace_connections)}},
     make_module<L4LB>};
 const ModuleRegistration kRegistered{kClass};
 

@@ -20,8 +20,12 @@ class L4LB final : public Module {
   Status set_health(const Args& args, Args& response);
   Status set_draining(const Args& args, Args& response);
   Status get_status(const Args& args, Args& response);
+  Status get_connections(const Args& args, Args& response);
+  Status replace_connections(const Args& args, Args& response);
 
  private:
+  struct Clients;
+
   void to_backends(Batch& batch, uint64_t now, Gate* gates);
   void to_clients(Batch& batch, Gate* gates);
   uint32_t choose(const FlowKey& key, uint64_t place, const LbService& service, uint8_t tcp_flags,
@@ -33,6 +37,9 @@ class L4LB final : public Module {
     backend.flows = backend.flows - 1;
     table_.remove(at);
   }
+  // For commands; the time that it went by.
+  uint64_t end_expired();
+  Status read_clients(const Args::List& list, const LbMoves& moves, Clients& clients) const;
   Status find_backend(const Args& args, const std::string& where, LbBackend*& backend) const;
 
   LbServices services_;

@@ -6,21 +6,16 @@
 #include "nf/l4_lb.h"
 
 namespace e2 {
-namespace {
-
-std::string address_text(const LbEndpoint& endpoint) {
-  char text[INET6_ADDRSTRLEN] = "";
-  inet_ntop(endpoint.version() == 4 ? AF_INET : AF_INET6, endpoint.bytes(), text, sizeof text);
-  return text;
-}
-
-}  // namespace
-
-Status L4LB::update(const Args& args, Args&) {
+uint64_t L4LB::end_expired() {
   const uint64_t now = aging_.now_ns();
   for (uint32_t at = 0; at < table_.end(); ++at) {
     if (table_[at].state != 0 && !aging_.alive(table_[at], now)) end_flow(at);
   }
+  return now;
+}
+
+Status L4LB::update(const Args& args, Args&) {
+  end_expired();
   return services_.read(args["services"].as_list(), "update: services");
 }
 
@@ -32,10 +27,8 @@ Status L4LB::find_backend(const Args& args, const std::string& where, LbBackend*
   }
   const uint64_t port = args["port"].as_uint();
   const uint64_t proto = args["protocol"].as_uint(kProtoTcp);
-  LbEndpoint wanted;
-  std::memcpy(wanted.address, bytes.data(), bytes.size());
-  wanted.rest = LbEndpoint::make_rest(static_cast<uint16_t>(port), static_cast<uint8_t>(proto),
-                                      bytes.size() == 4 ? 4 : 6);
+  const LbEndpoint wanted =
+      LbEndpoint::from(bytes, static_cast<uint16_t>(port), static_cast<uint8_t>(proto));
   for (uint32_t i = 0; i < LbServices::kMostBackends && port <= UINT16_MAX; ++i) {
     backend = &services_.backend(i);
     if (backend->used && backend->endpoint == wanted) return {};
@@ -66,20 +59,17 @@ Status L4LB::set_draining(const Args& args, Args&) {
 }
 
 Status L4LB::get_status(const Args&, Args& response) {
-  const uint64_t now = aging_.now_ns();
-  for (uint32_t at = 0; at < table_.end(); ++at) {
-    if (table_[at].state != 0 && !aging_.alive(table_[at], now)) end_flow(at);
-  }
+  end_expired();
   Args::List list;
   for (uint32_t i = 0; i < LbServices::kMostBackends; ++i) {
     const LbBackend& backend = services_.backend(i);
     if (!backend.used) continue;
     Args one;
     one.set("number", static_cast<uint64_t>(i));
-    one.set("address", address_text(backend.endpoint));
+    one.set("address", backend.endpoint.address_text());
     one.set("port", static_cast<uint64_t>(backend.endpoint.port()));
     one.set("protocol", static_cast<uint64_t>(backend.endpoint.proto()));
-    one.set("virtual_address", address_text(backend.virtual_end));
+    one.set("virtual_address", backend.virtual_end.address_text());
     one.set("virtual_port", static_cast<uint64_t>(backend.virtual_end.port()));
     one.set("up", !backend.down);
     one.set("failing", static_cast<bool>(backend.failing));

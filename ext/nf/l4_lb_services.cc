@@ -27,13 +27,12 @@ Status read_endpoint(const Args& args, uint64_t proto, const std::string& where,
     return Status::invalid(where + ".port is " + std::to_string(port) +
                            "; must be at most 65535, or 0 for all");
   }
-  std::memcpy(endpoint.address, bytes.data(), bytes.size());
-  endpoint.rest = LbEndpoint::make_rest(static_cast<uint16_t>(port), static_cast<uint8_t>(proto),
-                                        bytes.size() == 4 ? 4 : 6);
+  endpoint = LbEndpoint::from(bytes, static_cast<uint16_t>(port), static_cast<uint8_t>(proto));
   return {};
 }
 
-// What replacing one address by another adds to the complement of a checksum.
+}  // namespace
+
 uint32_t address_change(const LbEndpoint& before, const LbEndpoint& after) {
   uint32_t sum = 0;
   for (size_t at = 0; at < kAddressBytes; at += 2) {
@@ -41,14 +40,6 @@ uint32_t address_change(const LbEndpoint& before, const LbEndpoint& after) {
   }
   return sum;
 }
-
-LbEndpoint address_only(const LbEndpoint& endpoint) {
-  LbEndpoint address = endpoint;
-  address.rest = LbEndpoint::make_rest(0, 0, endpoint.version());
-  return address;
-}
-
-}  // namespace
 
 // What read() found, before any of it counts.
 struct LbServices::Reading {
@@ -223,6 +214,11 @@ void LbServices::take_over(const Reading& reading) {
     backend.from_change = address_change(backend.endpoint, service.endpoint);
     services_[read.service].members.push_back(static_cast<uint16_t>(&backend - &backends_[0]));
   }
+  std::vector<LbKept> kept;
+  for (const LbKept& one : kept_) {
+    if (backends_[one.number].used) kept.push_back(one);
+  }
+  set_kept(std::move(kept));
   make_indices();
   make_tables();
 }
@@ -235,7 +231,7 @@ void LbServices::make_indices() {
   for (uint32_t i = 0; i < services_.size(); ++i) {
     const LbEndpoint& endpoint = services_[i].endpoint;
     by_endpoint_.add(endpoint, i);
-    if (!has_address(address_only(endpoint))) addresses_.add(address_only(endpoint), i);
+    if (!has_address(endpoint.address_only())) addresses_.add(endpoint.address_only(), i);
     (endpoint.port() == 0 ? service_ports_.any : service_ports_.own) = true;
   }
   for (uint32_t i = 0; i < kMostBackends; ++i) {

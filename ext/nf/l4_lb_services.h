@@ -48,7 +48,28 @@ struct LbEndpoint {
     other.rest = make_rest(port, proto(), version());
     return other;
   }
+  LbEndpoint with_address(const LbEndpoint& address) const {
+    LbEndpoint other = address;
+    other.rest = rest;
+    return other;
+  }
+  LbEndpoint address_only() const {
+    LbEndpoint other = *this;
+    other.rest = make_rest(0, 0, version());
+    return other;
+  }
+  std::string address_text() const;
+  // From 4 or 16 bytes.
+  static LbEndpoint from(const std::string& bytes, uint16_t port, uint8_t proto) {
+    LbEndpoint endpoint;
+    std::memcpy(endpoint.address, bytes.data(), bytes.size());
+    endpoint.rest = make_rest(port, proto, bytes.size() == 4 ? 4 : 6);
+    return endpoint;
+  }
 };
+
+// What replacing one address by another adds to the complement of a checksum.
+uint32_t address_change(const LbEndpoint& before, const LbEndpoint& after);
 
 // Endpoints by number, for packets to look up.
 class LbIndex {
@@ -97,6 +118,26 @@ struct LbBackend {
   bool available(uint64_t now) const { return !down && (!failing || now >= retry_ns); }
 };
 
+// What the endpoint of a backend was: answers from it get the virtual one of that time.
+struct LbKept {
+  LbEndpoint endpoint;
+  LbEndpoint virtual_end;
+  uint32_t number;  // of the backend
+  uint32_t change;  // what the virtual address adds to the complement of a checksum
+};
+
+// Other addresses of services and backends, all or none.
+struct LbMoves {
+  LbIndex by_old;                // addresses
+  std::vector<LbEndpoint> news;  // theirs
+  std::vector<LbKept> kept;      // all that there are to be
+
+  LbEndpoint of(const LbEndpoint& endpoint) const {
+    const uint32_t number = by_old.find(endpoint.address_only());
+    return number == LbIndex::kNone ? endpoint : endpoint.with_address(news[number]);
+  }
+};
+
 struct LbService {
   LbEndpoint endpoint;
   bool direct = false;
@@ -127,6 +168,13 @@ class LbServices {
   uint32_t find_backend(const LbEndpoint& source) const {
     return find(by_backend_, source, backend_ports_);
   }
+  // By the source of an answer that no backend has any more; nullptr where none had it.
+  const LbKept* find_kept(const LbEndpoint& source) const {
+    if (kept_.empty()) return nullptr;
+    const uint32_t found = find(by_kept_, source, {true, true});
+    return found == kNone ? nullptr : &kept_[found];
+  }
+  const std::vector<LbKept>& kept() const { return kept_; }
   // Whether any service has that address, of which `rest` is only the version.
   bool has_address(const LbEndpoint& address) const { return addresses_.find(address) != kNone; }
 
@@ -135,6 +183,15 @@ class LbServices {
 
   // Makes tables anew, after a change of who drains.
   void make_tables();
+
+  // Of services and then of backends, each once; without ports.
+  std::vector<LbEndpoint> addresses() const;
+  // Reads a list of other addresses; `keep_old` adds to what is kept. Nothing changes.
+  Status read_moves(const Args::List& list, bool keep_old, LbMoves& moves) const;
+  // Takes an address from what is kept.
+  static Status forget(const std::string& text, const std::string& where, LbMoves& moves);
+  // Services and backends keep their numbers and all else.
+  void move(const LbMoves& moves);
 
  private:
   struct Reading;
@@ -154,6 +211,8 @@ class LbServices {
   void take_over(const Reading& reading);
   LbBackend& place_for(const LbEndpoint& endpoint) const;
   void make_indices();
+  void set_kept(std::vector<LbKept> kept);
+  Status check_moves(const LbMoves& moves) const;
   void make_table(LbService& service) const;
 
   std::vector<LbService> services_;
@@ -161,6 +220,8 @@ class LbServices {
   LbIndex by_endpoint_;
   LbIndex by_backend_;
   LbIndex addresses_;
+  std::vector<LbKept> kept_;
+  LbIndex by_kept_;
   Ports service_ports_;
   Ports backend_ports_;
 };
