@@ -311,6 +311,14 @@ Status L4LB::replace_connections(const Args& args, Args& response) {
   if (!status.ok()) return status;
   for (const auto& [at, key] : clients.moves) table_.rekey(at, key);
   services_.move(moves);
+  // Of connections that were not named: one's virtual address may be another service's now.
+  for (uint32_t at = 0; at < table_.end(); ++at) {
+    if (table_[at].state == 0) continue;
+    const uint32_t service = services_.find_service(end_of(table_.key(at), true));
+    if (service == LbServices::kNone) continue;
+    const LbEndpoint& virtual_end = services_.backend(table_[at].gate).virtual_end;
+    if (!(services_.service(service).endpoint == virtual_end)) end_flow(at);
+  }
   response.set("replaced", static_cast<uint64_t>(clients.moves.size()));
   response.set("ended", clients.ended);
   return {};

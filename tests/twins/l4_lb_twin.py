@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""L4LB's consistent hashing once more, in plain Python: Maglev's table (NSDI 2016, section 3.4)."""
+"""L4LB once more, in plain Python: its consistent hashing by Maglev's table (NSDI 2016, section
+3.4), and who has which connection when addresses and clients change."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from twins.headers_twin import GOLDEN, MASK64, mix
+from twins.nat_twin import Endpoint, RefusedError
 
 TABLE = 16381
 TRIES = 8
@@ -58,3 +62,75 @@ def pick(table: list[int], flow_hash: int, away: frozenset[int] = frozenset()) -
             return number
         flow_hash = mix((flow_hash + GOLDEN) & MASK64)
     return None
+
+
+@dataclass
+class ConnectionsTwin:
+    """Services, and backends with the number of theirs, by their own numbers.
+
+    ``flows`` are backends by client and service, ``kept`` are old endpoints of backends with the
+    virtual ones of that time.
+    """
+
+    services: list[Endpoint]
+    backends: list[tuple[Endpoint, int]]
+    flows: dict[tuple[Endpoint, Endpoint], int] = field(default_factory=dict)
+    kept: dict[Endpoint, Endpoint] = field(default_factory=dict)
+
+    @property
+    def addresses(self) -> set[bytes]:
+        return {end.address for end in (*self.services, *(end for end, _ in self.backends))}
+
+    def replace(
+        self,
+        clients: Sequence[tuple[Endpoint, Endpoint]],
+        addresses: Sequence[tuple[bytes, bytes]],
+        keep_old: bool,
+        forgotten: Sequence[bytes],
+    ) -> tuple[int, int]:
+        """How many connections went over, and how many clients have none; a `RefusedError` changes
+        nothing."""
+        kept = dict(self.kept)
+        for address in forgotten:
+            if address not in {end.address for end in kept}:
+                raise RefusedError(errno.ENOENT)
+            kept = {old: end for old, end in kept.items() if old.address != address}
+        moves = dict[bytes, bytes]()
+        for old, new in addresses:
+            if old not in self.addresses:
+                raise RefusedError(errno.ENOENT)
+            if old in moves or new in moves.values():
+                raise RefusedError(errno.EEXIST)
+            moves[old] = new
+
+        def after(end: Endpoint) -> Endpoint:
+            return Endpoint(moves.get(end.address, end.address), end.port)
+
+        for end, number in self.backends if keep_old else ():
+            if after(end) != end:
+                kept[end] = self.services[number]
+        services = [after(end) for end in self.services]
+        backends = [(after(end), number) for end, number in self.backends]
+        ends = {end for end, _ in backends}
+        if len({*services}) < len(services) or len(ends) < len(backends) or ends & {*kept}:
+            raise RefusedError(errno.EEXIST)
+        names = dict(clients)
+        if len(names) < len(clients) or len({*names.values()}) < len(clients):
+            raise RefusedError(errno.EEXIST)
+        flows = dict[tuple[Endpoint, Endpoint], int]()
+        for (client, service), number in self.flows.items():
+            key = (names[client], after(service)) if client in names else (client, service)
+            if key in flows:
+                raise RefusedError(errno.EEXIST)
+            flows[key] = number
+        for (client, service), number in list(flows.items()):
+            if service in services and services[backends[number][1]] != service:
+                del flows[client, service]
+        moved = [client for client, _ in self.flows if client in names]
+        self.services, self.backends, self.flows, self.kept = services, backends, flows, kept
+        return len(moved), len({*names} - {*moved})
+
+    def answer(self, source: Endpoint) -> Endpoint:
+        """What an answer has for its source."""
+        virtual = {end: self.services[number] for end, number in self.backends}
+        return virtual.get(source, self.kept.get(source, source))
