@@ -63,11 +63,12 @@ class Swap:
     """What is to change: maps or the key, and the middleboxes of the provider's daemon.
 
     ``config`` is what each of the MetadataMatch modules named ``firewalls`` gets, in hexadecimal
-    where it has bytes. ``pool`` has the encrypted addresses that the provider writes, as rules come
-    with them. ``settle_s`` is the longest that a packet is on its way between gateway and provider,
-    in seconds. No ``maps``: they stay. No ``key``: it stays; else packets of the one ``instead`` of
-    which it comes, by its epoch, are taken for ``drain_s`` more. A ``way``: only flows that begin
-    from now on change, and go that way. No ``provider``: it has nothing that depends on either.
+    where it has bytes; ``nats`` and ``lbs`` are NATs and L4LBs. ``pool`` has the encrypted
+    addresses that the provider writes, as rules come with them. ``settle_s`` is the longest that a
+    packet is on its way between gateway and provider, in seconds. No ``maps``: they stay. No
+    ``key``: it stays; else packets of the one ``instead`` of which it comes, by its epoch, are
+    taken for ``drain_s`` more. A ``way``: only flows that begin from now on change, and go that
+    way. No ``provider``: it has nothing that depends on either.
     """
 
     provider: str = ""
@@ -76,6 +77,7 @@ class Swap:
     pool: list[str] = field(default_factory=list)
     firewalls: list[str] = field(default_factory=list)
     nats: list[str] = field(default_factory=list)
+    lbs: list[str] = field(default_factory=list)
     settle_s: float = 0.02
     key: dict[str, Any] | None = None
     instead: int = 0

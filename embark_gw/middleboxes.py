@@ -5,45 +5,30 @@
 |---|---|---|
 | MetadataMatch, a firewall | rules | the new ones |
 | MetadataMatch, another one | addresses of the pool, such as where those of a NAT lead | them |
-| NAT | internal endpoints, encrypted; addresses of the pool | both in the new encryption |
+| NAT, L4LB | state about encrypted addresses (`embark_gw.stateful`) | it in the new encryption |
 
-While packets of an old key are taken, NATs and MetadataMatches know the old encryptions of the
-pool's addresses as well: another gateway may have the old key for that long.
+While packets of an old key are taken, all of them know the old encryptions of the pool's addresses
+as well: another gateway may have the old key for that long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any
 
 from bess_plugins.client import Client
 from embark_gw.gateway import GatewayError, refusals
 from embark_gw.journal import Journal, Swap, from_hex, to_hex
 from embark_gw.provider.metadata_match import CLASS
+from embark_gw.stateful import Balancer, Carried, Nat, Stateful
 
-__all__ = ["Middleboxes", "PoolAddress", "pool_of", "readdressed", "without_addresses"]
+__all__ = ["Middleboxes", "readdressed", "without_addresses"]
 
 _CONFIG = "MetadataMatchConfig"
 Config = Mapping[str, Any]
-
-
-class PoolAddress(NamedTuple):
-    """An address that the provider writes."""
-
-    clear: str
-    encrypted: str
-
-
-def pool_of(ours: Client, plan: Mapping[str, Any] | None = None) -> list[PoolAddress]:
-    """A gateway's pool as it encrypts it, or as it would by other keys and maps."""
-    arg_type = "PrefixMatchEncryptCommandGetPoolArg"
-    with refusals("encrypt"):
-        told = ours.run_module_command(
-            "encrypt", "get_pool", arg_type, {} if plan is None else {"plan": plan}
-        )
-    return [PoolAddress(one["address"], one["encrypted"]) for one in told["addresses"]]
 
 
 class Middleboxes:
@@ -53,18 +38,23 @@ class Middleboxes:
         self.client = client
         self._ours = ours
         self._swap = swap
+        self._stateful: list[Stateful] = [
+            *(Nat(client, ours, swap.provider, name) for name in swap.nats),
+            *(Balancer(client, ours, swap.provider, name) for name in swap.lbs),
+        ]
 
     def look(self, moved: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """What MetadataMatches have that are to change; `GatewayError` for what isn't there."""
         with self._refusals():
             there = {module["name"]: module["mclass"] for module in self.client.list_modules()}
-        wanted = dict.fromkeys(self._swap.firewalls, CLASS) | dict.fromkeys(self._swap.nats, "NAT")
+        wanted = dict.fromkeys(self._swap.firewalls, CLASS)
+        wanted |= {one.name: one.mclass for one in self._stateful}
         for name, mclass in wanted.items():
             if there.get(name) != mclass:
                 known = ", ".join(n for n, kind in there.items() if kind == mclass) or "none"
                 raise GatewayError(f"the provider has no {mclass} '{name}'; it has {known}")
-        for name in self._swap.nats if moved else ():
-            self._check_nat(name, moved)
+        for one in self._stateful if moved else ():
+            one.check(moved)
         found = {name: self._config(name) for name in self._swap.firewalls}
         for name, mclass in there.items():
             if moved and mclass == CLASS and name not in found:
@@ -73,30 +63,36 @@ class Middleboxes:
                     found[name] = config
         return found
 
-    def give_new(self, journal: Journal, plan: Config) -> tuple[int, int]:
-        """How many mappings of NATs went over, and how many had ended."""
+    def give_new(self, journal: Journal, plan: Config) -> Carried:
+        """Tells what went over."""
         keep_old = self._swap.key is not None
         for name, config in journal.before.items():
             new = name in self._swap.firewalls
             self._configure(
                 name, self._swap.config if new else readdressed(config, journal.moved, keep_old)
             )
-        return self._translate(journal.moved, plan, keep_old)
+        done = Carried()
+        for one in self._stateful:
+            done = done.plus(one.carry(journal.moved, plan, keep_old))
+        return done
 
     def give_old(self, journal: Journal, plan: Config) -> None:
         """What was there before; whatever of it is there already, too."""
         for name, config in journal.before.items():
             self._configure(name, config)
-        self._translate({new: old for old, new in journal.moved.items()}, plan)
+        back = {new: old for old, new in journal.moved.items()}
+        for one in self._stateful:
+            one.carry(back, plan, keep_old=False)
 
     def forget(self, journal: Journal) -> tuple[str, ...]:
         """Old encryptions of the pool's addresses; tells what is in the way, and goes on."""
         failed = []
-        tasks = [(name, self._forget_in_rules) for name in journal.before]
-        tasks += [(name, self._forget_in_nat) for name in self._swap.nats]
-        for name, task in tasks if journal.moved else ():
+        tasks: list[Callable[[Mapping[str, str]], None]]
+        tasks = [partial(self._forget_in_rules, name) for name in journal.before]
+        tasks += [one.forget for one in self._stateful]
+        for task in tasks if journal.moved else ():
             try:
-                task(name, journal.moved)
+                task(journal.moved)
             except GatewayError as error:
                 failed.append(str(error))
         return tuple(dict.fromkeys(failed))
@@ -106,11 +102,6 @@ class Middleboxes:
         if (left := without_addresses(config, moved)) != config:
             self._configure(name, left)
 
-    def _forget_in_nat(self, name: str, moved: Mapping[str, str]) -> None:
-        kept = [one["old"] for one in self._mappings(name)["kept_addresses"]]
-        if gone := [address for address in kept if address in moved]:
-            self._replace(name, {"forget_addresses": gone})
-
     def configure_firewalls(self) -> None:
         """Give the firewalls their new rules, and nobody else anything."""
         for name in self._swap.firewalls:
@@ -119,14 +110,6 @@ class Middleboxes:
     def _refusals(self) -> AbstractContextManager[None]:
         return refusals(f"provider at {self._swap.provider}")
 
-    def _check_nat(self, name: str, moved: Mapping[str, str]) -> None:
-        for address in self._mappings(name)["external_addresses"]:
-            if address not in moved:
-                raise GatewayError(
-                    f"the provider's NAT '{name}' writes {address}, which is no address of the "
-                    "pool as the gateway encrypts it now; make that NAT with the pool's addresses"
-                )
-
     def _config(self, name: str) -> dict[str, Any]:
         with self._refusals():
             return to_hex(self.client.run_module_command(name, "get_runtime_config", "EmptyArg"))
@@ -134,57 +117,6 @@ class Middleboxes:
     def _configure(self, name: str, config: Config) -> None:
         with self._refusals():
             self.client.run_module_command(name, "set_runtime_config", _CONFIG, from_hex(config))
-
-    def _mappings(self, name: str) -> dict[str, Any]:
-        with self._refusals():
-            return dict(
-                self.client.run_module_command(name, "get_mappings", "NATCommandGetMappingsArg")
-            )
-
-    def _replace(self, name: str, arg: Config) -> dict[str, Any]:
-        with self._refusals():
-            return dict(
-                self.client.run_module_command(
-                    name, "replace_mappings", "NATCommandReplaceMappingsArg", arg
-                )
-            )
-
-    def _translate(
-        self, moved: Mapping[str, str], plan: Config, keep_old: bool = False
-    ) -> tuple[int, int]:
-        replaced = ended = 0
-        for name in self._swap.nats:
-            told = self._mappings(name)
-            arg = {
-                "mappings": self._reencrypted(told["mappings"], plan),
-                "external_addresses": [
-                    {"old": address, "new": moved[address], "keep_old": keep_old}
-                    for address in told["external_addresses"]
-                    if address in moved
-                ],
-                # And those of an earlier change whose end the provider wasn't told.
-                "forget_addresses": [
-                    one["old"]
-                    for one in told["kept_addresses"]
-                    if not (keep_old and one["old"] in moved)
-                ],
-            }
-            done = self._replace(name, arg)
-            replaced += int(done["replaced"])
-            ended += int(done["ended"])
-        return replaced, ended
-
-    def _reencrypted(self, mappings: Sequence[Config], plan: Config) -> list[dict[str, Any]]:
-        """Internal endpoints by a plan's key and maps; those that hosts still use."""
-        sources = [{"protocol": one["protocol"], "source": one["internal"]} for one in mappings]
-        with refusals("reencrypt"):
-            found = self._ours.run_module_command(
-                "encrypt",
-                "reencrypt",
-                "PrefixMatchEncryptCommandReencryptArg",
-                {"sources": sources, "plan": plan},
-            )
-        return [dict(one) for one in found["mappings"]]
 
 
 def readdressed(config: Config, moved: Mapping[str, str], keep_old: bool = False) -> dict[str, Any]:

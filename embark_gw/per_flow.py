@@ -24,9 +24,10 @@ from bess_plugins.client import Client
 from embark_gw.files import replaced
 from embark_gw.gateway import GatewayError, flows_of, refusals, update_way
 from embark_gw.journal import Journal, Phase, Swap, journal_of, put_in_place, staged_maps, unstage
-from embark_gw.middleboxes import Middleboxes, pool_of
+from embark_gw.middleboxes import Middleboxes
 from embark_gw.pipelines import FLOW_IDS, encrypt_args
 from embark_gw.site import Gateway, way_file
+from embark_gw.stateful import pool_of
 
 __all__ = ["PerFlowUpdate", "check_free"]
 

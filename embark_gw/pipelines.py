@@ -98,11 +98,12 @@ def _has_nat(gateway: Gateway) -> bool:
 
 
 def _returns(gateway: Gateway) -> dict[str, Any]:
-    """Sources to remember, for what the provider's NAT sends back to them."""
+    """Sources to remember, for what the provider's NAT sends back, or its L4LB keeps together."""
     return {
         "name": _RETURNS,
         "max_flows": gateway.flows,
         "sources": list(gateway.inside.networks),
+        "clients": gateway.clients,
     }
 
 

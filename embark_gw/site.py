@@ -260,6 +260,7 @@ class Gateway(BaseModel):
     bound: bool = True
     workers: int = Field(default=1, ge=1, le=32)
     flows: int = Field(default=65536, ge=1, le=1 << 22)
+    clients: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Gateway:
@@ -267,6 +268,11 @@ class Gateway(BaseModel):
         if len({*epochs}) < len(epochs):
             raise ValueError(f"each key needs an epoch of its own; here they are {epochs}")
         sides = [side for side in (self.inside, self.outside, self.provider) if side is not None]
+        if self.clients and not any(entry.nat for entry in self.pool):
+            raise ValueError(
+                "clients are those of load balancers, whose addresses are in the pool with nat; "
+                "list them, or leave clients out"
+            )
         devices = [side.device for side in sides]
         if len({*devices}) < len(devices):
             raise ValueError(f"each side needs a device of its own; here they are {devices}")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embark_gw.gateway import GatewayError, check_private
@@ -12,13 +12,14 @@ from embark_gw.journal import Swap, to_hex
 from embark_gw.provider.metadata_match import config_of
 from embark_gw.rules.document import EncryptedRules
 from embark_gw.site import Gateway, Key
+from embark_gw.stateful import Carried
 
 __all__ = ["SwapResult", "make_rotation", "make_swap"]
 
 
 @dataclass(frozen=True)
 class SwapResult:
-    """How it went: how long packets waited, and how many mappings of NATs went over.
+    """How it went: how long packets waited, and what of the provider's state went over.
 
     ``moved`` are addresses of the pool that have other encryptions now, the old ones first.
     ``taken_back``: what was before is in force, as an update that was under way had failed.
@@ -27,9 +28,8 @@ class SwapResult:
     """
 
     held_s: float
-    mappings: int
-    ended: int
-    moved: dict[str, str]
+    carried: Carried = field(default_factory=Carried)
+    moved: dict[str, str] = field(default_factory=dict)
     taken_back: bool = False
     kept: int = 0
     unforgotten: tuple[str, ...] = ()
@@ -40,9 +40,10 @@ def make_swap(
     maps: Path,
     document: EncryptedRules,
     firewalls: Sequence[str],
-    nats: Sequence[str],
+    nats: Sequence[str] = (),
     settle_s: float = Swap.settle_s,
     way: int | None = None,
+    lbs: Sequence[str] = (),
 ) -> Swap:
     """To encrypted rules and their maps."""
     pool = [one.encrypted for one in document.pool]
@@ -53,6 +54,7 @@ def make_swap(
         pool=pool,
         firewalls=[*firewalls],
         nats=[*nats],
+        lbs=[*lbs],
         settle_s=settle_s,
         way=way,
     )
@@ -65,31 +67,34 @@ def make_rotation(
     drain_s: float,
     provider: str = "",
     nats: Sequence[str] = (),
+    lbs: Sequence[str] = (),
     settle_s: float = Swap.settle_s,
     told: bool = False,
 ) -> Swap:
     """To another key; `GatewayError` for what can't be.
 
-    Packets of the old key are taken back for ``drain_s`` more. A provider whose NATs write
-    addresses of the pool, which have other encryptions then, is told of them and of its mappings'
-    new endpoints; ``told`` says that somebody has told it. Where two gateways share the key,
-    `accept` comes first on both; for ``drain_s`` the NATs know the old encryptions as well.
+    Packets of the old key are taken back for ``drain_s`` more. A provider whose NATs and L4LBs
+    write addresses of the pool, which have other encryptions then, is told of them and of what
+    their mappings and connections are; ``told`` says that somebody has told it. Where two gateways
+    share the key, `accept` comes first on both; for ``drain_s`` the provider knows the old
+    encryptions as well.
     """
     if key.epoch in {known.epoch for known in gateway.keys if known != key or key == gateway.key}:
         raise GatewayError(f"epoch {key.epoch} is in use; give the new key another number")
     check_private(key.file)
     if provider and told:
         raise GatewayError("whoever is told already needs no --provider; leave one of both out")
-    if nats and not provider:
-        raise GatewayError("NATs are of a provider; name its daemon by --provider")
+    if (nats or lbs) and not provider:
+        raise GatewayError("NATs and L4LBs are of a provider; name its daemon by --provider")
     if gateway.pool and not provider and not told:
         raise GatewayError(
             "addresses of the pool have other encryptions under another key, and the provider "
-            "writes them; name its daemon by --provider, and its NATs by --nat"
+            "writes them; name its daemon by --provider, its NATs by --nat and its L4LBs by --lb"
         )
     return Swap(
         provider=provider,
         nats=[*nats],
+        lbs=[*lbs],
         settle_s=settle_s,
         key={"file": str(key.file), "epoch": key.epoch},
         instead=gateway.key.epoch,

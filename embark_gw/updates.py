@@ -8,9 +8,9 @@ NATs and what the gateway encrypts by have to change as one (section 4.3.2 of th
    changes.
 2. *hold*: the gateway takes packets of both keys. Its workers stop, and packets wait in its queues;
    what is on its way at the provider passes under the old rules.
-3. *swap*: rules, the mappings of NATs, whose internal endpoints the gateway can tell in the new
-   encryption, and the pool's addresses change at the provider; then the gateway's maps or key. What
-   fails is taken back.
+3. *swap*: rules, the mappings of NATs and the connections of L4LBs, whose endpoints the gateway can
+   tell in the new encryption, and the pool's addresses change at the provider; then the gateway's
+   maps or key. What fails is taken back.
 4. *resume*; after a while, packets of the old key are not taken any more, and the provider forgets
    what the pool's addresses were under it.
 
@@ -51,11 +51,12 @@ from embark_gw.journal import (
     staged_maps,
     unstage,
 )
-from embark_gw.middleboxes import Middleboxes, pool_of
+from embark_gw.middleboxes import Middleboxes
 from embark_gw.per_flow import PerFlowUpdate, check_free
 from embark_gw.pipelines import encrypt_args
 from embark_gw.quiet import until_quiet
 from embark_gw.site import Gateway, Key, way_of_new_flows
+from embark_gw.stateful import Carried, pool_of
 from embark_gw.swaps import SwapResult
 
 __all__ = ["finish_swap", "release", "rotate", "update_rules"]
@@ -127,7 +128,7 @@ def _start(gateway: Gateway, swap: Swap) -> SwapResult:
 def _finish(gateway: Gateway, journal: Journal) -> SwapResult:
     if journal.swap.way is None:
         return _Update(gateway, journal).go_on()
-    return SwapResult(0.0, 0, 0, {}, kept=PerFlowUpdate(gateway, journal).go_on())
+    return SwapResult(0.0, kept=PerFlowUpdate(gateway, journal).go_on())
 
 
 def _read(gateway: Gateway) -> Journal | None:
@@ -210,31 +211,31 @@ class _Update:
             for old, new in zip(now, then, strict=True)
             if old.encrypted != new.encrypted
         ]
-        if changed and not swap.nats and swap.provider:
+        if changed and swap.provider and not (swap.nats or swap.lbs):
             raise GatewayError(
                 f"{changed[0][0]} of the pool would have another encryption, which the provider "
-                "does not know; name its NATs by --nat, or encrypt the rules with --previous "
-                f"{self._old.maps}"
+                "does not know; name its NATs by --nat and its L4LBs by --lb, or encrypt the rules "
+                f"with --previous {self._old.maps}"
             )
         return {old: new for _, old, new in changed}
 
     def go_on(self) -> SwapResult:
         """To the end."""
         began = time.monotonic()
-        done = (0, 0)
+        done = Carried()
         with self._daemons() as (ours, theirs):
             if self._journal.phase is Phase.BACK:
                 self._back(ours, theirs)
-                return SwapResult(time.monotonic() - began, 0, 0, {}, taken_back=True)
+                return SwapResult(time.monotonic() - began, taken_back=True)
             if self._journal.phase in (Phase.HOLD, Phase.FORWARD):
                 done = self._forward(ours, theirs)
             self._finish(ours)
             held_s = time.monotonic() - began
             unforgotten = self._drain(ours, theirs)
-        return SwapResult(held_s, *done, self._journal.moved, unforgotten=unforgotten)
+        return SwapResult(held_s, done, self._journal.moved, unforgotten=unforgotten)
 
-    def _forward(self, ours: Client, theirs: Middleboxes | None) -> tuple[int, int]:
-        done = (0, 0)
+    def _forward(self, ours: Client, theirs: Middleboxes | None) -> Carried:
+        done = Carried()
         try:
             self._hold(ours, theirs)
             if theirs is not None:

@@ -28,7 +28,7 @@ from embark_gw.site import Gateway, Key, load
 from gateway_support import Cable, Plug, connects, encrypt_rules, over_sockets
 from harness import E2d, real_daemon, wait_until
 
-__all__ = ["NEAR", "Pair", "new_pair"]
+__all__ = ["Pair", "new_pair", "secret"]
 
 NEAR, FAR = "10.0.0.0/16", "198.51.100.0/24"
 _SITE = """\
@@ -87,9 +87,10 @@ def _number(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
-def _secret(path: Path, text: str) -> None:
+def secret(path: Path) -> None:
+    """A new site key in a file of its own."""
     path.touch(0o600)
-    path.write_text(text, encoding="ascii")
+    path.write_text(secrets.token_hex(32), encoding="ascii")
 
 
 @contextmanager
@@ -106,8 +107,8 @@ def new_pair(
     gateways besides.
     """
     patch.setattr("embark_gw.keeper.draw", draw)
-    _secret(folder / "site.key", secrets.token_hex(32))
-    _secret(folder / "new.key", secrets.token_hex(32))
+    secret(folder / "site.key")
+    secret(folder / "new.key")
     words = [word for address in pool for word in ("--pool", f"{address}:nat")]
     rules = encrypt_rules(folder, "site", "ACCEPT\n-s 192.0.2.1 -j DROP", *words, nat=False)
     with ExitStack() as stack:

@@ -38,6 +38,10 @@ NatOption = Annotated[
     list[str] | None,
     typer.Option("--nat", metavar="MODULE", help="The provider's NATs; may be repeated."),
 ]
+LbOption = Annotated[
+    list[str] | None,
+    typer.Option("--lb", metavar="MODULE", help="The provider's L4LBs; may be repeated."),
+]
 SettleOption = Annotated[
     float,
     typer.Option(
@@ -132,10 +136,13 @@ def rotate_command(
     provider: Annotated[
         str,
         typer.Option(
-            "--provider", metavar="ADDRESS", help="Of the provider's daemon, where it has a NAT."
+            "--provider",
+            metavar="ADDRESS",
+            help="Of the provider's daemon, where it has a NAT or an L4LB.",
         ),
     ] = "",
     nats: NatOption = None,
+    lbs: LbOption = None,
     settle: SettleOption = Swap.settle_s,
     told: Annotated[
         bool,
@@ -146,10 +153,10 @@ def rotate_command(
 ) -> None:
     """Go over to another key while traffic flows; it is used from now on, also after a restart.
 
-    Packets on their way with the old key are still decrypted. Addresses of the pool, and where NATs
-    have them from, change at the provider at the same time: packets wait in the gateway meanwhile.
-    As long as the old key's packets are taken, the provider knows the old addresses as well, so
-    another gateway that shares the key may go over to the new one in that time, with --told.
+    Packets on their way with the old key are still decrypted. Addresses of the pool, and what NATs
+    and L4LBs know of flows, change at the provider at the same time: packets wait in the gateway
+    meanwhile. As long as the old key's packets are taken, the provider knows the old addresses as
+    well, so another gateway that shares the key may go over to the new one, with --told.
     """
     with one_line_errors(GatewayError, BessError):
         gateway = site.load(path)
@@ -159,20 +166,27 @@ def rotate_command(
             drain_s=drain,
             provider=provider,
             nats=nats or [],
+            lbs=lbs or [],
             settle_s=settle,
             told=told,
         )
         done = rotate(gateway, made)
     if provider:
-        _tell_swap(f"epoch {epoch}: in use", done)
+        _tell_swap(f"epoch {epoch}: in use", made, done)
     typer.echo(f"epoch {epoch} is in use; write 'key: {{file: {key}, epoch: {epoch}}}' into {path}")
 
 
-def _tell_swap(what: str, done: SwapResult) -> None:
+def _tell_swap(what: str, made: Swap, done: SwapResult) -> None:
+    carried = done.carried
     typer.echo(
-        f"{what}; packets waited for {1e3 * done.held_s:.0f} ms, {done.mappings} translations of "
-        "NATs went over" + (f", {done.ended} had ended" if done.ended else "")
+        f"{what}; packets waited for {1e3 * done.held_s:.0f} ms, {carried.mappings} translations "
+        "of NATs went over" + (f", {carried.ended} had ended" if carried.ended else "")
     )
+    if made.lbs:
+        typer.echo(
+            f"{carried.connections} connections of L4LBs went over; of {carried.left} the gateway "
+            "does not know the client, and they may get another backend"
+        )
     for old, new in done.moved.items():
         typer.echo(f"{old} of the pool is {new} now")
     for why in done.unforgotten:
@@ -200,6 +214,7 @@ def update_command(
         typer.Option("--firewall", metavar="MODULE", help="Its MetadataMatch; may be repeated."),
     ] = None,
     nats: NatOption = None,
+    lbs: LbOption = None,
     settle: SettleOption = Swap.settle_s,
     backup_firewalls: Annotated[
         list[str] | None,
@@ -216,7 +231,7 @@ def update_command(
         ),
     ] = "",
 ) -> None:
-    """Go over to other rules while traffic flows: rules, NATs and gateway change as one.
+    """Go over to other rules while traffic flows: rules, NATs, L4LBs and gateway change as one.
 
     Packets wait in the gateway meanwhile; none is classified by new rules with an old encryption.
     Where the description has a backup, none waits: flows keep the rules that they began under, and
@@ -230,19 +245,27 @@ def update_command(
             if backup_firewalls or backup_provider:
                 raise GatewayError(f"{path}: has no provider.backup")
             made = make_swap(
-                provider, maps, document, firewalls or [DEFAULT_MODULE], nats or [], settle
+                provider,
+                maps,
+                document,
+                firewalls or [DEFAULT_MODULE],
+                nats or [],
+                settle,
+                lbs=lbs or [],
             )
         else:
             if not backup_firewalls:
                 raise GatewayError("the provider has a backup; name its --backup-firewall")
-            if nats:
-                raise GatewayError("with a backup flows keep their encryption; leave --nat out")
+            if nats or lbs:
+                raise GatewayError(
+                    "with a backup flows keep their encryption; leave --nat and --lb out"
+                )
             way = 1 - site.way_of_new_flows(gateway)
             where = (provider, backup_provider or provider)[way]
             names = (firewalls or [DEFAULT_MODULE], backup_firewalls)[way]
-            made = make_swap(where, maps, document, names, [], settle, way)
+            made = make_swap(where, maps, document, names, settle_s=settle, way=way)
         done = update_rules(gateway, made)
     if made.way is None:
-        _tell_swap(f"{rules}: in use", done)
+        _tell_swap(f"{rules}: in use", made, done)
     else:
         typer.echo(f"{rules}: in use for new flows; {done.kept} keep the rules before them")

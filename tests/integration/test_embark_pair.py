@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +17,16 @@ import pytest
 
 from bess_plugins.client import Client
 from embark_gw import updates
+from embark_gw.gateway import GatewayError
 from embark_gw.journal import Journal, Phase, journal_of
+from embark_gw.site import Key
+from embark_gw.stateful import pool_of
 from embark_gw.swaps import SwapResult, make_rotation
-from embark_gw.updates import rotate
-from gateway_support import EXTERNAL, Traffic, frame
+from embark_gw.updates import finish_swap, rotate
+from gateway_support import EXTERNAL, Traffic, frame, read
 from harness import wait_until
-from pair_support import Pair, new_pair
-from update_support import HOSTS, SERVER, Answering
+from pair_support import Pair, new_pair, secret
+from update_support import HOSTS, SERVER, Answering, killer, refusing
 
 
 class Draining:
@@ -116,7 +121,7 @@ def test_a_nat_between_two_gateways(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 follow(pair)
                 more_answers(answering)
             assert near.done is not None and near.done.moved == {kept["old"]: kept["current"]}
-            assert near.done.mappings == HOSTS and near.done.unforgotten == ()
+            assert near.done.carried.mappings == HOSTS and near.done.unforgotten == ()
             nat, way = told(pair)
             assert nat["kept_addresses"] == [] and len(way["rules"]) == 1
             more_answers(answering)
@@ -134,3 +139,206 @@ def test_a_nat_between_two_gateways(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [len(found) for found in ends.values()] == [1] * HOSTS
     for _, _, dst, dport, payload in answering.back:
         assert (dst, dport) == (f"10.0.0.{2 + int(payload) % HOSTS}", 1000)
+
+
+VIRTUAL, BACKENDS = "203.0.113.80", ("198.51.100.11", "198.51.100.12")
+
+
+def balancer_between(client: Client, pool: list[str]) -> None:
+    virtual, *backends = pool
+    listed = [{"address": one, "port": 8080} for one in backends]
+    service = {"address": virtual, "port": 80, "protocol": 17, "backends": listed}
+    client.create_module("L4LB", "lb", services=[service])
+    client.connect("left_in", "lb", 0, 0)
+    client.connect("lb", "right_out", 1)
+    client.connect("right_in", "lb", 0, 1)
+    client.connect("lb", "left_out", 0)
+
+
+def of_balancer(pair: Pair, command: str) -> dict[str, Any]:
+    words = "".join(word.title() for word in command.split("_"))
+    with Client(pair.theirs.address) as theirs:
+        return dict(theirs.run_module_command("lb", command, f"L4LBCommand{words}Arg"))
+
+
+def to_virtual(number: int) -> bytes:
+    return frame(f"10.0.0.{2 + number % HOSTS}", VIRTUAL, payload=b"%8d" % number)
+
+
+def served(answering: Answering) -> list[set[tuple[str, int]]]:
+    """By which backends each host's connection was served; all have answers of the virtual one."""
+    found: dict[str, set[tuple[str, int]]] = {}
+    for src, sport, dst, dport, _ in answering.got:
+        assert sport == 1000
+        found.setdefault(src, set()).add((dst, dport))
+    assert {one[:2] for one in answering.back} == {(VIRTUAL, 80)}
+    return [found[host] for host in sorted(found)]
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_balancer_between_two_gateways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remembers: bool
+) -> None:
+    """Connections stay with their backends, where the gateway of the clients remembers them; no
+    packet is lost, and all answers are of the virtual address."""
+    pool = [f"{address}/32" for address in (VIRTUAL, *BACKENDS)]
+    with (
+        new_pair(
+            tmp_path, monkeypatch, balancer_between, pool, clients=str(remembers).lower()
+        ) as pair,
+        Answering(pair) as answering,
+    ):
+        with Traffic(pair, to_virtual) as sender:
+            wait_until(lambda: len(answering.back) >= HOSTS)
+            more_answers(answering)
+            before = of_balancer(pair, "get_status")
+            with Draining(pair, monkeypatch, lbs=["lb"]) as near:
+                more_answers(answering)  # which the far gateway encrypts by the old key
+                kept = of_balancer(pair, "get_connections")["kept_addresses"]
+                assert len(kept) == len(BACKENDS)
+                follow(pair)
+                more_answers(answering)
+            assert near.done is not None and near.done.unforgotten == ()
+            carried = near.done.carried
+            assert (carried.connections, carried.left) == ((HOSTS, 0) if remembers else (0, HOSTS))
+            assert {one["old"]: one["current"] for one in kept}.items() < near.done.moved.items()
+            assert len(near.done.moved) == len(pool)
+            after = of_balancer(pair, "get_status")
+            told = of_balancer(pair, "get_connections")
+            assert told["kept_addresses"] == []
+            assert {*told["addresses"]} == {*near.done.moved.values()}
+            if remembers:
+                stays = ("number", "port", "protocol", "flows", "connections")
+                assert [[one[name] for name in stays] for one in after["backends"]] == [
+                    [one[name] for name in stays] for one in before["backends"]
+                ]
+            more_answers(answering)
+        wait_until(lambda: len(answering.back) >= sender.sent)
+        assert [gateway.key for gateway in pair.gateways] == [pair.new_key] * 2
+        assert pair.drops() == {}
+    payloads = Counter(b"%8d" % number for number in range(sender.sent))
+    assert Counter(one[4] for one in answering.got) == payloads
+    assert Counter(one[4] for one in answering.back) == payloads
+    ends = served(answering)
+    assert set().union(*ends) <= {(backend, 8080) for backend in BACKENDS}
+    if remembers:
+        assert [len(one) for one in ends] == [1] * HOSTS
+
+
+def round_trips(pair: Pair) -> list[tuple[str, int]]:
+    """A packet of each host and its answer; by which backends, in the order of the hosts."""
+    chosen = []
+    for number in range(HOSTS):
+        pair.host.send(to_virtual(number))
+        got = pair.server.receive()
+        assert got is not None, pair.drops()
+        src, sport, dst, dport, payload = read(got)
+        pair.server.send(frame(dst, src, sport=dport, dport=sport, payload=payload))
+        back = pair.host.receive()
+        assert back is not None, pair.drops()
+        assert read(back) == (VIRTUAL, 80, src, sport, payload)
+        chosen.append((dst, dport))
+    return chosen
+
+
+def agree(pair: Pair) -> None:
+    """Gateways and balancer have the same pool, and nothing is left to do."""
+    found = []
+    for gateway in pair.gateways:
+        assert not journal_of(gateway).exists()
+        with Client(gateway.daemon) as ours:
+            found.append([one.encrypted for one in pool_of(ours)])
+            assert all(worker["running"] for worker in ours.list_workers())
+    told = of_balancer(pair, "get_connections")
+    assert [{*told["addresses"]}] * 2 == [{*pool} for pool in found]
+    assert told["kept_addresses"] == []
+
+
+@contextmanager
+def balanced(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[tuple[Pair, list[Any]]]:
+    """Two gateways with a balancer, and who has the connections of the hosts."""
+    pool = [f"{address}/32" for address in (VIRTUAL, *BACKENDS)]
+    with new_pair(folder, patch, balancer_between, pool, clients="true") as pair:
+        yield pair, round_trips(pair)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [("lb", "get_connections"), ("lb", "replace_connections"), ("encrypt", "reencrypt"),
+     ("encrypt", "update")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_daemon_that_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: tuple[str, str]
+) -> None:
+    """The old key stays in force, and connections where they are."""
+    left = [2 if what == ("lb", "get_connections") else 1]
+
+    def once(*command: str) -> bool:
+        left[0] -= command == what
+        return command == what and left[0] == 0
+
+    with balanced(tmp_path, monkeypatch) as (pair, before):
+        near = pair.gateways[0]
+        args: dict[str, Any] = {"provider": pair.theirs.address, "lbs": ["lb"], "drain_s": 0.0}
+        made = make_rotation(near, pair.new_key, **args)
+        refusing(monkeypatch, once)
+        with pytest.raises(GatewayError, match="no, thank you"):
+            rotate(near, made)
+        assert pair.gateways[0].key == near.key
+        agree(pair)
+        assert round_trips(pair) == before
+        monkeypatch.setattr(updates, "Client", Client)
+        done = rotate(near, made)
+        assert done.carried == (0, 0, HOSTS, 0)
+        follow(pair)
+        agree(pair)
+        assert round_trips(pair) == before
+        assert pair.drops() == {}
+
+
+def test_a_rotation_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any step: whoever finishes it leaves connections where they are."""
+    phases: Counter[str] = Counter()
+    with balanced(tmp_path, monkeypatch) as (pair, before), killer(pair.near) as run:
+        for step in range(0, 1000, 3):
+            near, far = pair.gateways
+            key = Key(file=tmp_path / f"{step}.key", epoch=3 + step // 3)
+            secret(key.file)
+            arg = {"key": {"file": str(key.file), "epoch": key.epoch}, "drain_s": 0.0}
+            arg |= {"provider": pair.theirs.address, "lbs": ["lb"]}
+            ended = run(step, "rotate", arg)
+            left = Journal.read(near)
+            phases["none" if left is None else left.phase] += 1
+            finish_swap(pair.gateways[0])
+            if pair.gateways[0].key == key:
+                rotate(far, make_rotation(far, key, drain_s=0.0, told=True))
+            agree(pair)
+            assert round_trips(pair) == before
+            if ended == 0:
+                break
+        assert pair.drops() == {}
+    print(f"killed at {step // 3} steps: {dict(phases)}")
+    assert {*phases} >= {"none", Phase.HOLD, Phase.FORWARD, Phase.DRAIN}
+
+
+def test_what_is_refused_before_anything_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with balanced(tmp_path, monkeypatch) as (pair, before):
+        near, there = pair.gateways[0], pair.theirs.address
+        with Client(there) as theirs:
+            service = {"address": "2001:db8::1", "backends": [{"address": "2001:db8::2"}]}
+            theirs.create_module("L4LB", "foreign", services=[service])
+        for lbs, message in (
+            ([], r"name its NATs by --nat and its L4LBs by --lb"),
+            (["left_in"], "has no L4LB 'left_in'; it has lb, foreign"),
+            (["lb", "foreign"], "'foreign' has no address of the pool"),
+        ):
+            made = make_rotation(near, pair.new_key, provider=there, lbs=lbs, drain_s=0.0)
+            with pytest.raises(GatewayError, match=message):
+                rotate(near, made)
+            agree(pair)
+        with pytest.raises(GatewayError, match="NATs and L4LBs are of a provider"):
+            make_rotation(near, pair.new_key, lbs=["lb"], drain_s=0.0, told=True)
+        assert round_trips(pair) == before

@@ -79,7 +79,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
 def swap_of(lab: Lab, rules: Rules) -> Swap:
     way = 1 - way_of_new_flows(lab.gateway)
-    return make_swap(lab.theirs.address, rules.maps, rules.document, [FIREWALLS[way]], [], way=way)
+    return make_swap(lab.theirs.address, rules.maps, rules.document, [FIREWALLS[way]], way=way)
 
 
 def encrypt(lab: Lab, number: int) -> Rules:

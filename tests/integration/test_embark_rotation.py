@@ -22,8 +22,8 @@ from embark_gw.cli import app
 from embark_gw.gateway import GatewayError
 from embark_gw.journal import Journal, Phase, journal_of, stage
 from embark_gw.keeper import Keeper
-from embark_gw.middleboxes import pool_of
 from embark_gw.site import Key
+from embark_gw.stateful import pool_of
 from embark_gw.swaps import SwapResult, make_rotation
 from embark_gw.updates import finish_swap, rotate, update_rules
 from gateway_support import EXTERNAL, Lab, Traffic, kept, new_lab, read
@@ -93,7 +93,7 @@ def test_keys_that_change_under_traffic(tmp_path: Path, monkeypatch: pytest.Monk
             for _ in range(2):
                 key = new_key(lab)
                 done = change(lab, key)
-                assert done.mappings == HOSTS and len(done.moved) == 1
+                assert done.carried.mappings == HOSTS and len(done.moved) == 1
                 assert (lab.gateway.key, lab.gateway.accept) == (key, ())
                 agree(lab)
                 answered(answering)

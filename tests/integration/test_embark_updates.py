@@ -53,7 +53,7 @@ def test_rules_that_change_every_second(tmp_path: Path, monkeypatch: pytest.Monk
                 rules = lab.encrypt(f"r{len(held)}", text, "--previous", str(maps))
                 done = update_rules(lab.gateway, lab.swap(rules))
                 maps = rules.maps
-                moved += done.mappings
+                moved += done.carried.mappings
                 held.append(done.held_s)
                 time.sleep(max(0.0, began + 1 - time.monotonic()))
         wait_until(lambda: len(answering.back) >= sender.sent // 2)
@@ -268,7 +268,7 @@ def test_rules_without_anything_of_the_old_ones(state: State) -> None:
     state.rules[1] = lab.encrypt("fresh", OPEN)
     assert state.rules[1].document.pool != state.rules[0].document.pool
     done = update_rules(lab.gateway, state.other)
-    assert len(done.moved) == 1 and done.mappings >= 1
+    assert len(done.moved) == 1 and done.carried.mappings >= 1
     state.agree()
     assert state.now == 1
     update_rules(lab.gateway, state.other)
