@@ -33,11 +33,10 @@
 //   get_pool     the pool with its encryptions, which the provider's NAT and load balancer write;
 //                those under other keys and maps, if they are given
 //   get_returns  how full the table of `returns` is; 0 of 0 without one
-//   reencrypt    encrypted sources of flows, as a NAT or L4LB tells them, under other keys and
-//   maps;
-//                the answer is for NAT's replace_mappings and L4LB's replace_connections. Both
-//                encryptions lead back from then on.
-//                Without sources it says whether keys and maps are good
+//   reencrypt    encrypted sources of flows, as a NAT or L4LB tells them, by other keys and maps.
+//                The answer is for NAT's replace_mappings and L4LB's replace_connections; both
+//                encryptions lead back from then on. Without sources it says whether keys and maps
+//                are good
 // Metadata: reads "embark_seal" (32 bytes) of PayloadSeal, with `sealed_payload`.
 // Drop reasons:
 //   "not IP"            ARP and the like, which no encryption exists for

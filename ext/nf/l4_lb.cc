@@ -32,16 +32,15 @@
 // leaves by output 0. So the pair of number 0 is the clients' side.
 // Arguments: L4LBArg
 // Commands:
-//   update        replaces services and backends as one; what is listed again keeps its state
-//   set_health    whether a backend is up, as a checker has found
-//   set_draining  whether a backend gets new connections
-//   get_status    what each backend has; a batch in flight may be missing
-//   get_connections      all connections, whose they are, all addresses, and old ones that are kept
-//   replace_connections  other endpoints of clients, other virtual addresses and backends', old
-//   ones
-//                        to keep or to forget, all or none; connections stay with their backends,
-//                        which keep their state. Clients without a connection are counted, and no
-//                        error
+//   update               replaces services and backends as one; what is listed again stays as it is
+//   set_health           whether a backend is up, as a checker has found
+//   set_draining         whether a backend gets new connections
+//   get_status           what each backend has; a batch in flight may be missing
+//   get_connections      all connections, all addresses, and old ones that are kept
+//   replace_connections  other endpoints of clients, other addresses of services and backends, old
+//                        ones to keep or to forget, all or none; connections stay with their
+//                        backends, which keep their state. Clients without a connection are
+//                        counted, and no error
 // Metadata: none.
 // Drop reasons:
 //   "no backend"  a new connection, and no backend is available

@@ -78,9 +78,17 @@ TEST_CASE("a table of flows, against std::map") {
       if (known == flows.end() && grow) {
         full += table.full();
         if (!table.full()) flows[words_of(key)] = table.add(key, place, id_of(key));
-      } else if (known != flows.end() && !grow) {
+      } else if (known != flows.end() && !grow && step % 3 != 0) {
         table.remove(at);
         flows.erase(known);
+      } else if (known != flows.end()) {
+        // Another key for the same entry, or none where it is taken.
+        const FlowKey other = key_of(random() % (2 * capacity + 4));
+        if (!flows.emplace(words_of(other), at).second) continue;
+        table.rekey(at, other);
+        table.set_id(at, id_of(other));
+        wrong += table.find(key, place) != FlowTable::kNone;
+        flows.erase(words_of(key));
       }
     }
     CHECK(wrong == 0);

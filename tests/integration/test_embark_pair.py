@@ -14,16 +14,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from bess_plugins.client import Client
 from embark_gw import updates
+from embark_gw.cli import app
 from embark_gw.gateway import GatewayError
 from embark_gw.journal import Journal, Phase, journal_of
 from embark_gw.site import Key
 from embark_gw.stateful import pool_of
-from embark_gw.swaps import SwapResult, make_rotation
-from embark_gw.updates import finish_swap, rotate
-from gateway_support import EXTERNAL, Traffic, frame, read
+from embark_gw.swaps import SwapResult, make_rotation, make_swap
+from embark_gw.updates import finish_swap, rotate, update_rules
+from gateway_support import EXTERNAL, Traffic, encrypt_rules, frame, read
 from harness import wait_until
 from pair_support import Pair, new_pair, secret
 from update_support import HOSTS, SERVER, Answering, killer, refusing
@@ -149,7 +151,9 @@ def balancer_between(client: Client, pool: list[str]) -> None:
     listed = [{"address": one, "port": 8080} for one in backends]
     service = {"address": virtual, "port": 80, "protocol": 17, "backends": listed}
     client.create_module("L4LB", "lb", services=[service])
-    client.connect("left_in", "lb", 0, 0)
+    client.create_module("MetadataMatch", "firewall", rules=[], default_gate=0)
+    client.connect("left_in", "firewall")
+    client.connect("firewall", "lb", 0, 0)
     client.connect("lb", "right_out", 1)
     client.connect("right_in", "lb", 0, 1)
     client.connect("lb", "left_out", 0)
@@ -322,6 +326,42 @@ def test_a_rotation_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert {*phases} >= {"none", Phase.HOLD, Phase.FORWARD, Phase.DRAIN}
 
 
+def test_other_rules_and_a_balancer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients have other encryptions, addresses of the pool have the same ones."""
+    with balanced(tmp_path, monkeypatch) as (pair, before):
+        told = of_balancer(pair, "get_connections")
+        rules = "ACCEPT\n-s 192.0.2.1 -j DROP\n-s 10.0.0.0/29 -p tcp -j DROP"
+        words = [word for one in (VIRTUAL, *BACKENDS) for word in ("--pool", f"{one}/32:nat")]
+        words += ["--previous", str(tmp_path / "site.maps")]
+        made = encrypt_rules(tmp_path, "next", rules, *words, nat=False)
+        swap = make_swap(pair.theirs.address, made.maps, made.document, ["firewall"], lbs=["lb"])
+        done = update_rules(pair.gateways[0], swap)
+        assert done.carried == (0, 0, HOSTS, 0) and done.moved == {}
+        after = of_balancer(pair, "get_connections")
+        assert after["addresses"] == told["addresses"]
+        clients = [{one["client"]["address"] for one in each["connections"]}
+                   for each in (told, after)]  # fmt: skip
+        assert len(clients[0] - clients[1]) >= 6  # 10.0.0.2 to 10.0.0.7
+        assert round_trips(pair) == before
+        assert pair.drops() == {}
+
+
+def test_the_command_tells_of_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with balanced(tmp_path, monkeypatch) as (pair, before):
+        words = ["rotate", pair.near, pair.new_key.file, "--epoch", 2, "--drain", 0]
+        words += ["--provider", pair.theirs.address, "--lb", "lb"]
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+        lines = done.output.splitlines()
+        assert lines[1] == (
+            f"{HOSTS} connections of L4LBs went over; of 0 the gateway does not know the client, "
+            "and they may get another backend"
+        )
+        assert sum("of the pool is" in line for line in lines) == 1 + len(BACKENDS)
+        follow(pair)
+        assert round_trips(pair) == before
+
+
 def test_what_is_refused_before_anything_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,7 +372,7 @@ def test_what_is_refused_before_anything_changes(
             theirs.create_module("L4LB", "foreign", services=[service])
         for lbs, message in (
             ([], r"name its NATs by --nat and its L4LBs by --lb"),
-            (["left_in"], "has no L4LB 'left_in'; it has lb, foreign"),
+            (["left_in"], "has no L4LB 'left_in'; it has foreign, lb"),
             (["lb", "foreign"], "'foreign' has no address of the pool"),
         ):
             made = make_rotation(near, pair.new_key, provider=there, lbs=lbs, drain_s=0.0)

@@ -130,6 +130,33 @@ def test_only_some_sources(site: Site) -> None:
     assert returned(gateways, out(UDP(sport=9), 6), answer(UDP(dport=7), 6)) != []
 
 
+@pytest.mark.parametrize("clients", [False, True])
+def test_clients_of_the_pool(site: Site, tmp_path: Path, clients: bool) -> None:
+    """Sources of TCP and UDP to it are told anew by other keys, wherever they are, if asked for."""
+    gateways = Gateways(site, {"name": "table", "sources": ["10.1.0.0/16"], "clients": clients})
+    new = replace(site, folder=tmp_path / "new", site_key=bytes(range(32)), epoch=9, made={})
+    packets = [
+        out(l4, version, dst=HOSTS[version][2])
+        for version in (4, 6)
+        for l4 in (TCP(sport=4444, dport=80), UDP(sport=5555, dport=53))
+    ]
+    query = out(ICMP(id=7), dst=NAT)  # whose identifier is the NAT's
+    from_pool = build(IP(src=NAT, dst=SERVER), UDP(sport=9), SECRET)
+    unasked = out(UDP(sport=9), src="10.2.2.3")
+    sources = []
+    for packet in (*packets, query, from_pool, unasked):
+        encrypted = parse(gateways.encrypt(packet))
+        pair = ends(encrypted)
+        assert pair is not None
+        sources.append({"protocol": encrypted.protocol, "source": pair[0].args})
+    told = gateways.engine.module_command(
+        "encrypt", "reencrypt", {"sources": sources, "plan": new.plan}
+    )
+    wanted = [source_of(twin.encrypt(one, new.gateway, bytes(12))) for one in packets]
+    assert [Endpoint.of(one["new"]) for one in told.get("mappings", [])] == wanted * clients
+    assert told["unknown"] == (3 if clients else 7)
+
+
 def test_a_full_table_keeps_who_sends(site: Site) -> None:
     """More flows than there is room for: those that were quiet for longest go, and are counted."""
     gateways = Gateways(site, {"name": "table", "max_flows": 64})

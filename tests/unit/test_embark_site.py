@@ -78,6 +78,12 @@ def test_paths_are_from_the_files_folder(tmp_path: Path) -> None:
         (described(key="key: {file: k, epoch: 256}"), (11, 16), "255"),
         (described(maps="pool: []"), (1, 1), "maps"),
         (TEXT + "workers: 33\n", (13, 1), "32"),
+        (TEXT + "clients: true\n", (1, 1), "in the pool with nat; list them, or leave clients"),
+        (
+            TEXT + "clients: true\npool: [{prefix: 192.0.2.1}]\n",
+            (1, 1),
+            "in the pool with nat; list them, or leave clients",
+        ),
         (TEXT + "accept: [{file: a, epoch: 1}]\n", (1, 1), "an epoch of its own; here they"),
         (TEXT.replace("eth2", "eth0"), (1, 1), "device of its own; here they are ['eth0', 'eth0']"),
         (
