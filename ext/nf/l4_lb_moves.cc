@@ -36,7 +36,8 @@ LbEndpoint end_of(const FlowKey& key, bool destination) {
   if (key.ipv6()) {
     std::memcpy(end.address, key.words + (destination ? 3 : 1), sizeof end.address);
   } else {
-    std::memcpy(end.address, reinterpret_cast<const uint8_t*>(key.words + 1) + 4 * destination, 4);
+    std::memcpy(end.address,
+                reinterpret_cast<const uint8_t*>(key.words + 1) + (destination ? 4 : 0), 4);
   }
   const auto port = static_cast<uint16_t>(key.words[0] >> (destination ? 16 : 0));
   end.rest =

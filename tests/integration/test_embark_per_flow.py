@@ -186,7 +186,8 @@ def test_what_is_refused_and_leaves_everything(lab: Lab) -> None:
     words += ["--rules", rules.maps.with_suffix(".json"), "--firewall", "firewall"]
     for more, message in (
         ([], "name its --backup-firewall"),
-        (["--backup-firewall", "firewall_backup", "--nat", "nat"], "leave --nat out"),
+        (["--backup-firewall", "firewall_backup", "--nat", "nat"], "leave --nat and --lb"),
+        (["--backup-firewall", "firewall_backup", "--lb", "lb"], "leave --nat and --lb out"),
     ):
         done = CliRunner().invoke(app, [str(word) for word in (*words, *more)])
         assert done.exit_code == 1 and message in done.output
