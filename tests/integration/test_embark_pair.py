@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
 from typer.testing import CliRunner
 
 from bess_plugins.client import Client
@@ -25,7 +27,7 @@ from embark_gw.site import Key
 from embark_gw.stateful import pool_of
 from embark_gw.swaps import SwapResult, make_rotation, make_swap
 from embark_gw.updates import finish_swap, rotate, update_rules
-from gateway_support import EXTERNAL, Traffic, encrypt_rules, frame, read
+from gateway_support import EXTERNAL, Plug, Traffic, encrypt_rules, frame
 from harness import wait_until
 from pair_support import Pair, new_pair, secret
 from update_support import HOSTS, SERVER, Answering, killer, refusing
@@ -149,8 +151,9 @@ VIRTUAL, BACKENDS = "203.0.113.80", ("198.51.100.11", "198.51.100.12")
 def balancer_between(client: Client, pool: list[str]) -> None:
     virtual, *backends = pool
     listed = [{"address": one, "port": 8080} for one in backends]
-    service = {"address": virtual, "port": 80, "protocol": 17, "backends": listed}
-    client.create_module("L4LB", "lb", services=[service])
+    service = {"address": virtual, "port": 80, "backends": listed}
+    services = [service | {"protocol": protocol} for protocol in (6, 17)]
+    client.create_module("L4LB", "lb", services=services)
     client.create_module("MetadataMatch", "firewall", rules=[], default_gate=0)
     client.connect("left_in", "firewall")
     client.connect("firewall", "lb", 0, 0)
@@ -229,19 +232,36 @@ def test_a_balancer_between_two_gateways(
         assert [len(one) for one in ends] == [1] * HOSTS
 
 
-def round_trips(pair: Pair) -> list[tuple[str, int]]:
-    """A packet of each host and its answer; by which backends, in the order of the hosts."""
+def segment(src: tuple[str, int], dst: tuple[str, int], flags: str) -> bytes:
+    ether = Ether(src="02:00:00:00:01:02", dst="02:00:00:00:01:01")
+    tcp = TCP(sport=src[1], dport=dst[1], flags=flags)
+    return bytes(ether / IP(src=src[0], dst=dst[0]) / tcp / b"data")
+
+
+def received(pair: Pair, plug: Plug, flags: str) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The ends of a segment, whose checksums are right."""
+    got = plug.receive()
+    assert got is not None, pair.drops()
+    found = Ether(got)
+    ip, tcp = found[IP], found[TCP]
+    assert (tcp.flags, bytes(tcp.payload)) == (flags, b"data")
+    src, dst = (ip.src, tcp.sport), (ip.dst, tcp.dport)
+    assert got[14:] == bytes(Ether(segment(src, dst, flags))[IP])
+    return src, dst
+
+
+def round_trips(pair: Pair, flags: str = "A") -> list[tuple[str, int]]:
+    """A segment of each host's connection and an answer; by which backends it is served."""
     chosen = []
     for number in range(HOSTS):
-        pair.host.send(to_virtual(number))
-        got = pair.server.receive()
-        assert got is not None, pair.drops()
-        src, sport, dst, dport, payload = read(got)
-        pair.server.send(frame(dst, src, sport=dport, dport=sport, payload=payload))
-        back = pair.host.receive()
-        assert back is not None, pair.drops()
-        assert read(back) == (VIRTUAL, 80, src, sport, payload)
-        chosen.append((dst, dport))
+        client = (f"10.0.0.{2 + number}", 2000)
+        pair.host.send(segment(client, (VIRTUAL, 80), flags))
+        src, backend = received(pair, pair.server, flags)
+        assert src == client
+        answer = "SA" if flags == "S" else "A"
+        pair.server.send(segment(backend, client, answer))
+        assert received(pair, pair.host, answer) == ((VIRTUAL, 80), client)
+        chosen.append(backend)
     return chosen
 
 
@@ -263,7 +283,7 @@ def balanced(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[tuple[Pair, li
     """Two gateways with a balancer, and who has the connections of the hosts."""
     pool = [f"{address}/32" for address in (VIRTUAL, *BACKENDS)]
     with new_pair(folder, patch, balancer_between, pool, clients="true") as pair:
-        yield pair, round_trips(pair)
+        yield pair, round_trips(pair, "S")
 
 
 @pytest.mark.parametrize(
@@ -330,7 +350,7 @@ def test_other_rules_and_a_balancer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Clients have other encryptions, addresses of the pool have the same ones."""
     with balanced(tmp_path, monkeypatch) as (pair, before):
         told = of_balancer(pair, "get_connections")
-        rules = "ACCEPT\n-s 192.0.2.1 -j DROP\n-s 10.0.0.0/29 -p tcp -j DROP"
+        rules = "ACCEPT\n-s 192.0.2.1 -j DROP\n-s 10.0.0.0/29 -p udp -j DROP"
         words = [word for one in (VIRTUAL, *BACKENDS) for word in ("--pool", f"{one}/32:nat")]
         words += ["--previous", str(tmp_path / "site.maps")]
         made = encrypt_rules(tmp_path, "next", rules, *words, nat=False)
