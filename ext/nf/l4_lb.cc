@@ -23,9 +23,9 @@
 // Encrypted packets (docs/embark.md) are balanced like others: give encryptions of pool addresses;
 // where the pool says `nat`, ports are in clear, and else `port` 0 stands for all ports. When a
 // gateway changes its keys, `replace_connections` gives clients and addresses their new
-// encryptions. A gateway behind which backends are may have the old key for longer: with
-// `keep_old`, answers from old addresses of backends get the old virtual ones, until they are
-// forgotten.
+// encryptions. A gateway of backends may have the old key for longer: with `keep_old`, answers from
+// old addresses of backends get the old virtual ones, until they are forgotten. What clients still
+// send to old virtual addresses is not balanced.
 //
 // Family: network functions
 // Gates: in 2, out 2. Input 0 is from clients and leaves by output 1; input 1 is from backends and
@@ -50,7 +50,9 @@
 // Limits: one worker. Packets of connections that find the table of `max_flows` full are counted as
 // untracked: hashing still keeps them where they are, as long as the list of backends stays. Of a
 // connection only the client's FIN and RST are seen. ICMP errors about a connection pass unchanged.
-// All commands pause the workers; update for about 1 ms per service.
+// All commands pause the workers; update and replace_connections for about 1 ms per service, the
+// latter and get_connections for some 4 and 10 us per connection. One answer of get_connections has
+// 700,000 at most (64 MiB).
 // Method: FlowSteer's table, in which batches look up in stages with prefetch. Memory is taken at
 // creation, 74 bytes per flow of `max_flows`; 32 KB per service.
 // Origin: original to this project; the hashing is Maglev's (l4_lb_services.h).
