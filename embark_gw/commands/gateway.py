@@ -183,9 +183,12 @@ def _tell_swap(what: str, made: Swap, done: SwapResult) -> None:
         "of NATs went over" + (f", {carried.ended} had ended" if carried.ended else "")
     )
     if made.lbs:
+        left = (
+            f", {carried.left} did not: the gateway does not know their clients, and they may get "
+            "another backend"
+        )
         typer.echo(
-            f"{carried.connections} connections of L4LBs went over; of {carried.left} the gateway "
-            "does not know the client, and they may get another backend"
+            f"{carried.connections} connections of L4LBs went over" + (left if carried.left else "")
         )
     for old, new in done.moved.items():
         typer.echo(f"{old} of the pool is {new} now")
