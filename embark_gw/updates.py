@@ -24,7 +24,7 @@ its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -75,10 +75,15 @@ def update_rules(gateway: Gateway, swap: Swap) -> SwapResult:
             raise
 
 
-def rotate(gateway: Gateway, swap: Swap) -> SwapResult:
-    """Encrypt by another key from now on, with no packet lost; a `GatewayError` changes nothing."""
+def rotate(
+    gateway: Gateway, swap: Swap, in_use: Callable[[SwapResult], None] = lambda _: None
+) -> SwapResult:
+    """Encrypt by another key from now on, with no packet lost; a `GatewayError` changes nothing.
+
+    ``in_use`` is told when the new key is, and packets of the old one are still taken.
+    """
     with _alone(gateway):
-        return _start(gateway, swap)
+        return _start(gateway, swap, in_use)
 
 
 def finish_swap(gateway: Gateway) -> SwapResult | None:
@@ -117,17 +122,21 @@ def _alone(gateway: Gateway) -> Iterator[None]:
         yield
 
 
-def _start(gateway: Gateway, swap: Swap) -> SwapResult:
+def _start(
+    gateway: Gateway, swap: Swap, in_use: Callable[[SwapResult], None] = lambda _: None
+) -> SwapResult:
     journal = Journal(swap, Phase.HOLD)
     per_flow = swap.way is not None
     journal = (PerFlowUpdate if per_flow else _Update)(gateway, journal).prepare()
     journal.write(gateway)
-    return _finish(gateway, journal)
+    return _finish(gateway, journal, in_use)
 
 
-def _finish(gateway: Gateway, journal: Journal) -> SwapResult:
+def _finish(
+    gateway: Gateway, journal: Journal, in_use: Callable[[SwapResult], None] = lambda _: None
+) -> SwapResult:
     if journal.swap.way is None:
-        return _Update(gateway, journal).go_on()
+        return _Update(gateway, journal).go_on(in_use)
     return SwapResult(0.0, kept=PerFlowUpdate(gateway, journal).go_on())
 
 
@@ -219,7 +228,7 @@ class _Update:
             )
         return {old: new for _, old, new in changed}
 
-    def go_on(self) -> SwapResult:
+    def go_on(self, in_use: Callable[[SwapResult], None]) -> SwapResult:
         """To the end."""
         began = time.monotonic()
         done = Carried()
@@ -230,9 +239,9 @@ class _Update:
             if self._journal.phase in (Phase.HOLD, Phase.FORWARD):
                 done = self._forward(ours, theirs)
             self._finish(ours)
-            held_s = time.monotonic() - began
-            unforgotten = self._drain(ours, theirs)
-        return SwapResult(held_s, done, self._journal.moved, unforgotten=unforgotten)
+            result = SwapResult(time.monotonic() - began, done, self._journal.moved)
+            in_use(result)
+            return replace(result, unforgotten=self._drain(ours, theirs))
 
     def _forward(self, ours: Client, theirs: Middleboxes | None) -> Carried:
         done = Carried()

@@ -12,23 +12,29 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bess_plugins.client import Client
 from daemon_support import CORE
-from embark_gw import pipelines
+from embark_gw import pipelines, updates
 from embark_gw.keeper import Keeper
 from embark_gw.site import Gateway, Key, load
+from embark_gw.swaps import SwapResult, make_rotation
+from embark_gw.updates import rotate
 from gateway_support import Cable, Plug, connects, encrypt_rules, over_sockets
 from harness import E2d, real_daemon, wait_until
+from update_support import HOSTS, Answering
 
-__all__ = ["Pair", "new_pair", "secret"]
+__all__ = ["Draining", "Pair", "follow", "more_answers", "new_pair", "secret"]
 
 NEAR, FAR = "10.0.0.0/16", "198.51.100.0/24"
 _SITE = """\
@@ -147,3 +153,47 @@ def new_pair(
             sites.append(site)
         key = Key(file=folder / "new.key", epoch=2)
         yield Pair(sites[0], sites[1], theirs, plugs[0], plugs[1], key)
+
+
+class Draining:
+    """The near gateway, which takes packets of its old key until it is told that it's enough."""
+
+    def __init__(self, pair: Pair, patch: pytest.MonkeyPatch, **args: Any) -> None:
+        self.done: SwapResult | None = None
+        self._in_use = threading.Event()
+        self._enough = threading.Event()
+        clock = SimpleNamespace(monotonic=updates.time.monotonic, sleep=self._sleep)
+        patch.setattr(updates, "time", clock)
+        self._pair = pair
+        self._thread = threading.Thread(target=self._run, kwargs=args)
+
+    def _sleep(self, seconds: float) -> None:
+        if seconds > 0:  # not the far gateway's
+            assert self._enough.wait(60)
+
+    def _run(self, **args: Any) -> None:
+        gateway = self._pair.gateways[0]
+        args |= {"drain_s": 60.0, "provider": self._pair.theirs.address, "settle_s": 0.2}
+        made = make_rotation(gateway, self._pair.new_key, **args)
+        self.done = rotate(gateway, made, lambda _: self._in_use.set())
+
+    def __enter__(self) -> Draining:
+        self._thread.start()
+        assert self._in_use.wait(60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self._thread.join()
+
+
+def more_answers(answering: Answering) -> None:
+    """Packets come back, once more than there were."""
+    since = len(answering.back)
+    wait_until(lambda: len(answering.back) > since + 2 * HOSTS)
+
+
+def follow(pair: Pair) -> None:
+    """The far gateway has the new key, too."""
+    far = pair.gateways[1]
+    rotate(far, make_rotation(far, pair.new_key, drain_s=0.0, told=True))

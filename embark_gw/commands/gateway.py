@@ -158,6 +158,14 @@ def rotate_command(
     meanwhile. As long as the old key's packets are taken, the provider knows the old addresses as
     well, so another gateway that shares the key may go over to the new one, with --told.
     """
+
+    def in_use(done: SwapResult) -> None:
+        """Before packets of the old key are given up."""
+        if provider:
+            _tell_swap(f"epoch {epoch}: in use", made, done)
+        written = f"key: {{file: {key}, epoch: {epoch}}}"
+        typer.echo(f"epoch {epoch} is in use; write '{written}' into {path}")
+
     with one_line_errors(GatewayError, BessError):
         gateway = site.load(path)
         made = make_rotation(
@@ -170,10 +178,9 @@ def rotate_command(
             settle_s=settle,
             told=told,
         )
-        done = rotate(gateway, made)
-    if provider:
-        _tell_swap(f"epoch {epoch}: in use", made, done)
-    typer.echo(f"epoch {epoch} is in use; write 'key: {{file: {key}, epoch: {epoch}}}' into {path}")
+        done = rotate(gateway, made, in_use)
+    for why in done.unforgotten:
+        typer.echo(f"the provider still knows addresses of the old key: {why}", err=True)
 
 
 def _tell_swap(what: str, made: Swap, done: SwapResult) -> None:
@@ -192,8 +199,6 @@ def _tell_swap(what: str, made: Swap, done: SwapResult) -> None:
         )
     for old, new in done.moved.items():
         typer.echo(f"{old} of the pool is {new} now")
-    for why in done.unforgotten:
-        typer.echo(f"the provider still knows addresses of the old key: {why}", err=True)
 
 
 @app.command(
