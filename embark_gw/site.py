@@ -74,6 +74,7 @@ __all__ = [
     "load",
     "load_in_force",
     "loads",
+    "placed",
     "way_file",
     "way_of_new_flows",
 ]
@@ -347,11 +348,17 @@ def in_force_file(gateway: Gateway) -> Path:
     return beside(gateway, ".key")
 
 
+def placed(path: Path, folder: Path = Path()) -> Path:
+    """The one name for a file: however it was given, a key is the same one."""
+    whole = folder / path
+    return whole.parent.resolve() / whole.name  # a link may lead to another file tomorrow
+
+
 def _within(gateway: Gateway, folder: Path) -> Gateway:
     """With paths from a folder, as the daemon has another one."""
 
     def found(key: Key) -> Key:
-        return key.model_copy(update={"file": folder / key.file})
+        return key.model_copy(update={"file": placed(key.file, folder)})
 
     return gateway.model_copy(
         update={

@@ -170,7 +170,7 @@ def rotate_command(
         gateway = site.load(path)
         made = make_rotation(
             gateway,
-            site.Key(file=key.absolute(), epoch=epoch),
+            site.Key(file=site.placed(key), epoch=epoch),
             drain_s=drain,
             provider=provider,
             nats=nats or [],

@@ -15,7 +15,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 
 from embark_gw.pipelines import draw
-from embark_gw.site import Gateway, SiteError, load, loads
+from embark_gw.site import Gateway, SiteError, load, loads, placed
 from harness import new_engine
 from twins import embark_twin as twin
 
@@ -61,6 +61,19 @@ def test_paths_are_from_the_files_folder(tmp_path: Path) -> None:
     assert (gateway.key.file, gateway.maps) == (tmp_path / "site.key", tmp_path / "site.maps")
     assert [(key.file, key.epoch) for key in gateway.accept] == [(Path("/keys/old.key"), 0)]
     assert gateway.inside.networks == ("10.0.0.0/8", "2001:db8::/48")
+
+
+def test_a_key_is_the_same_one_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sites" / "gateway.yaml"
+    path.parent.mkdir()
+    path.write_text(TEXT + "accept:\n  - {file: ../sites/../new.key}\n", encoding="utf-8")
+    (tmp_path / "again").symlink_to("sites")
+    monkeypatch.chdir(tmp_path / "again")
+    (tmp_path / "new.key").symlink_to("new.key.2")
+    (key,) = load(path).accept
+    assert key.file == placed(Path("../new.key")) == tmp_path / "new.key"
 
 
 @pytest.mark.parametrize(
