@@ -65,6 +65,7 @@ class Dataplane:
         self.address = address
         self.client = Client(address, timeout=10.0)
         self.restarts = 0
+        self.version = ""  # of the daemon that answered last
         self._own = own
         self._process: Process | None = None
 
@@ -122,7 +123,7 @@ class Dataplane:
         if self._process is not None and not self._process.running:
             return False
         try:
-            self.client.version()
+            self.version = self.client.version()
         except DaemonUnavailableError:
             # gRPC waits ever longer between tries to connect.
             self.client.close()

@@ -165,13 +165,13 @@ class AgentServer:
     def get_state(self, request: pb.AgentStateRequest) -> pb.AgentState:
         # Without the lock: the answer must not wait for a change that is under way.
         state = pb.AgentState(version=version(), restarts=self._dataplane.restarts)
-        plan, client = self._plan, self._dataplane.client
+        plan = self._plan
         with suppress(BessError):
-            state.daemon = client.version()
+            found = read(self._dataplane.client, self._found)
+            state.daemon = self._dataplane.version
             state.daemon_runs = True
             if plan is not None:
                 state.plan = digest(plan)
-                found = read(client, self._found)
                 state.in_step = is_done(found, plan) and not self._programs.missing(plan)
         return state
 
