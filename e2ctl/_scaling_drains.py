@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -12,6 +13,7 @@ from e2ctl.changes import Act, Change, Decision, Group, Room, Seen, due, with_ch
 
 __all__ = ["Draining"]
 
+_MUCH = 2.0  # instances' worth of traffic: of less, more may cross the switch
 _LEAST = 0.03  # of what an instance carries: less is not worth a shift
 
 
@@ -30,7 +32,11 @@ class Draining(Moving):
         group = replace(group, idle_since_s=since)
         if now_s - since < self.settings.hold_s:
             return replace(decision, group=group)
-        changes = self._smaller(group, seen, room, now_s)
+        # The longer one too many was there, and the less traffic there is, the more may cross.
+        waited = max(1.0, (now_s - since) / self.settings.crosses_s)
+        little = max(1.0, _MUCH / total) if total > 0 else math.inf
+        crosses = self.settings.crosses_drain * waited * little
+        changes = self._smaller(group, seen, room, now_s, crosses)
         events = [*decision.events]
         for change in changes:
             again = now_s if change.kind == "drain" else since
@@ -40,12 +46,18 @@ class Draining(Moving):
         return Decision(group, acts, tuple(events))
 
     def _smaller(
-        self, group: Group, seen: Mapping[int, Seen], room: Room, now_s: float
+        self,
+        group: Group,
+        seen: Mapping[int, Seen],
+        room: Room,
+        now_s: float,
+        crosses: float,
     ) -> list[Change]:
         """Steps to one instance fewer: of the fewest side by side that can do without, one goes.
 
         On one server if there are such. What it has goes to both sides, where others make room from
-        the outside; once one neighbour can take the rest, it does.
+        the outside; once one neighbour can take the rest, it does. Of all traffic, ``crosses`` more
+        may cross the switch then.
         """
         loads = due(group, seen)
         for across in (False, True):
@@ -55,7 +67,7 @@ class Draining(Moving):
             )
             for _, _, run in windows:
                 changes = self._emptied(group, run, loads, seen, now_s)
-                if self._crossing(changes, room) <= self.settings.crosses_drain:
+                if self._crossing(changes, room) <= crosses:
                     return changes
         return []
 

@@ -53,9 +53,10 @@ class Settings:
     others ``spare`` entries of the switch's table and half of what else is free there.
 
     Parts of an NF's traffic: a shift may have ``crosses_shift`` more of it cross the switch, and
-    what makes an instance go ``crosses_drain``; every ``tidy_s``, spans' ends move where at least
-    ``tidy`` less crosses then. An instance that is being drained shares a core once it has less
-    load than ``guest``, where both together have less than ``joined``.
+    what makes an instance go ``crosses_drain``, more of little traffic, and as many times more as
+    the NF could do with one fewer for times of ``crosses_s``; every ``tidy_s``, spans' ends move
+    where at least ``tidy`` less crosses then. An instance that is being drained shares a core once
+    it has less load than ``guest``, where both together have less than ``joined``.
     """
 
     full: float = 0.93
@@ -71,6 +72,7 @@ class Settings:
     spare: int = 16
     crosses_shift: float = 0.0
     crosses_drain: float = 0.015
+    crosses_s: float = 90.0
     tidy: float = 0.002
     tidy_s: float = 1.0
     guest: float = 0.3

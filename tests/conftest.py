@@ -5,6 +5,7 @@ of modules that our plugin has run twice: in the embedded engine and in that bes
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,9 @@ settings.register_profile(
 )
 if os.environ.get("CI"):
     settings.load_profile("ci")
+# Jobs that a shell runs in the background ignore Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -141,6 +141,18 @@ def test_an_instance_goes_only_if_little_crosses_the_switch_then() -> None:
     assert [one.kind for one in started(decide(idle, ones, room, 3.0))] == ["drain"]
 
 
+def test_much_may_cross_the_switch_once_there_is_hardly_anything_or_after_long() -> None:
+    group, room = case((0.4,), (0, 1), 0.4)
+    for load, seconds in ((0.4, 3.0), (0.4, 240.0), (0.01, 1.0)):
+        ones = seen((0, 1), (load, load))
+        idle = decide(group, ones, room, 0.0).group
+        assert not started(decide(idle, ones, room, seconds))
+    for load, seconds in ((0.4, 1500.0), (0.01, 3.0), (0.0, 3.0)):
+        ones = seen((0, 1), (load, load))
+        idle = decide(group, ones, room, 0.0).group
+        assert [one.kind for one in started(decide(idle, ones, room, seconds))] == ["drain"]
+
+
 def drained(room: Room) -> Decision:
     group, _ = case((0.4,), (0, 0), 0.4)
     ones = seen((0, 0), (0.4, 0.4))
