@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
@@ -34,8 +33,7 @@ class Draining(Moving):
             return replace(decision, group=group)
         # The longer one too many was there, and the less traffic there is, the more may cross.
         waited = max(1.0, (now_s - since) / self.settings.crosses_s)
-        little = max(1.0, _MUCH / total) if total > 0 else math.inf
-        crosses = self.settings.crosses_drain * waited * little
+        crosses = self.settings.crosses_drain * waited * max(total, _MUCH)
         changes = self._smaller(group, seen, room, now_s, crosses)
         events = [*decision.events]
         for change in changes:
@@ -56,10 +54,11 @@ class Draining(Moving):
         """Steps to one instance fewer: of the fewest side by side that can do without, one goes.
 
         On one server if there are such. What it has goes to both sides, where others make room from
-        the outside; once one neighbour can take the rest, it does. Of all traffic, ``crosses`` more
-        may cross the switch then.
+        the outside; once one neighbour can take the rest, it does. Traffic of ``crosses`` more, as
+        loads are counted, may cross the switch then.
         """
         loads = due(group, seen)
+        total = sum(one.load for one in seen.values())
         for across in (False, True):
             windows = sorted(
                 (len(run), sum(loads[i] for i in run), run)
@@ -67,7 +66,7 @@ class Draining(Moving):
             )
             for _, _, run in windows:
                 changes = self._emptied(group, run, loads, seen, now_s)
-                if self._crossing(changes, room) <= crosses:
+                if self._crossing(changes, room) * total <= crosses:
                     return changes
         return []
 

@@ -133,9 +133,7 @@ def readdressed(config: Config, moved: Mapping[str, str], keep_old: bool = False
         return {**term, "value_bin": value} if value else term
 
     def range_of(one: Config) -> Config:
-        """Of a set: only an address that is alone is the pool's."""
-        first, last = one.get("min_bin", ""), one.get("max_bin", "")
-        value = digits.get(first) if first == last else None
+        value = digits.get(_alone(one))
         return {"min_bin": value, "max_bin": value} if value else one
 
     def both(old: Config, new: Config) -> list[Config]:
@@ -156,9 +154,6 @@ def without_addresses(config: Config, moved: Mapping[str, str]) -> dict[str, Any
     """What is left of such a configuration without what tests old addresses."""
     digits = {ip_address(old).packed.hex() for old in moved}
 
-    def is_old(one: Config) -> bool:
-        return one.get("min_bin") == one.get("max_bin") and one.get("min_bin") in digits
-
     made = {**config}
     made["rules"] = [
         rule
@@ -167,7 +162,13 @@ def without_addresses(config: Config, moved: Mapping[str, str]) -> dict[str, Any
     ]
     if "sets" in config:
         made["sets"] = [
-            {**one, "ranges": [each for each in one["ranges"] if not is_old(each)]}
+            {**one, "ranges": [each for each in one["ranges"] if _alone(each) not in digits]}
             for one in config["sets"]
         ]
     return made
+
+
+def _alone(one: Config) -> str:
+    """The address of a set's range, if it has no other: only such a one is the pool's."""
+    first: str = one.get("min_bin", "")
+    return first if first == one.get("max_bin", "") else ""

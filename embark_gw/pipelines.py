@@ -93,10 +93,6 @@ def _pool(gateway: Gateway) -> list[dict[str, Any]]:
     return [{"prefix": entry.prefix, "nat": entry.nat} for entry in gateway.pool]
 
 
-def _has_nat(gateway: Gateway) -> bool:
-    return any(entry.nat for entry in gateway.pool)
-
-
 def _returns(gateway: Gateway) -> dict[str, Any]:
     """Sources to remember, for what the provider's NAT sends back, or its L4LB keeps together."""
     return {
@@ -192,7 +188,7 @@ class _Drawing:
                 "dst_mac": way.peer,
                 "sealed_payload": gateway.sealed,
                 "bound_seals": gateway.bound,
-                **({"returns": _returns(gateway)} if _has_nat(gateway) else {}),
+                **({"returns": _returns(gateway)} if gateway.has_nat else {}),
             },
         )
         first = encrypt
@@ -239,7 +235,7 @@ class _Drawing:
                 "src_mac": gateway.inside.mac,
                 "dst_mac": gateway.inside.peer,
                 "sealed_payload": gateway.sealed,
-                **({"return_table": _RETURNS} if _has_nat(gateway) else {}),
+                **({"return_table": _RETURNS} if gateway.has_nat else {}),
             },
         )
         self.work("in", decrypt)

@@ -269,7 +269,7 @@ class Gateway(BaseModel):
         if len({*epochs}) < len(epochs):
             raise ValueError(f"each key needs an epoch of its own; here they are {epochs}")
         sides = [side for side in (self.inside, self.outside, self.provider) if side is not None]
-        if self.clients and not any(entry.nat for entry in self.pool):
+        if self.clients and not self.has_nat:
             raise ValueError(
                 "clients are those of load balancers, whose addresses are in the pool with nat; "
                 "list them, or leave clients out"
@@ -288,6 +288,11 @@ class Gateway(BaseModel):
     def keys(self) -> tuple[Key, ...]:
         """All keys whose packets are taken back."""
         return (self.key, *self.accept)
+
+    @property
+    def has_nat(self) -> bool:
+        """Whether the provider writes ports, too, beside some of the pool's addresses."""
+        return any(entry.nat for entry in self.pool)
 
     @property
     def encrypted_mtu(self) -> int:

@@ -62,6 +62,13 @@ from embark_gw.swaps import SwapResult
 __all__ = ["finish_swap", "release", "rotate", "update_rules"]
 
 
+InUse = Callable[[SwapResult], None]
+
+
+def _nobody(done: SwapResult) -> None:
+    """Waits to hear of it."""
+
+
 def update_rules(gateway: Gateway, swap: Swap) -> SwapResult:
     """Have a gateway and its provider use another rule set; a `GatewayError` changes nothing."""
     with _alone(gateway):
@@ -75,9 +82,7 @@ def update_rules(gateway: Gateway, swap: Swap) -> SwapResult:
             raise
 
 
-def rotate(
-    gateway: Gateway, swap: Swap, in_use: Callable[[SwapResult], None] = lambda _: None
-) -> SwapResult:
+def rotate(gateway: Gateway, swap: Swap, in_use: InUse = _nobody) -> SwapResult:
     """Encrypt by another key from now on, with no packet lost; a `GatewayError` changes nothing.
 
     ``in_use`` is told when the new key is, and packets of the old one are still taken.
@@ -122,9 +127,7 @@ def _alone(gateway: Gateway) -> Iterator[None]:
         yield
 
 
-def _start(
-    gateway: Gateway, swap: Swap, in_use: Callable[[SwapResult], None] = lambda _: None
-) -> SwapResult:
+def _start(gateway: Gateway, swap: Swap, in_use: InUse = _nobody) -> SwapResult:
     journal = Journal(swap, Phase.HOLD)
     per_flow = swap.way is not None
     journal = (PerFlowUpdate if per_flow else _Update)(gateway, journal).prepare()
@@ -132,9 +135,7 @@ def _start(
     return _finish(gateway, journal, in_use)
 
 
-def _finish(
-    gateway: Gateway, journal: Journal, in_use: Callable[[SwapResult], None] = lambda _: None
-) -> SwapResult:
+def _finish(gateway: Gateway, journal: Journal, in_use: InUse = _nobody) -> SwapResult:
     if journal.swap.way is None:
         return _Update(gateway, journal).go_on(in_use)
     return SwapResult(0.0, kept=PerFlowUpdate(gateway, journal).go_on())
@@ -228,7 +229,7 @@ class _Update:
             )
         return {old: new for _, old, new in changed}
 
-    def go_on(self, in_use: Callable[[SwapResult], None]) -> SwapResult:
+    def go_on(self, in_use: InUse) -> SwapResult:
         """To the end."""
         began = time.monotonic()
         done = Carried()

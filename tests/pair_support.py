@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from bess_plugins.client import Client
+from bess_plugins.private_files import create_private
 from daemon_support import CORE
 from embark_gw import pipelines, updates
 from embark_gw.keeper import Keeper
@@ -95,8 +96,7 @@ def _number(address: str) -> int:
 
 def secret(path: Path) -> None:
     """A new site key in a file of its own."""
-    path.touch(0o600)
-    path.write_text(secrets.token_hex(32), encoding="ascii")
+    create_private(path, secrets.token_hex(32))
 
 
 @contextmanager

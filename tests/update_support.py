@@ -124,7 +124,7 @@ from bess_plugins.client import _base
 from embark_gw import journal, middleboxes, site, stateful, swaps, updates
 OWN = {updates.__file__, journal.__file__, middleboxes.__file__, stateful.__file__}
 LOOKS = {"_workers", "_plan", "_maps", "_with_key", "_refusals", "readdressed", "config"}
-LOOKS |= {"both", "without_addresses", "is_old", "plus", "_stale"}
+LOOKS |= {"both", "without_addresses", "_alone", "plus", "_stale"}
 LOOKS |= {"new_key", "to_hex", "from_hex", "_converted", "inside", "term_of", "range_of"}
 def counts(code):
     if code.co_filename in OWN:

@@ -96,38 +96,36 @@ inline uint64_t fold_multiply(uint64_t a, uint64_t b) {
 uint64_t mac_hash(const uint8_t* packet, uint32_t len);
 // Addresses of IPv6 are multiplied side by side: flow_hash_ipv6() has ten multiplications, each of
 // which waits for the one before.
-inline uint64_t path_hash_ipv6(const uint64_t (&addresses)[4], uint64_t last) {
+inline uint64_t path_hash_ipv6(const uint8_t* ip, uint64_t last) {
   constexpr uint64_t kFactors[] = {0xa0761d6478bd642fULL, 0xe7037ed1a0b428dbULL,
                                    0x8ebc6af09c88c6e3ULL, 0x589965cc75374cc3ULL};
+  uint64_t addresses[4];
+  std::memcpy(addresses, ip + 8, sizeof addresses);
   const uint64_t src = fold_multiply(addresses[0] ^ kFactors[0], addresses[1] ^ kFactors[1]);
   const uint64_t dst = fold_multiply(addresses[2] ^ kFactors[2], addresses[3] ^ kFactors[3]);
   return fold_multiply(src ^ dst ^ kFlowSeed, last ^ kFactors[0]);
 }
-// Of an IPv6 packet with a flow label, which stands for protocol and ports (RFC 6437, RFC 6438):
-// nothing behind the fixed header counts.
-inline uint64_t path_hash_label(const uint8_t* ip, uint64_t label) {
-  uint64_t addresses[4];
-  std::memcpy(addresses, ip + 8, sizeof addresses);
-  return path_hash_ipv6(addresses, label | uint64_t{6} << 40);
+// What stands for protocol and ports of an IPv6 packet with a flow label (RFC 6437, RFC 6438); 0
+// where it has none.
+inline uint64_t flow_label_word(const uint8_t* ip) {
+  const uint64_t label = load_be32(ip) & 0xfffff;
+  return label == 0 ? 0 : label | uint64_t{6} << 40;
 }
 // All fragments of a datagram are one flow: without a label, none counts with its ports.
 inline uint64_t frame_hash(const uint8_t* packet, uint32_t len) {
-  constexpr uint64_t kLabel = 0xfffff;
-  if (len >= kEthernetBytes + kIpv6Bytes && load_be16(packet + 12) == kEtherIpv6) {
+  // With a label nothing behind the fixed header counts, and is looked for.
+  const bool ipv6 = len >= kEthernetBytes + kIpv6Bytes && load_be32(packet + 12) >> 12 == 0x86dd6;
+  if (ipv6) {
     const uint8_t* const ip = packet + kEthernetBytes;
-    const uint32_t start = load_be32(ip);
-    if (start >> 28 == 6 && (start & kLabel) != 0) return path_hash_label(ip, start & kLabel);
+    if (const uint64_t last = flow_label_word(ip)) return path_hash_ipv6(ip, last);
   }
   Headers h = parse_headers(packet, len);
   if (h.ip_version == 0) return mac_hash(packet, len);
   if (h.more_fragments) h.sport = h.dport = 0;
   if (h.ip_version == 4) return flow_hash(packet, h);
   const uint8_t* const ip = packet + h.l3_off;
-  const uint32_t label = load_be32(ip) & kLabel;
-  if (label != 0) return path_hash_label(ip, label);
-  uint64_t addresses[4];
-  std::memcpy(addresses, ip + 8, sizeof addresses);
-  return path_hash_ipv6(addresses, flow_last_word(h));
+  const uint64_t last = flow_label_word(ip);
+  return path_hash_ipv6(ip, last == 0 ? flow_last_word(h) : last);
 }
 
 }  // namespace e2
